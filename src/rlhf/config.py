@@ -142,7 +142,9 @@ class Sample(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        must_divide("sample.responses_per_prompt", self.responses_per_prompt, "the number of sample.models", len(self.models))
+        must_divide(
+            "sample.responses_per_prompt", self.responses_per_prompt, "the number of sample.models", len(self.models)
+        )
         return self
 
 
@@ -277,5 +279,7 @@ class Config(Section):
                 "choose labeler=dataset, or data=world"
             )
         if self.labeler.name == "dataset" and self.data.source == "world":
-            raise ValueError("labeler.name (dataset) needs preferences in the data, and data.source (world) brings none: choose labeler=gold")
+            raise ValueError(
+                "labeler.name (dataset) needs preferences in the data, and data.source (world) brings none: choose labeler=gold"
+            )
         return self

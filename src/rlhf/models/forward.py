@@ -1,0 +1,150 @@
+"""One forward pass for all: log-probabilities, values and scores of responses, by any stock transformers model.
+
+Rows are laid out flush left (prompt, response, then padding): causal attention never looks right, so no attention mask
+and no position ids are needed, whatever the architecture's positions are. Padding costs time only, and `micro_batches`
+keeps it small by grouping rows of like length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.models.tokens import Batch, Example, collate
+
+
+def flush_left(batch: Batch) -> tuple[Tensor, Tensor]:
+    """input_ids (B, S) with every row's real tokens first, and (B, R) positions: t is read at `positions[:, t]`.
+
+    positions[:, t] is the place whose output predicts response token t: one before the token itself.
+    """
+    prompt_lengths = batch.prompt_mask.sum(1)
+    width = int((prompt_lengths + batch.response_mask.sum(1)).max())
+    both = torch.cat([batch.prompt_ids, batch.response_ids], dim=1)
+    shift = (batch.prompt_mask.shape[1] - prompt_lengths)[:, None]
+    source = (torch.arange(width, device=both.device) + shift).clamp(max=both.shape[1] - 1)
+    places = torch.arange(batch.response_ids.shape[1], device=both.device)
+    return both.gather(1, source), (prompt_lengths[:, None] - 1 + places).clamp(max=width - 1)
+
+
+def response_logits(policy: nn.Module, batch: Batch) -> Tensor:
+    """(B, R, V) float32 logits that predict the response tokens; the head is applied to the response's end of the rows only."""
+    input_ids, positions = flush_left(batch)
+    first = int(positions[:, 0].min())
+    logits = policy(input_ids=input_ids, use_cache=False, logits_to_keep=input_ids.shape[1] - first).logits.float()
+    rows = torch.arange(len(input_ids), device=input_ids.device)[:, None]
+    return logits[rows, positions - first]
+
+
+def response_logprobs(policy: nn.Module, batch: Batch, temperature: float = 1.0) -> Tensor:
+    """(B, R) log-probabilities of the response tokens, nats, float32, 0 where masked, under softmax(logits / temperature)."""
+    return logprobs_and_entropy(policy, batch, temperature)[0]
+
+
+def logprobs_and_entropy(policy: nn.Module, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """`response_logprobs`, and the entropy of each of those distributions: both (B, R), nats, 0 where masked."""
+    return _read_logits(response_logits(policy, batch), batch, temperature)
+
+
+def _read_logits(logits: Tensor, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
+    everything = torch.log_softmax(logits / temperature, dim=-1)
+    logprobs = everything.gather(-1, batch.response_ids[..., None])[..., 0]
+    with torch.no_grad():
+        entropy = -(everything.exp() * everything).nan_to_num(0.0).sum(-1)
+    return torch.where(batch.response_mask, logprobs, 0.0), torch.where(batch.response_mask, entropy, 0.0)
+
+
+def token_outputs(classifier: nn.Module, input_ids: Tensor) -> Tensor:
+    """(B, S) what the scalar head says after every token, centred (`reward_center`) and scaled (`reward_scale`)."""
+    hidden = classifier.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+    raw = classifier.score(hidden).float()[..., 0]
+    return (raw - getattr(classifier.config, "reward_center", 0.0)) / getattr(classifier.config, "reward_scale", 1.0)
+
+
+def response_values(critic: nn.Module, batch: Batch) -> Tensor:
+    """(B, R) V(s_t), reward units, 0 where masked: the head read one position before token t, when t is not yet known."""
+    input_ids, positions = flush_left(batch)
+    return torch.where(batch.response_mask, token_outputs(critic, input_ids).gather(1, positions), 0.0)
+
+
+def response_scores(reward_model: nn.Module, batch: Batch) -> Tensor:
+    """(B,) the reward model on whole responses: its head read at the last real token."""
+    input_ids, _ = flush_left(batch)
+    last = batch.prompt_mask.sum(1) + batch.response_mask.sum(1) - 1
+    return token_outputs(reward_model, input_ids).gather(1, last[:, None])[:, 0]
+
+
+def logprobs_and_values(
+    policy: nn.Module, value_head: nn.Module, batch: Batch, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities, entropies and values, each (B, R), of a policy whose trunk the critic shares, in one pass."""
+    input_ids, positions = flush_left(batch)
+    first = int(positions[:, 0].min())
+    output = policy(
+        input_ids=input_ids, use_cache=False, output_hidden_states=True, logits_to_keep=input_ids.shape[1] - first
+    )
+    rows = torch.arange(len(input_ids), device=input_ids.device)[:, None]
+    logprobs, entropy = _read_logits(output.logits.float()[rows, positions - first], batch, temperature)
+    values = value_head(output.hidden_states[-1][rows, positions]).float()[..., 0]
+    return logprobs, entropy, torch.where(batch.response_mask, values, 0.0)
+
+
+def micro_batches(lengths: Sequence[int], tokens_per_micro_batch: int) -> list[list[int]]:
+    """Indices of rows in groups of like length, longest first, each at most so many tokens with its padding (or one row)."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    groups: list[list[int]] = []
+    for i in order:
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= tokens_per_micro_batch:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+@torch.no_grad()
+def _in_order(
+    read: Callable[[Batch], Tensor],
+    examples: Sequence[Example],
+    pad_id: int,
+    tokens_per_micro_batch: int,
+    device: torch.device,
+) -> list[Tensor]:
+    """One row of `read`'s output an example, cut to its response's length where it has one a token, in the order given."""
+    rows: list[Tensor] = [torch.empty(0)] * len(examples)
+    for group in micro_batches([len(e) for e in examples], tokens_per_micro_batch):
+        output = read(collate([examples[i] for i in group], pad_id).to(device))
+        for row, i in zip(output, group, strict=True):
+            rows[i] = row[: len(examples[i].response_ids)] if row.dim() else row
+    return rows
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def logprobs_of(
+    policy: nn.Module, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int, temperature: float = 1.0
+) -> list[Tensor]:
+    """`response_logprobs` of any number of examples: (r,) each, in order, without gradients."""
+    return _in_order(
+        lambda batch: response_logprobs(policy, batch, temperature),
+        examples,
+        pad_id,
+        tokens_per_micro_batch,
+        _device(policy),
+    )
+
+
+def values_of(critic: nn.Module, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int) -> list[Tensor]:
+    """`response_values` of any number of examples: (r,) each, in order, without gradients."""
+    return _in_order(lambda batch: response_values(critic, batch), examples, pad_id, tokens_per_micro_batch, _device(critic))
+
+
+def scores_of(reward_model: nn.Module, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int) -> Tensor:
+    """`response_scores` of any number of examples: (N,), in order, without gradients."""
+    rows = _in_order(
+        lambda batch: response_scores(reward_model, batch), examples, pad_id, tokens_per_micro_batch, _device(reward_model)
+    )
+    return torch.stack(rows) if rows else torch.empty(0)

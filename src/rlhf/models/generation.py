@@ -1,0 +1,104 @@
+"""Sampling responses: token by token, from exactly the distribution that `forward.response_logprobs` scores.
+
+Row i draws from uniform numbers of its own, a function of (seed, i) alone: which rows share a batch never changes a
+response's random numbers, and the same prompts and seed give every model the same ones. Rows that ended leave the
+batch, so time is paid for tokens that exist. No top-k, no top-p: they would sample from another policy than is scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+ROWS_AT_ONCE = 512  # rows of one decoding batch: wide enough to hide Python, small enough for the cache
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One response: its ids (the end token included where it ended) and whether it ended before the limit."""
+
+    response_ids: list[int]
+    ended: bool
+
+
+@torch.no_grad()
+def generate(
+    policy: nn.Module,
+    prompts: Sequence[list[int]],
+    eos_id: int,
+    pad_id: int,
+    max_response_tokens: int,
+    temperature: float | None,
+    seed: int,
+) -> list[Generated]:
+    """A response to each prompt, in order: sampled at `temperature`, or the likeliest token each time where it is None."""
+    uniforms = None
+    if temperature is not None:
+        generator = torch.Generator().manual_seed(seed)
+        uniforms = torch.rand((len(prompts), max_response_tokens), generator=generator, dtype=torch.float64)
+    done: list[Generated | None] = [None] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    for start in range(0, len(order), ROWS_AT_ONCE):
+        rows = order[start : start + ROWS_AT_ONCE]
+        draws = None if uniforms is None else uniforms[rows]
+        responses = _decode([prompts[i] for i in rows], policy, eos_id, pad_id, max_response_tokens, temperature, draws)
+        for i, ids in zip(rows, responses, strict=True):
+            done[i] = Generated(ids, ended=bool(ids) and ids[-1] == eos_id)
+    return [response for response in done if response is not None]
+
+
+def _decode(
+    prompts: list[list[int]],
+    policy: nn.Module,
+    eos_id: int,
+    pad_id: int,
+    max_response_tokens: int,
+    temperature: float | None,
+    uniforms: Tensor | None,
+) -> list[list[int]]:
+    """One batch of rows to their ends. Prompts are left-padded, so that every row writes its next token in the same column."""
+    device = next(policy.parameters()).device
+    width = max(map(len, prompts))
+    input_ids = torch.tensor([[pad_id] * (width - len(p)) + p for p in prompts], device=device)
+    lengths = torch.tensor([len(p) for p in prompts], device=device)
+    mask = torch.arange(width, device=device) >= (width - lengths)[:, None]
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = DynamicCache(config=policy.config)
+    responses: list[list[int]] = [[] for _ in prompts]
+    alive = torch.arange(len(prompts))
+    padded = bool((~mask).any())
+    for t in range(max_response_tokens):
+        logits = policy(
+            input_ids=input_ids,
+            attention_mask=mask if padded else None,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        tokens = _choose(logits.float(), temperature, None if uniforms is None else uniforms[alive, t].to(device))
+        for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
+            responses[row].append(token)
+        going = tokens != eos_id
+        if not going.any():
+            break
+        if not going.all():
+            cache.batch_select_indices(going.nonzero()[:, 0])
+            alive, tokens, mask, lengths = alive[going.cpu()], tokens[going], mask[going], lengths[going]
+        input_ids, positions = tokens[:, None], (lengths + t)[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    return responses
+
+
+def _choose(logits: Tensor, temperature: float | None, uniforms: Tensor | None) -> Tensor:
+    """(B,) tokens: the likeliest, or the inverse of the cumulative distribution at each row's uniform number."""
+    if temperature is None or uniforms is None:
+        return logits.argmax(-1)
+    cumulative = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
+    # The total is 1 only up to rounding; scaling the draw by it keeps the last token with probability above 0 the limit.
+    draws = (uniforms[:, None] * cumulative[:, -1:]).contiguous()
+    return torch.searchsorted(cumulative, draws, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)

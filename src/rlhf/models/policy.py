@@ -1,0 +1,86 @@
+"""Policies: plain Hugging Face causal language models, loaded, completed and written so that stock tools read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.models.tokens import end_id, pad_id
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """Every dropout at 0: the policy that samples, the one that is scored and the one that learns are then the same function."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    config = getattr(model, "config", None)
+    for name in ("attention_dropout", "attn_pdrop", "dropout", "embd_pdrop", "resid_pdrop"):
+        if isinstance(getattr(config, name, None), float):
+            setattr(config, name, 0.0)
+    for module in model.modules():  # attention reads its dropout from an attribute, not from an nn.Dropout
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+    return model
+
+
+def load_policy(
+    path: str | Path, device: torch.device, dtype: str = "float32", revision: str | None = None
+) -> PreTrainedModel:
+    """A causal language model with its dropout off, in evaluation mode, on the device."""
+    model = AutoModelForCausalLM.from_pretrained(
+        str(path), dtype=DTYPES[dtype], revision=revision, trust_remote_code=False, use_safetensors=True
+    )
+    return without_dropout(model).to(device).eval()  # type: ignore[return-value]
+
+
+def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Makes room in the model for a pad token the tokenizer was given, and agrees with it on the special tokens.
+
+    A new row is the mean of the others: to the model the new token is the average one, no more likely than any.
+    """
+    embeddings = model.get_input_embeddings()
+    old = embeddings.weight.shape[0]
+    if len(tokenizer) > old:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        for table in {model.get_input_embeddings(), model.get_output_embeddings()}:
+            with torch.no_grad():
+                table.weight[old:] = table.weight[:old].mean(0)
+    agree_on_special_tokens(model, tokenizer)
+    return model
+
+
+def agree_on_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Model and tokenizer name the same end and pad tokens; the end token is the only one."""
+    model.config.eos_token_id = end_id(tokenizer)
+    model.config.pad_token_id = pad_id(tokenizer)
+
+
+def save_policy(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, max_response_tokens: int
+) -> None:
+    """A Hugging Face directory: stock `generate` on it samples from the policy as it is, at temperature 1, to its end token."""
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=end_id(tokenizer),
+        pad_token_id=pad_id(tokenizer),
+        max_new_tokens=max_response_tokens,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+    )
+    save_pretrained(model, tokenizer, directory)
+
+
+def save_pretrained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Weights, config and tokenizer, with nothing of this machine in them."""
+    agree_on_special_tokens(model, tokenizer)
+    model.config._name_or_path = ""
+    model.save_pretrained(directory)
+    tokenizer.name_or_path = ""
+    tokenizer.save_pretrained(directory)

@@ -1,0 +1,48 @@
+"""Reward models and critics: a stock sequence classifier with one label.
+
+A stock head has no bias. The centre of the scores is therefore kept in the model's config (`reward_center`, and
+`reward_scale` beside it) and taken off by our own reading (`forward.token_outputs`): stock loading gives the same
+scores, times the scale, plus the centre.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from rlhf.models.policy import DTYPES, without_dropout
+
+
+def load_reward_model(path: str | Path, device: torch.device, dtype: str = "float32") -> PreTrainedModel:
+    """A sequence classifier with one label, dropout off, in evaluation mode, on the device."""
+    model = AutoModelForSequenceClassification.from_pretrained(
+        str(path), num_labels=1, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+    )
+    return without_dropout(model).to(device).eval()  # type: ignore[return-value]
+
+
+def reward_model_from_policy(path: str | Path, device: torch.device, dtype: str, seed: int) -> PreTrainedModel:
+    """The policy's trunk under a new scalar head drawn from N(0, 1 / (d + 1)) (Stiennon et al. 2020), d the hidden size."""
+    model = load_reward_model(path, device, dtype)
+    head: nn.Linear = model.score
+    noise = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        head.weight.copy_(noise / (head.in_features + 1) ** 0.5)
+    return model
+
+
+def centre_scores(model: PreTrainedModel, scores: torch.Tensor, scale: bool) -> None:
+    """Moves the model's zero to the mean of these scores (N,), and on wish its unit to their standard deviation."""
+    old_centre, old_scale = getattr(model.config, "reward_center", 0.0), getattr(model.config, "reward_scale", 1.0)
+    model.config.reward_center = old_centre + old_scale * float(scores.double().mean())
+    if scale:
+        model.config.reward_scale = old_scale * float(scores.double().std(correction=0).clamp(min=1e-6))
+
+
+def critic_from_reward_model(reward_model: PreTrainedModel) -> PreTrainedModel:
+    """A copy that may learn: before its first step, its value after the last token is the score."""
+    return copy.deepcopy(reward_model)

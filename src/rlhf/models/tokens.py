@@ -1,0 +1,157 @@
+"""From messages to token ids and back, and the only maker of masks.
+
+A prompt is what the tokenizer's chat template says, with the opening of the answer; a response is the text's own ids
+and, where it ended, the tokenizer's end token. The two are tokenized apart and joined as ids, so the boundary between
+them never depends on the response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from rlhf.errors import UserError
+from rlhf.records import Messages, messages_to_row
+
+# `Human:` and `Assistant:` turns, as in Bai et al. 2022; each answer ends with the end token, which is what stops a model.
+PLAIN_CHAT_TEMPLATE = (
+    "{{ bos_token if bos_token else '' }}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ '\\n\\nHuman: ' + message['content'] }}"
+    "{% elif message['role'] == 'assistant' %}{{ '\\n\\nAssistant: ' + message['content'] + eos_token }}"
+    "{% else %}{{ '\\n\\n' + message['content'] }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """The token ids of one prompt and of one response to it, without padding."""
+
+    prompt_ids: list[int]
+    response_ids: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.response_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B examples as tensors: (B, P) left-padded prompts, (B, R) right-padded responses; masks are True on real tokens."""
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    response_ids: Tensor
+    response_mask: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(t.to(device) for t in (self.prompt_ids, self.prompt_mask, self.response_ids, self.response_mask)))
+
+
+def collate(examples: Sequence[Example], pad_id: int) -> Batch:
+    """Pads examples to one shape. Masks come from lengths, never from ids: a pad id inside a text is a token like any other."""
+    prompt_lengths = torch.tensor([len(e.prompt_ids) for e in examples])
+    response_lengths = torch.tensor([len(e.response_ids) for e in examples])
+    width, length = int(prompt_lengths.max()), int(response_lengths.max())
+    prompts = [[pad_id] * (width - len(e.prompt_ids)) + e.prompt_ids for e in examples]
+    responses = [e.response_ids + [pad_id] * (length - len(e.response_ids)) for e in examples]
+    return Batch(
+        prompt_ids=torch.tensor(prompts, dtype=torch.long).view(len(examples), width),
+        prompt_mask=torch.arange(width) >= (width - prompt_lengths)[:, None],
+        response_ids=torch.tensor(responses, dtype=torch.long).view(len(examples), length),
+        response_mask=torch.arange(length) < response_lengths[:, None],
+    )
+
+
+def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model directory (or hub id), made complete: see `complete_tokenizer`."""
+    tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+    return complete_tokenizer(tokenizer, str(path))
+
+
+def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
+    """Gives a tokenizer without a chat template the plain one, and one whose pad token is missing or its end token a pad token.
+
+    Raises:
+        UserError: it has no end token; nothing could then say where a response stops.
+    """
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{name}: the tokenizer has no end token (eos_token); set one in its tokenizer_config.json")
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Messages, max_tokens: int) -> tuple[list[int], bool]:
+    """The ids of a conversation up to the answer, at most `max_tokens`, and whether it had to be cut.
+
+    A prompt that is too long loses whole turns on its left (a system message stays), then tokens on its left.
+    """
+    ids = _render(tokenizer, messages)
+    if len(ids) <= max_tokens:
+        return ids, False
+    system = messages[:1] if messages[0].role == "system" else ()
+    turns = messages[len(system) :]
+    while len(ids) > max_tokens and len(turns) > 1:
+        turns = turns[1:]
+        ids = _render(tokenizer, system + turns)
+    return ids[len(ids) - min(max_tokens, len(ids)) :], True
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]:
+    encoded = tokenizer.apply_chat_template(messages_to_row(messages), add_generation_prompt=True, return_dict=True)
+    return list(encoded["input_ids"])
+
+
+def encode_response(tokenizer: PreTrainedTokenizerBase, text: str, ended: bool = True) -> list[int]:
+    """The ids of a response; the end token is one of them where the response ended."""
+    ids = list(tokenizer.encode(text, add_special_tokens=False))
+    return [*ids, end_id(tokenizer)] if ended else ids
+
+
+def decode_response(tokenizer: PreTrainedTokenizerBase, response_ids: Sequence[int]) -> str:
+    """The text of a response, without its end token or other special tokens."""
+    return str(tokenizer.decode(list(response_ids), skip_special_tokens=True)).strip()
+
+
+def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The end token of every stage: the tokenizer's."""
+    assert isinstance(tokenizer.eos_token_id, int)
+    return tokenizer.eos_token_id
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    assert isinstance(tokenizer.pad_token_id, int)
+    return tokenizer.pad_token_id
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The responses to one prompt as examples that share the prompt's ids, and whether the prompt was cut to fit."""
+
+    examples: list[Example]
+    truncated: bool
+
+
+def fit(
+    tokenizer: PreTrainedTokenizerBase, prompt: Messages, responses: Iterable[list[int]], max_tokens: int
+) -> Fitted | None:
+    """Prompt and responses within the context of `max_tokens`; None where a response leaves no room for its prompt.
+
+    The prompt gives way, the same for all responses, so that they are compared on equal terms.
+    """
+    answers = list(responses)
+    room = max_tokens - max(len(ids) for ids in answers)
+    if room < 1 or any(not ids for ids in answers):
+        return None
+    prompt_ids, truncated = encode_prompt(tokenizer, prompt, room)
+    return Fitted([Example(prompt_ids, ids) for ids in answers], truncated)
