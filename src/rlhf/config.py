@@ -280,6 +280,6 @@ class Config(Section):
             )
         if self.labeler.name == "dataset" and self.data.source == "world":
             raise ValueError(
-                "labeler.name (dataset) needs preferences in the data, and data.source (world) brings none: choose labeler=gold"
+                "labeler.name (dataset) needs preferences in the data, and data.source (world) has none: use labeler=gold"
             )
         return self

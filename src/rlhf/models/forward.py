@@ -8,9 +8,11 @@ keeps it small by grouping rows of like length.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from rlhf.models.tokens import Batch, Example, collate
 
@@ -29,8 +31,8 @@ def flush_left(batch: Batch) -> tuple[Tensor, Tensor]:
     return both.gather(1, source), (prompt_lengths[:, None] - 1 + places).clamp(max=width - 1)
 
 
-def response_logits(policy: nn.Module, batch: Batch) -> Tensor:
-    """(B, R, V) float32 logits that predict the response tokens; the head is applied to the response's end of the rows only."""
+def response_logits(policy: PreTrainedModel, batch: Batch) -> Tensor:
+    """(B, R, V) float32 logits that predict the response tokens; the head reads the response's end of the rows only."""
     input_ids, positions = flush_left(batch)
     first = int(positions[:, 0].min())
     logits = policy(input_ids=input_ids, use_cache=False, logits_to_keep=input_ids.shape[1] - first).logits.float()
@@ -38,12 +40,12 @@ def response_logits(policy: nn.Module, batch: Batch) -> Tensor:
     return logits[rows, positions - first]
 
 
-def response_logprobs(policy: nn.Module, batch: Batch, temperature: float = 1.0) -> Tensor:
-    """(B, R) log-probabilities of the response tokens, nats, float32, 0 where masked, under softmax(logits / temperature)."""
+def response_logprobs(policy: PreTrainedModel, batch: Batch, temperature: float = 1.0) -> Tensor:
+    """(B, R) log-probabilities of the response tokens under softmax(logits / temperature): nats, float32, 0 where masked."""
     return logprobs_and_entropy(policy, batch, temperature)[0]
 
 
-def logprobs_and_entropy(policy: nn.Module, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def logprobs_and_entropy(policy: PreTrainedModel, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """`response_logprobs`, and the entropy of each of those distributions: both (B, R), nats, 0 where masked."""
     return _read_logits(response_logits(policy, batch), batch, temperature)
 
@@ -56,20 +58,20 @@ def _read_logits(logits: Tensor, batch: Batch, temperature: float) -> tuple[Tens
     return torch.where(batch.response_mask, logprobs, 0.0), torch.where(batch.response_mask, entropy, 0.0)
 
 
-def token_outputs(classifier: nn.Module, input_ids: Tensor) -> Tensor:
+def token_outputs(classifier: PreTrainedModel, input_ids: Tensor) -> Tensor:
     """(B, S) what the scalar head says after every token, centred (`reward_center`) and scaled (`reward_scale`)."""
     hidden = classifier.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
     raw = classifier.score(hidden).float()[..., 0]
     return (raw - getattr(classifier.config, "reward_center", 0.0)) / getattr(classifier.config, "reward_scale", 1.0)
 
 
-def response_values(critic: nn.Module, batch: Batch) -> Tensor:
+def response_values(critic: PreTrainedModel, batch: Batch) -> Tensor:
     """(B, R) V(s_t), reward units, 0 where masked: the head read one position before token t, when t is not yet known."""
     input_ids, positions = flush_left(batch)
     return torch.where(batch.response_mask, token_outputs(critic, input_ids).gather(1, positions), 0.0)
 
 
-def response_scores(reward_model: nn.Module, batch: Batch) -> Tensor:
+def response_scores(reward_model: PreTrainedModel, batch: Batch) -> Tensor:
     """(B,) the reward model on whole responses: its head read at the last real token."""
     input_ids, _ = flush_left(batch)
     last = batch.prompt_mask.sum(1) + batch.response_mask.sum(1) - 1
@@ -77,7 +79,7 @@ def response_scores(reward_model: nn.Module, batch: Batch) -> Tensor:
 
 
 def logprobs_and_values(
-    policy: nn.Module, value_head: nn.Module, batch: Batch, temperature: float
+    policy: PreTrainedModel, value_head: nn.Module, batch: Batch, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities, entropies and values, each (B, R), of a policy whose trunk the critic shares, in one pass."""
     input_ids, positions = flush_left(batch)
@@ -125,7 +127,7 @@ def _device(model: nn.Module) -> torch.device:
 
 
 def logprobs_of(
-    policy: nn.Module, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int, temperature: float = 1.0
+    policy: PreTrainedModel, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int, temperature: float = 1.0
 ) -> list[Tensor]:
     """`response_logprobs` of any number of examples: (r,) each, in order, without gradients."""
     return _in_order(
@@ -137,14 +139,16 @@ def logprobs_of(
     )
 
 
-def values_of(critic: nn.Module, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int) -> list[Tensor]:
+def values_of(
+    critic: PreTrainedModel, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int
+) -> list[Tensor]:
     """`response_values` of any number of examples: (r,) each, in order, without gradients."""
-    return _in_order(lambda batch: response_values(critic, batch), examples, pad_id, tokens_per_micro_batch, _device(critic))
+    return _in_order(partial(response_values, critic), examples, pad_id, tokens_per_micro_batch, _device(critic))
 
 
-def scores_of(reward_model: nn.Module, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int) -> Tensor:
+def scores_of(
+    reward_model: PreTrainedModel, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int
+) -> Tensor:
     """`response_scores` of any number of examples: (N,), in order, without gradients."""
-    rows = _in_order(
-        lambda batch: response_scores(reward_model, batch), examples, pad_id, tokens_per_micro_batch, _device(reward_model)
-    )
+    rows = _in_order(partial(response_scores, reward_model), examples, pad_id, tokens_per_micro_batch, _device(reward_model))
     return torch.stack(rows) if rows else torch.empty(0)

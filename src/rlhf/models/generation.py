@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from transformers import DynamicCache
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 
 ROWS_AT_ONCE = 512  # rows of one decoding batch: wide enough to hide Python, small enough for the cache
 
@@ -27,7 +27,7 @@ class Generated:
 
 @torch.no_grad()
 def generate(
-    policy: nn.Module,
+    policy: PreTrainedModel,
     prompts: Sequence[list[int]],
     eos_id: int,
     pad_id: int,
@@ -53,14 +53,14 @@ def generate(
 
 def _decode(
     prompts: list[list[int]],
-    policy: nn.Module,
+    policy: PreTrainedModel,
     eos_id: int,
     pad_id: int,
     max_response_tokens: int,
     temperature: float | None,
     uniforms: Tensor | None,
 ) -> list[list[int]]:
-    """One batch of rows to their ends. Prompts are left-padded, so that every row writes its next token in the same column."""
+    """One batch of rows to their ends. Prompts are left-padded: every row writes its next token in the same column."""
     device = next(policy.parameters()).device
     width = max(map(len, prompts))
     input_ids = torch.tensor([[pad_id] * (width - len(p)) + p for p in prompts], device=device)

@@ -14,7 +14,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def without_dropout(model: nn.Module) -> nn.Module:
-    """Every dropout at 0: the policy that samples, the one that is scored and the one that learns are then the same function."""
+    """Every dropout at 0: the policy that samples, the one that is scored and the one that learns are one function."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -24,7 +24,7 @@ def without_dropout(model: nn.Module) -> nn.Module:
             setattr(config, name, 0.0)
     for module in model.modules():  # attention reads its dropout from an attribute, not from an nn.Dropout
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+            module.attention_dropout = 0.0  # type: ignore[assignment]
     return model
 
 
@@ -44,7 +44,7 @@ def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
     A new row is the mean of the others: to the model the new token is the average one, no more likely than any.
     """
     embeddings = model.get_input_embeddings()
-    old = embeddings.weight.shape[0]
+    old = int(embeddings.weight.shape[0])  # type: ignore[union-attr,index,arg-type]
     if len(tokenizer) > old:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         for table in {model.get_input_embeddings(), model.get_output_embeddings()}:
@@ -63,7 +63,7 @@ def agree_on_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokeniz
 def save_policy(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, max_response_tokens: int
 ) -> None:
-    """A Hugging Face directory: stock `generate` on it samples from the policy as it is, at temperature 1, to its end token."""
+    """A Hugging Face directory: stock `generate` on it samples from the policy as it is, at temperature 1."""
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=end_id(tokenizer),

@@ -28,7 +28,8 @@ def load_reward_model(path: str | Path, device: torch.device, dtype: str = "floa
 def reward_model_from_policy(path: str | Path, device: torch.device, dtype: str, seed: int) -> PreTrainedModel:
     """The policy's trunk under a new scalar head drawn from N(0, 1 / (d + 1)) (Stiennon et al. 2020), d the hidden size."""
     model = load_reward_model(path, device, dtype)
-    head: nn.Linear = model.score
+    head = model.score
+    assert isinstance(head, nn.Linear)
     noise = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         head.weight.copy_(noise / (head.in_features + 1) ** 0.5)

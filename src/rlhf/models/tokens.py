@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ class Batch:
 
 
 def collate(examples: Sequence[Example], pad_id: int) -> Batch:
-    """Pads examples to one shape. Masks come from lengths, never from ids: a pad id inside a text is a token like any other."""
+    """Pads examples to one shape. Masks come from lengths, never from ids: a pad id in a text is a token like any other."""
     prompt_lengths = torch.tensor([len(e.prompt_ids) for e in examples])
     response_lengths = torch.tensor([len(e.response_ids) for e in examples])
     width, length = int(prompt_lengths.max()), int(response_lengths.max())
@@ -76,7 +77,7 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
 
 
 def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
-    """Gives a tokenizer without a chat template the plain one, and one whose pad token is missing or its end token a pad token.
+    """Gives a tokenizer a chat template and a pad token (distinct from its end token) where it has none.
 
     Raises:
         UserError: it has no end token; nothing could then say where a response stops.
@@ -108,7 +109,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Messages, max_to
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]:
-    encoded = tokenizer.apply_chat_template(messages_to_row(messages), add_generation_prompt=True, return_dict=True)
+    encoded: Any = tokenizer.apply_chat_template(messages_to_row(messages), add_generation_prompt=True, return_dict=True)
     return list(encoded["input_ids"])
 
 

@@ -1,0 +1,183 @@
+"""One model that learns: its weights, AdamW and a learning-rate schedule, on plain torch or on DeepSpeed.
+
+The loops say what a step's loss is; the engine makes the step. A step's loss is the sum over its micro-batches, each
+already divided by the size of the whole step, so that how a step is cut never changes what it computes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from rlhf import config
+from rlhf.errors import UserError
+
+Part = TypeVar("Part")
+
+
+def learning_rate(step: int, steps: int, lr: float, warmup_share: float, final_lr_share: float) -> float:
+    """The rate of step 0, 1, …: linear from lr / warm-up steps to lr, then linear to final_lr_share * lr at the last step."""
+    warmup = math.ceil(warmup_share * steps)
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    left = (steps - 1 - step) / max(steps - 1 - warmup, 1)
+    return lr * (final_lr_share + (1 - final_lr_share) * max(left, 0.0))
+
+
+class Engine(Protocol):
+    """What a training loop sees of either back end."""
+
+    model: nn.Module
+    lr: float  # of the last step
+
+    def step(self, parts: Sequence[Part], loss_of: Callable[[Part], Tensor]) -> float:
+        """One optimizer step on the sum of the parts' losses; returns the gradient's norm before clipping.
+
+        Raises:
+            UserError: the norm is not finite. The weights are as they were before the step.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def make_engine(
+    model: nn.Module, lr: float, warmup_share: float, steps: int, optimizer: config.Optimizer, engine: config.Engine
+) -> Engine:
+    """An engine for `steps` optimizer steps on the model's parameters."""
+
+    def rate(step: int) -> float:
+        return learning_rate(step, steps, lr, warmup_share, optimizer.final_lr_share)
+
+    match engine.name:
+        case "torch":
+            return TorchEngine(model, rate, optimizer)
+        case "deepspeed":
+            return DeepSpeedEngine(model, rate, optimizer, engine)
+
+
+def _adamw(model: nn.Module, optimizer: config.Optimizer) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad],
+        betas=(optimizer.beta1, optimizer.beta2),
+        eps=optimizer.eps,
+        weight_decay=optimizer.weight_decay,
+    )
+
+
+def _check_finite(norm: float, step: int) -> None:
+    if not math.isfinite(norm):
+        raise UserError(
+            f"optimizer step {step}: the gradient's norm is {norm}. Lower the learning rate of this stage, or look for "
+            "values that are not finite in its inputs"
+        )
+
+
+class TorchEngine:
+    """Plain torch on one device."""
+
+    def __init__(self, model: nn.Module, rate: Callable[[int], float], optimizer: config.Optimizer) -> None:
+        self.model = model
+        self.lr = 0.0
+        self._rate = rate
+        self._steps_done = 0
+        self._max_grad_norm = optimizer.max_grad_norm
+        self._optimizer = _adamw(model, optimizer)
+
+    def step(self, parts: Sequence[Part], loss_of: Callable[[Part], Tensor]) -> float:
+        self._optimizer.zero_grad(set_to_none=True)
+        for part in parts:
+            loss_of(part).backward()
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self._max_grad_norm))
+        _check_finite(norm, self._steps_done)
+        self.lr = self._rate(self._steps_done)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.lr
+        self._optimizer.step()
+        self._steps_done += 1
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "steps_done": self._steps_done,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._steps_done = state["steps_done"]
+
+
+class DeepSpeedEngine:
+    """DeepSpeed's ZeRO in one process; the gradient is clipped and averaged by DeepSpeed itself."""
+
+    def __init__(
+        self, model: nn.Module, rate: Callable[[int], float], optimizer: config.Optimizer, engine: config.Engine
+    ) -> None:
+        deepspeed = _import_deepspeed(next(model.parameters()).device)
+        settings = {
+            "train_micro_batch_size_per_gpu": 1,  # asked for, not used: the loops make their own micro-batches
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": optimizer.max_grad_norm,
+            "zero_optimization": {"stage": engine.zero_stage, "stage3_param_persistence_threshold": 0},
+            "zero_allow_untested_optimizer": True,
+        }
+        self.model = model
+        self.lr = 0.0
+        self._rate = rate
+        self._steps_done = 0
+        self._engine, *_ = deepspeed.initialize(model=model, optimizer=_adamw(model, optimizer), config=settings)
+
+    def step(self, parts: Sequence[Part], loss_of: Callable[[Part], Tensor]) -> float:
+        self.lr = self._rate(self._steps_done)
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = self.lr
+        for i, part in enumerate(parts):
+            self._engine.set_gradient_accumulation_boundary(i == len(parts) - 1)
+            self._engine.backward(loss_of(part))
+        self._engine.step()
+        norm = float(self._engine.get_global_grad_norm())
+        _check_finite(norm, self._steps_done)
+        self._steps_done += 1
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self._engine.optimizer.state_dict(),
+            "steps_done": self._steps_done,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self._engine.optimizer.load_state_dict(state["optimizer"])
+        self._steps_done = state["steps_done"]
+
+
+def _import_deepspeed(device: torch.device) -> Any:
+    """DeepSpeed, which takes seconds to import, set up for one process.
+
+    On CPU it would build its shared-memory communication in C++ at the first use, for minutes; one process needs none.
+    """
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("MASTER_PORT", "0")
+    if os.environ["WORLD_SIZE"] != "1":
+        raise UserError(f"WORLD_SIZE ({os.environ['WORLD_SIZE']}) must be 1: a stage runs in one process")
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+    import deepspeed.ops
+
+    if device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed

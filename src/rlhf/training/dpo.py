@@ -1,0 +1,193 @@
+"""Direct preference optimization: the policy is its own reward model (SPEC section 5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.maths.losses import dpo_loss
+from rlhf.models.forward import logprobs_of, micro_batches, response_logprobs
+from rlhf.models.tokens import Example, collate, encode_response, fit
+from rlhf.records import Messages, Preference
+from rlhf.runtime.engine import Engine
+from rlhf.seeds import draw_rows
+
+
+@dataclass(frozen=True, slots=True)
+class PairedExamples:
+    """One prompt's distinct responses as ids, and the (chosen, rejected) pairs among them.
+
+    A response that stands in several pairs is computed once.
+    """
+
+    examples: list[Example]
+    pairs: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class PairedRows:
+    """What became of preferences that had to fit the context: prompts cut, prompts dropped."""
+
+    rows: list[PairedExamples]
+    truncated: int
+    dropped: int
+
+
+def paired_examples(preferences: Sequence[Preference], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> PairedRows:
+    """Preferences by prompt, as ids; a prompt is dropped only if one of its responses leaves no room for it."""
+    by_prompt: dict[Messages, list[Preference]] = {}
+    for preference in preferences:
+        by_prompt.setdefault(preference.prompt, []).append(preference)
+    rows, truncated, dropped = [], 0, 0
+    for prompt, group in by_prompt.items():
+        sides = [((p.chosen, p.chosen_ended), (p.rejected, p.rejected_ended)) for p in group]
+        places = {side: i for i, side in enumerate(dict.fromkeys(side for pair in sides for side in pair))}
+        responses = [encode_response(tokenizer, text, ended) for text, ended in places]
+        fitted = fit(tokenizer, prompt, responses, max_tokens)
+        if fitted is None:
+            dropped += 1
+            continue
+        truncated += fitted.truncated
+        rows.append(PairedExamples(fitted.examples, [(places[chosen], places[rejected]) for chosen, rejected in sides]))
+    return PairedRows(rows, truncated, dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A row and what the reference gives its responses: (K,) nats per response. Computed once, before the first step."""
+
+    row: PairedExamples
+    logps: Tensor
+
+
+@dataclass
+class DPOState:
+    """The whole state of the loop: what step it is at says which rows come next."""
+
+    engine: Engine
+    step: int = 0
+
+
+def dpo_steps(rows: int, epochs: int, prompts_per_step: int) -> int:
+    return math.ceil(rows * epochs / prompts_per_step)
+
+
+def with_reference(
+    reference: PreTrainedModel, rows: Sequence[PairedExamples], pad_id: int, tokens_per_micro_batch: int
+) -> list[Reference]:
+    """The reference's summed log-probabilities beside every row."""
+    logprobs = logprobs_of(reference, [e for row in rows for e in row.examples], pad_id, tokens_per_micro_batch)
+    sums = iter(row.sum() for row in logprobs)
+    return [Reference(row, torch.stack([next(sums) for _ in row.examples])) for row in rows]
+
+
+def train_dpo(
+    state: DPOState,
+    train: Sequence[Reference],
+    validation: Sequence[Reference],
+    *,
+    epochs: int,
+    prompts_per_step: int,
+    eval_every_steps: int,
+    beta: float,
+    label_smoothing: float,
+    tokens_per_micro_batch: int,
+    pad_id: int,
+    seed: int,
+) -> Iterator[dict[str, float]]:
+    """Steps to the end of the last epoch; a row each, with figures on validation every so often and at the end."""
+    policy = state.engine.model
+    assert isinstance(policy, PreTrainedModel)
+    steps = dpo_steps(len(train), epochs, prompts_per_step)
+    while state.step < steps:
+        start = state.step * prompts_per_step
+        places = draw_rows(len(train), seed, start, min(prompts_per_step, len(train) * epochs - start))
+        rows = [train[i] for i in places]
+        row = _learn(state.engine, policy, rows, beta, label_smoothing, tokens_per_micro_batch, pad_id)
+        state.step += 1
+        if validation and (state.step % eval_every_steps == 0 or state.step == steps):
+            figures = implicit_rewards(policy, validation, beta, pad_id, tokens_per_micro_batch)
+            row |= {f"validation_{name}": value for name, value in figures.items()}
+        yield {"step": state.step} | row
+
+
+def _learn(
+    engine: Engine,
+    policy: PreTrainedModel,
+    rows: Sequence[Reference],
+    beta: float,
+    label_smoothing: float,
+    tokens_per_micro_batch: int,
+    pad_id: int,
+) -> dict[str, float]:
+    """One step on the mean over the step's pairs."""
+    device = next(policy.parameters()).device
+    pairs = sum(len(r.row.pairs) for r in rows)
+    losses: list[Tensor] = []
+    seen: list[Pairs] = []
+
+    def loss_of(part: list[Reference]) -> Tensor:
+        batch = collate([e for r in part for e in r.row.examples], pad_id).to(device)
+        both = pair_up(response_logprobs(policy, batch).sum(1), part)
+        loss = dpo_loss(both.chosen, both.rejected, both.ref_chosen, both.ref_rejected, beta, label_smoothing)
+        loss = loss * (len(both.chosen) / pairs)
+        losses.append(loss.detach())
+        seen.append(both)
+        return loss
+
+    lengths = [sum(len(e) for e in r.row.examples) for r in rows]
+    parts = [[rows[i] for i in group] for group in micro_batches(lengths, tokens_per_micro_batch)]
+    norm = engine.step(parts, loss_of)
+    return {"loss": float(sum(losses)), "gradient_norm": norm, "lr": engine.lr} | figures_of(seen, beta)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Summed log-probabilities of N pairs, each (N,), nats per response."""
+
+    chosen: Tensor
+    rejected: Tensor
+    ref_chosen: Tensor
+    ref_rejected: Tensor
+
+
+def pair_up(logps: Tensor, part: Sequence[Reference]) -> Pairs:
+    """The policy's log-probabilities of all the part's responses, (sum of K,), as pairs beside the reference's."""
+    ref = torch.cat([r.logps for r in part]).to(logps.device)
+    starts = torch.tensor([0] + [len(r.row.examples) for r in part]).cumsum(0).tolist()
+    places = [(s + c, s + j) for s, r in zip(starts, part, strict=False) for c, j in r.row.pairs]
+    chosen, rejected = torch.tensor(places, device=logps.device).unbind(1)
+    return Pairs(logps[chosen], logps[rejected], ref[chosen], ref[rejected])
+
+
+def figures_of(seen: Sequence[Pairs], beta: float) -> dict[str, float]:
+    """Chosen and rejected apart, because both often fall while their margin grows (Rafailov et al. 2023)."""
+    chosen, rejected, ref_chosen, ref_rejected = (
+        torch.cat([getattr(pairs, name).detach().double() for pairs in seen])
+        for name in ("chosen", "rejected", "ref_chosen", "ref_rejected")
+    )
+    chosen_reward, rejected_reward = beta * (chosen - ref_chosen), beta * (rejected - ref_rejected)
+    margin = chosen_reward - rejected_reward
+    return {
+        "accuracy": float((margin > 0).double().mean() + (margin == 0).double().mean() / 2),
+        "margin": float(margin.mean()),
+        "chosen_reward": float(chosen_reward.mean()),
+        "rejected_reward": float(rejected_reward.mean()),
+        "chosen_logps": float(chosen.mean()),
+        "rejected_logps": float(rejected.mean()),
+    }
+
+
+def implicit_rewards(
+    policy: PreTrainedModel, rows: Sequence[Reference], beta: float, pad_id: int, tokens_per_micro_batch: int
+) -> dict[str, float]:
+    """`figures_of` over all the rows, without gradients, and the loss on them."""
+    now = torch.cat([r.logps for r in with_reference(policy, [r.row for r in rows], pad_id, tokens_per_micro_batch)])
+    both = pair_up(now, rows)
+    loss = dpo_loss(both.chosen, both.rejected, both.ref_chosen, both.ref_rejected, beta)
+    return {"loss": float(loss)} | figures_of([both], beta)

@@ -1,0 +1,158 @@
+"""The reward model: a scalar head that learns whole rankings (SPEC eq. 2, 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.maths.losses import ranking_loss
+from rlhf.models.forward import micro_batches, response_scores, scores_of
+from rlhf.models.tokens import Example, collate, encode_response, fit
+from rlhf.records import Ranking
+from rlhf.runtime.engine import Engine
+from rlhf.seeds import draw_rows
+
+
+@dataclass(frozen=True, slots=True)
+class RankedExamples:
+    """One prompt's distinct responses as ids, and their ranks: a lower rank is better."""
+
+    examples: list[Example]
+    ranks: list[int]
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """(better, worse) of every untied pair."""
+        every = range(len(self.ranks))
+        return [(i, j) for i in every for j in every if self.ranks[i] < self.ranks[j]]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedRows:
+    """What became of rankings that had to fit the context; `tied` had no ordered pair of distinct responses."""
+
+    rows: list[RankedExamples]
+    truncated: int
+    dropped: int
+    tied: int
+
+
+def ranked_examples(rankings: Sequence[Ranking], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> RankedRows:
+    """Rankings as ids; a ranking is dropped only if one of its responses leaves no room for the prompt."""
+    rows, truncated, dropped, tied = [], 0, 0, 0
+    for ranking in rankings:
+        distinct = {(r.text, r.ended): rank for r, rank in zip(ranking.responses, ranking.ranks, strict=True)}
+        if len(set(distinct.values())) < 2:
+            tied += 1
+            continue
+        responses = [encode_response(tokenizer, text, ended) for text, ended in distinct]
+        fitted = fit(tokenizer, ranking.prompt, responses, max_tokens)
+        if fitted is None:
+            dropped += 1
+            continue
+        truncated += fitted.truncated
+        rows.append(RankedExamples(fitted.examples, list(distinct.values())))
+    return RankedRows(rows, truncated, dropped, tied)
+
+
+@dataclass
+class RewardState:
+    """The whole state of the loop: what step it is at says which rows come next."""
+
+    engine: Engine
+    step: int = 0
+
+
+def reward_steps(rows: int, epochs: int, prompts_per_step: int) -> int:
+    return math.ceil(rows * epochs / prompts_per_step)
+
+
+def train_reward(
+    state: RewardState,
+    train: Sequence[RankedExamples],
+    validation: Sequence[RankedExamples],
+    *,
+    epochs: int,
+    prompts_per_step: int,
+    eval_every_steps: int,
+    tokens_per_micro_batch: int,
+    pad_id: int,
+    seed: int,
+) -> Iterator[dict[str, float]]:
+    """Steps to the end of the last epoch; a row each, with the accuracy on validation every so often and at the end."""
+    model = state.engine.model
+    assert isinstance(model, PreTrainedModel)
+    steps = reward_steps(len(train), epochs, prompts_per_step)
+    while state.step < steps:
+        start = state.step * prompts_per_step
+        rows = draw_rows(len(train), seed, start, min(prompts_per_step, len(train) * epochs - start))
+        row = _learn(state.engine, model, [train[i] for i in rows], tokens_per_micro_batch, pad_id)
+        state.step += 1
+        if validation and (state.step % eval_every_steps == 0 or state.step == steps):
+            row["validation_accuracy"] = accuracy(score_rows(model, validation, pad_id, tokens_per_micro_batch), validation)
+        yield {"step": state.step} | row
+
+
+def _learn(
+    engine: Engine, model: PreTrainedModel, rows: Sequence[RankedExamples], tokens_per_micro_batch: int, pad_id: int
+) -> dict[str, float]:
+    """One step on the mean over the step's prompts; all pairs of a prompt stay together."""
+    device = next(model.parameters()).device
+    right: list[float] = []
+    losses: list[Tensor] = []
+
+    def loss_of(part: list[RankedExamples]) -> Tensor:
+        batch = collate([e for row in part for e in row.examples], pad_id).to(device)
+        scores = response_scores(model, batch).view(len(part), -1)
+        ranks = torch.tensor([row.ranks for row in part], device=device)
+        loss = ranking_loss(scores, ranks) * (len(part) / len(rows))
+        losses.append(loss.detach())
+        right.extend(_pairs_right(scores.detach().tolist(), part))
+        return loss
+
+    norm = engine.step(_equal_sized_parts(rows, tokens_per_micro_batch), loss_of)
+    return {"loss": float(sum(losses)), "accuracy": sum(right) / len(right), "gradient_norm": norm, "lr": engine.lr}
+
+
+def _equal_sized_parts(rows: Sequence[RankedExamples], tokens_per_micro_batch: int) -> list[list[RankedExamples]]:
+    """Micro-batches of whole prompts with as many responses each, so that their scores are a (B, K) tensor."""
+    parts = []
+    for k in sorted({len(row.ranks) for row in rows}):
+        alike = [row for row in rows if len(row.ranks) == k]
+        lengths = [k * max(len(e) for e in row.examples) for row in alike]
+        parts += [[alike[i] for i in group] for group in micro_batches(lengths, tokens_per_micro_batch)]
+    return parts
+
+
+def score_rows(
+    model: PreTrainedModel, rows: Sequence[RankedExamples], pad_id: int, tokens_per_micro_batch: int
+) -> list[list[float]]:
+    """The scores of every row's responses, without gradients."""
+    flat = scores_of(model, [e for row in rows for e in row.examples], pad_id, tokens_per_micro_batch).tolist()
+    ends = torch.tensor([0] + [len(row.ranks) for row in rows]).cumsum(0).tolist()
+    return [flat[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def accuracy(scores: Sequence[Sequence[float]], rows: Sequence[RankedExamples]) -> float:
+    """The share of all untied pairs whose better response scores higher; an equal score is half right."""
+    right = _pairs_right(scores, rows)
+    return sum(right) / len(right)
+
+
+def _pairs_right(scores: Sequence[Sequence[float]], rows: Sequence[RankedExamples]) -> list[float]:
+    return [
+        0.5 if row_scores[better] == row_scores[worse] else float(row_scores[better] > row_scores[worse])
+        for row_scores, row in zip(scores, rows, strict=True)
+        for better, worse in row.pairs()
+    ]
+
+
+def trivial_accuracies(rows: Sequence[RankedExamples]) -> dict[str, float]:
+    """What needs no model: the longer response wins, the shorter wins, the one that ended wins (by tokens)."""
+    lengths = [[float(len(e.response_ids)) for e in row.examples] for row in rows]
+    longer = accuracy(lengths, rows)
+    return {"longer_wins": longer, "shorter_wins": 1 - longer}
