@@ -44,7 +44,7 @@ def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
     A new row is the mean of the others: to the model the new token is the average one, no more likely than any.
     """
     embeddings = model.get_input_embeddings()
-    old = int(embeddings.weight.shape[0])  # type: ignore[union-attr,index,arg-type]
+    old = int(embeddings.weight.shape[0])  # type: ignore[index]
     if len(tokenizer) > old:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         for table in {model.get_input_embeddings(), model.get_output_embeddings()}:
@@ -84,3 +84,9 @@ def save_pretrained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     model.save_pretrained(directory)
     tokenizer.name_or_path = ""
     tokenizer.save_pretrained(directory)
+
+
+def context_of(model: PreTrainedModel, max_tokens: int) -> int:
+    """How many tokens of prompt and response fit: what the model was made for, at most `max_tokens` (0: no limit)."""
+    made_for = int(model.config.max_position_embeddings)
+    return min(made_for, max_tokens) if max_tokens else made_for
