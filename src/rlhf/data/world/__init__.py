@@ -1,0 +1,6 @@
+"""The embedded world: prompts, demonstrations and a gold rater from one table of text (docs/world.md)."""
+
+from rlhf.data.world.rate import Rating
+from rlhf.data.world.world import World, load_world
+
+__all__ = ["Rating", "World", "load_world"]
