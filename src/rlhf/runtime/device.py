@@ -1,0 +1,66 @@
+"""Where a stage computes, and how its bits are held still: device, threads, deterministic kernels."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from rlhf.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+CHOICES = ("auto", "cpu", "cuda")
+
+
+def device_choice() -> str:
+    """RLHF_DEVICE; UserError for what is none of its values."""
+    choice = os.environ.get("RLHF_DEVICE") or "auto"
+    if choice not in CHOICES:
+        raise UserError(f"RLHF_DEVICE ({choice}) must be one of {', '.join(CHOICES)}")
+    return choice
+
+
+def choose_device(choice: str, source: str) -> torch.device:
+    """`auto` is cuda where there is one, except for the embedded world: on the CPU its bits are comparable."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if choice == "cuda" and not available:
+        raise UserError("RLHF_DEVICE (cuda) needs a GPU that torch can use, and it finds none: set RLHF_DEVICE=cpu")
+    if choice == "auto":
+        choice = "cuda" if available and source != "world" else "cpu"
+    return torch.device(choice)
+
+
+def limit_threads(threads: int) -> None:
+    """Pins every thread pool; to be called before the libraries that read these variables are imported."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+
+
+def pin(threads: int) -> None:
+    """Same inputs, same bits: a fixed number of threads, and only kernels that sum in a fixed order."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def tags(device: torch.device) -> dict[str, str]:
+    """What ran where, for the books."""
+    import platform
+
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": device.type,
+        "device_name": name,
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }

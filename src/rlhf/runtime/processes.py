@@ -1,0 +1,56 @@
+"""How a stage lives among other processes: whose code it runs, whose end is its end, what it may reach."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PARENT = os.getppid()
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception, so that what is open gets closed."""
+
+
+def use_checkout(root: Path) -> None:
+    """Starts anew with the package that lies beside the script, where another checkout's was found first.
+
+    A queued experiment runs in a copy of the repository, with an environment that knows the original alone.
+    """
+    source = root / "src"
+    mine = source / "rlhf" / "__init__.py"
+    if mine.exists() and not mine.samefile(Path(__file__).parents[1] / "__init__.py"):
+        path = os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")]))
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"PYTHONPATH": path})
+
+
+def end_with_parent() -> None:
+    """SIGTERM becomes an exception; under DVC on Linux the kernel sends it when DVC dies, however that happens."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if "DVC_STAGE" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        leave_if_orphaned()
+
+
+def leave_if_orphaned() -> None:
+    """Ends a DVC stage whose parent is gone: the next `dvc repro` must not find a second writer."""
+    if "DVC_STAGE" in os.environ and os.getppid() != PARENT:
+        raise Terminated
+
+
+def keep_offline(model_source: str) -> None:
+    """No telemetry; and no network but for a model that has to come from the hub."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["DO_NOT_TRACK"] = "1"
+    if model_source != "hub":
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated

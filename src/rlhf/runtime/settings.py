@@ -1,0 +1,94 @@
+"""conf/ and the command line become one validated `Config`, before any model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from rlhf.config import Config
+from rlhf.errors import UserError
+from rlhf.runtime.messages import Values, explain
+from rlhf.runtime.overrides import check_names, hydra_messages
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def compose(root: Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """What conf/ says with these overrides, exactly as DVC composes it (`dvc.utils.hydra.compose_and_dump`)."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    check_names(root / "conf", overrides)
+    with hydra_messages(), initialize_config_dir(str(root / "conf"), version_base=None):
+        composed = hydra_compose("config", overrides=list(overrides))
+        OmegaConf.resolve(composed)
+    return composed
+
+
+def values_of(composed: DictConfig) -> Values:
+    """Plain values; UserError naming every setting that still waits for one (`???`)."""
+    from omegaconf import OmegaConf
+
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise UserError("\n".join(f"{key} has no value: set it, as in {key}=VALUE" for key in missing))
+    values = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def read_snapshot(root: Path) -> DictConfig:
+    """params.yaml, with the number syntax of Hydra (1e-3 is a number)."""
+    from omegaconf import DictConfig, OmegaConf
+    from yaml import YAMLError
+
+    path = root / "params.yaml"
+    if not path.is_file():
+        raise UserError("params.yaml is missing: write it with `python stages/config.py --write`")
+    try:
+        snapshot = OmegaConf.load(path)
+    except YAMLError as error:
+        raise UserError(f"params.yaml is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(snapshot, DictConfig):
+        raise UserError("params.yaml holds no settings: write it anew with `python stages/config.py --write`")
+    return snapshot
+
+
+def validate(values: Values) -> Config:
+    """The settings as frozen sections; UserError with a line for each that is unknown, missing or out of range."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(explain(dict(problem)) for problem in error.errors(include_url=False))) from error
+
+
+def flatten(values: Any, prefix: str = "") -> Values:
+    """{"ppo": {"lr": 1}} as {"ppo.lr": 1}; an empty mapping stays as it is, so that nothing gets lost."""
+    if not isinstance(values, dict) or not values:
+        return {prefix: values}
+    flat: Values = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def describe(root: Path, stage: str, values: Values) -> str:
+    """The settings that a stage uses, as YAML."""
+    from omegaconf import OmegaConf
+
+    used = stage_of(root, stage).get("params") or list(values)
+    return OmegaConf.to_yaml(OmegaConf.create({key: values[key] for key in used if key in values})).rstrip()
+
+
+def stage_of(root: Path, name: str) -> Values:
+    """What dvc.yaml says of a stage, templates resolved by nobody; empty where it does not say anything."""
+    import yaml
+
+    path = root / "dvc.yaml"
+    pipeline = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return dict((pipeline.get("stages") or {}).get(name) or {})

@@ -1,0 +1,186 @@
+"""Turns a `main(run)` into a stage: a Hydra application on conf/, a DVC stage on params.yaml, an MLflow run of its own.
+
+    if __name__ == "__main__":
+        stage(main)
+
+Run directly, conf/ is composed with the command line's overrides and the outputs go to `hydra.run.dir` (`-m` sweeps, one
+folder a job). Under DVC, which sets DVC_STAGE, params.yaml holds the settings and artifacts/NAME takes the outputs.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rlhf.config import Config
+from rlhf.errors import UserError
+from rlhf.runtime import device, outputs, overrides, processes, progress, settings, tracking
+
+if TYPE_CHECKING:
+    import torch
+    from omegaconf import DictConfig
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a stage works with: its settings, where it writes and computes, and who is told about it."""
+
+    name: str
+    config: Config
+    output: Path
+    device: torch.device
+    root: Path
+    tracker: tracking.Tracker
+    rows: list[Row] = field(default_factory=list)
+
+    def read(self, stage: str, file: str) -> Path:
+        """The path of what another stage left; UserError if it is not there."""
+        path = self.root / "artifacts" / stage / file
+        if not path.exists():
+            raise UserError(f"artifacts/{stage}/{file} is missing: make it with `dvc repro {stage}`")
+        return path
+
+    def has(self, stage: str, file: str) -> bool:
+        return (self.root / "artifacts" / stage / file).exists()
+
+    def seed(self, *labels: str | int) -> int:
+        """63 bits for one purpose, from the pipeline's seed, the stage's name and the purpose's labels."""
+        from rlhf.seeds import derive_seed  # imports torch, which a misspelt setting should not have to wait for
+
+        return derive_seed(self.config.seed, self.name, *labels)
+
+    def follow(self, rows: Iterable[Row], total: int) -> Iterator[Row]:
+        """Passes a loop's rows on, each with a `step` out of `total`: shown, sent to MLflow, written to curve.csv."""
+        try:
+            for row in progress.show(rows, total, self.name):
+                processes.leave_if_orphaned()
+                self._log(row)
+                yield row
+        finally:
+            outputs.write_curve(self.output / "curve.csv", self.rows)
+
+    def curve(self, rows: Sequence[Row]) -> None:
+        """Writes curve.csv where there is no loop to follow."""
+        for row in rows:
+            self._log(row)
+        outputs.write_curve(self.output / "curve.csv", self.rows)
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Writes metrics.json: nested, of numbers and words."""
+        outputs.write_metrics(self.output / "metrics.json", metrics)
+        self.tracker.log_metrics(outputs.numbers(metrics, f"{self.name}/"), self._last_step())
+
+    def log_model(self, directory: Path, step: int | None = None, metrics: Mapping[str, float] | None = None) -> None:
+        """Makes a model known to MLflow, tied to the step and the metrics it was made at."""
+        relative = directory.relative_to(self.output)
+        name = "-".join([self.name, *(part for part in relative.parts if part != "model")])
+        at = self._last_step() if step is None else step
+        self.tracker.log_model(name, directory, at, metrics or {}, self.config.tracking.copy_models)
+
+    def _log(self, row: Row) -> None:
+        self.rows.append(row)
+        numbers = outputs.numbers(row, f"{self.name}/")
+        step = int(numbers.pop(f"{self.name}/step"))
+        self.tracker.log_metrics(numbers, step)
+
+    def _last_step(self) -> int:
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+
+def stage(main: Callable[[Run], None]) -> NoReturn:
+    """Runs a stage script to its end and leaves with 0, 1 (what the user can mend: one message), 130 or 143 (stopped)."""
+    script = Path(main.__code__.co_filename).resolve()
+    root = script.parents[1]
+    processes.use_checkout(root)
+    processes.end_with_parent()
+    arguments = sys.argv[1:]
+    if "DVC_STAGE" in os.environ:
+        arguments = [*_dvc_arguments(script.stem), *arguments]
+    os.chdir(root)
+    sys.exit(_attempt(script.stem, lambda: _launch(main, script, arguments)))
+
+
+def _dvc_arguments(name: str) -> list[str]:
+    """Hydra reads params.yaml, and leaves nothing of its own (no log, no .hydra) among the outputs."""
+    places = [f"hydra.run.dir=artifacts/{name}", "hydra.output_subdir=null"]
+    return ["-cd", ".", "-cn", "params", *places, "hydra/job_logging=none", "hydra/hydra_logging=none"]
+
+
+def _attempt(name: str, work: Callable[[], int]) -> int:
+    """The exit code of some work; says in one message what the user can mend."""
+    try:
+        return work()
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: stopped by Ctrl-C", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except processes.Terminated:
+        print(f"{name}: stopped by SIGTERM", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def _launch(main: Callable[[Run], None], script: Path, arguments: Sequence[str]) -> int:
+    """Lets Hydra compose the settings and call the stage, once or once a job of a sweep; the worst exit code."""
+    import hydra
+
+    device.device_choice()
+    conf = script.parents[1] / "conf"
+    overrides.check_names(conf, [text for text in arguments if "=" in text and not text.startswith("-")])
+    codes: list[int] = []
+
+    @functools.wraps(main)  # Hydra calls the job after the script that it finds beneath
+    def job(composed: DictConfig) -> None:
+        codes.append(_attempt(script.stem, lambda: _run(main, script, composed)))
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions out instead of printing them
+    sys.argv = [str(script), *arguments]
+    with overrides.hydra_messages():
+        hydra.main(version_base=None, config_path=str(conf), config_name="config")(job)()
+    return max(codes, default=0)
+
+
+def _run(main: Callable[[Run], None], script: Path, composed: DictConfig) -> int:
+    """One run of the stage, from composed settings to closed books."""
+    from hydra.core.hydra_config import HydraConfig
+
+    values = settings.values_of(composed)
+    config = settings.validate(values)
+    name, root = script.stem, script.parents[1]
+    print(settings.describe(root, name, values), flush=True)
+    output = Path(HydraConfig.get().runtime.output_dir)
+    device.limit_threads(config.engine.threads)
+    processes.keep_offline(config.model.source)
+    tracker = tracking.start(root, name, settings.flatten(values))
+    start, status = time.monotonic(), "FAILED"
+    try:
+        place = device.choose_device(device.device_choice(), config.data.source)
+        device.pin(config.engine.threads)
+        tracker.log_tags(device.tags(place))
+        main(Run(name, config, output, place, root, tracker))
+        status = "FINISHED"
+    except (KeyboardInterrupt, processes.Terminated):
+        status = "KILLED"
+        raise
+    finally:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GiB, from the KiB of Linux
+        tracker.log_metrics({"system/wall_seconds": time.monotonic() - start, "system/peak_gib": peak}, 0)
+        for file in sorted(path for path in output.iterdir() if path.suffix in (".json", ".csv", ".png", ".md")):
+            tracker.log_file(file)
+        tracker.close(status)
+    return 0

@@ -1,0 +1,124 @@
+"""Tells MLflow what a stage does, without ever making the stage wait for it.
+
+MLflow lives in a process of its own (`rlhf.runtime.tracking.writer`), fed through a pipe with one JSON message a line.
+Its import, its requests and its faults cost the stage nothing; at the end the stage waits for what is still under way,
+for at most `REMOTE_PATIENCE` seconds where a server has to answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REMOTE_PATIENCE = 5.0  # seconds that a dead or slow server may cost a stage, all in all
+START_PATIENCE = 20.0  # seconds to import MLflow, which no server is to blame for
+REASON_LENGTH = 300
+LOCAL_PATIENCE = 60.0  # seconds for a local store, which is slow only where the disk is
+
+TELEMETRY_OFF = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DVC_NO_ANALYTICS": "true",
+}
+
+
+def default_uri(root: Path) -> str:
+    """MLflow's own default, at the root of the repository; a queued experiment's copy of it is not the place."""
+    home = Path(str(root).partition(f"{os.sep}.dvc{os.sep}tmp{os.sep}exps{os.sep}")[0])
+    return f"sqlite:///{home / 'mlflow.db'}"
+
+
+def is_remote(uri: str) -> bool:
+    return not uri.startswith(("sqlite:", "file:", "/", "."))
+
+
+@dataclass
+class Tracker:
+    """The stage's end of the pipe. Every method returns at once, `close` excepted."""
+
+    uri: str
+    writer: subprocess.Popen[bytes] | None
+    backlog: bytearray = field(default_factory=bytearray)
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        self._send(kind="tags", tags=dict(tags))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        self._send(kind="metrics", metrics=dict(metrics), step=step, time=int(time.time() * 1000))
+
+    def log_file(self, path: Path) -> None:
+        self._send(kind="file", path=str(path))
+
+    def log_model(self, name: str, directory: Path, step: int, metrics: Mapping[str, float], copy: bool) -> None:
+        self._send(kind="model", name=name, path=str(directory), step=step, metrics=dict(metrics), copy=copy)
+
+    def close(self, status: str) -> None:
+        """Waits for the writer to finish, at most as long as its store deserves."""
+        self._send(kind="close", status=status)
+        if self.writer is None:
+            return
+        patience = LOCAL_PATIENCE
+        if is_remote(self.uri):
+            self._await_start()
+            patience = REMOTE_PATIENCE
+        try:
+            self.writer.communicate(bytes(self.backlog), timeout=patience)
+        except subprocess.TimeoutExpired:
+            self.writer.kill()
+            self.writer.communicate()
+            warn(self.uri, f"no end after {patience:.0f} s")
+        self.writer = None
+
+    def _send(self, **message: Any) -> None:
+        """Writes as much as the pipe takes without waiting; what is left goes first the next time."""
+        if self.writer is None or self.writer.stdin is None:
+            return
+        self.backlog += json.dumps(message).encode() + b"\n"
+        try:
+            with contextlib.suppress(BlockingIOError):
+                while self.backlog:
+                    del self.backlog[: os.write(self.writer.stdin.fileno(), self.backlog)]
+        except BrokenPipeError:  # the writer has given up, and has said why
+            self.writer.wait()
+            self.writer = None
+
+    def _await_start(self) -> None:
+        if self.writer is not None and self.writer.stdout is not None:
+            select.select([self.writer.stdout], [], [], START_PATIENCE)
+
+
+def start(root: Path, name: str, settings: Mapping[str, Any]) -> Tracker:
+    """Opens a run called like its stage; settings are flat, by dotted names."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(root)
+    writer = subprocess.Popen(
+        [sys.executable, "-m", "rlhf.runtime.tracking.writer"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=root,
+        env=os.environ | TELEMETRY_OFF | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        start_new_session=True,  # Ctrl-C is for the stage: the writer ends when its pipe does
+    )
+    assert writer.stdin is not None
+    os.set_blocking(writer.stdin.fileno(), False)
+    tracker = Tracker(uri, writer)
+    shown = {key: "null" if value is None else str(value) for key, value in settings.items()}
+    tracker._send(kind="open", uri=uri, experiment=shown["tracking.experiment"], name=name, settings=shown)
+    return tracker
+
+
+def warn(uri: str, reason: str) -> None:
+    """One line, without what could be a password in the address."""
+    scheme, _, rest = uri.partition("://")
+    secret, at, place = rest.rpartition("@")
+    reason = reason.replace(secret + at, "")[:REASON_LENGTH]
+    print(f"warning: no MLflow at {scheme}://{place} ({reason}); the run goes on without it", file=sys.stderr, flush=True)

@@ -1,0 +1,196 @@
+"""The process that talks to MLflow: reads messages, one JSON object a line, from its standard input and passes them on.
+
+    python -m rlhf.runtime.tracking.writer
+
+The first fault ends it with one warning. It ends with its input, too: a run whose stage was killed is marked as KILLED.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import selectors
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlhf.runtime.tracking import REMOTE_PATIENCE, warn
+from rlhf.runtime.tracking.inputs import provenance
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+SECONDS_BETWEEN_SENDS = 3.0
+METRICS_A_BATCH = 1000  # MLflow's limits
+PARAMS_A_BATCH = 100
+PARAM_LENGTH = 6000
+TAG_LENGTH = 8000
+
+Message = dict[str, Any]
+
+
+class Writer:
+    """An open MLflow run, and the metrics that still wait to be sent."""
+
+    def __init__(self, opening: Message) -> None:
+        self.client = connect(opening["uri"])
+        print("ready", flush=True)
+        self.experiment = find_experiment(self.client, opening["experiment"])
+        self.run_id = self.client.create_run(self.experiment, run_name=opening["name"]).info.run_id
+        self.name = opening["name"]
+        self.waiting: list[Metric] = []
+        self.sent = time.monotonic()
+        self.tags(opening | {"tags": {"stage": self.name} | provenance(Path.cwd(), self.name, opening["settings"])})
+        self.params(opening["settings"])
+
+    def params(self, settings: dict[str, str]) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(key, value[:PARAM_LENGTH]) for key, value in settings.items()]
+        for first in range(0, len(params), PARAMS_A_BATCH):
+            self.client.log_batch(self.run_id, params=params[first : first + PARAMS_A_BATCH])
+
+    def tags(self, message: Message) -> None:
+        from mlflow.entities import RunTag
+
+        tags = [RunTag(_key(key), value[:TAG_LENGTH]) for key, value in message["tags"].items()]
+        for first in range(0, len(tags), PARAMS_A_BATCH):
+            self.client.log_batch(self.run_id, tags=tags[first : first + PARAMS_A_BATCH])
+
+    def metrics(self, message: Message, model_id: str | None = None) -> None:
+        from mlflow.entities import Metric
+
+        at = (message.get("time") or int(time.time() * 1000), message["step"])
+        self.waiting += [Metric(_key(key), value, *at, model_id=model_id) for key, value in message["metrics"].items()]
+        if len(self.waiting) >= METRICS_A_BATCH or time.monotonic() - self.sent > SECONDS_BETWEEN_SENDS:
+            self.flush()
+
+    def flush(self) -> None:
+        for first in range(0, len(self.waiting), METRICS_A_BATCH):
+            self.client.log_batch(self.run_id, metrics=self.waiting[first : first + METRICS_A_BATCH])
+        self.waiting, self.sent = [], time.monotonic()
+
+    def file(self, message: Message) -> None:
+        self.client.log_artifact(self.run_id, message["path"])
+
+    def model(self, message: Message) -> None:
+        """A logged model of MLflow 3, tied to this run at a step; its bytes are elsewhere, unless a copy is wanted."""
+        import mlflow
+        from mlflow.entities import LoggedModelOutput
+
+        about = {
+            "name": message["name"],
+            "source_run_id": self.run_id,
+            "experiment_id": self.experiment,
+            "tags": {"step": str(message["step"]), "path": message["path"]},
+        }
+        if message["copy"]:
+            model = mlflow.initialize_logged_model(**about)
+            self.client.log_model_artifacts(model.model_id, message["path"])
+            self.client.finalize_logged_model(model.model_id, "READY")
+        else:
+            model = mlflow.create_external_model(**about)
+        self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, message["step"])])
+        self.metrics(message, model.model_id)
+
+    def close(self, message: Message) -> None:
+        self.flush()
+        self.client.set_terminated(self.run_id, message["status"])
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client that neither retries nor waits for long. A local database is made by one process at a time."""
+    if uri.startswith("http"):
+        knock(uri)
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(int(REMOTE_PATIENCE) - 1)
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(uri)
+    if not uri.startswith("sqlite:///"):
+        return mlflow.MlflowClient(uri)
+    with open(f"{uri.removeprefix('sqlite:///')}.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client = mlflow.MlflowClient(uri)
+        client.search_experiments(max_results=1)  # makes the tables
+        return client
+
+
+def knock(uri: str) -> None:
+    """A dead server is found out before MLflow, which takes a second to import, is. Any answer is a sign of life."""
+    with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(uri, timeout=REMOTE_PATIENCE - 1):
+        pass
+
+
+def find_experiment(client: MlflowClient, name: str) -> str:
+    """The experiment's id; it is made where there is none, even if another process does so at the same moment."""
+    from mlflow import MlflowException
+
+    if not client.get_experiment_by_name(name):
+        with contextlib.suppress(MlflowException):
+            return str(client.create_experiment(name))
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        raise MlflowException(f"experiment {name} cannot be made")
+    return str(found.experiment_id)
+
+
+def messages(descriptor: int) -> Iterator[Message | None]:
+    """The messages of a pipe as they come; None now and then when none does, so that what waits can be sent."""
+    selector, text = selectors.DefaultSelector(), b""
+    selector.register(descriptor, selectors.EVENT_READ)
+    while True:
+        if not selector.select(SECONDS_BETWEEN_SENDS):
+            yield None
+            continue
+        read = os.read(descriptor, 1 << 16)
+        if not read:
+            return
+        *lines, text = (text + read).split(b"\n")
+        yield from map(json.loads, lines)
+
+
+def serve(descriptor: int) -> None:
+    """Opens a run with the first message, does what the others say, and closes it when they end."""
+    stream = messages(descriptor)
+    opening = next((message for message in stream if message), None)
+    if opening is None:
+        return
+    try:
+        writer, last = Writer(opening), {"status": "KILLED"}
+        for message in stream:
+            match message:
+                case None:
+                    writer.flush()
+                case {"kind": "tags"}:
+                    writer.tags(message)
+                case {"kind": "metrics"}:
+                    writer.metrics(message)
+                case {"kind": "file"}:
+                    writer.file(message)
+                case {"kind": "model"}:
+                    writer.model(message)
+                case {"kind": "close"}:
+                    last = message
+        writer.close(last)
+    except Exception as error:  # whatever it is, the stage goes on
+        warn(opening["uri"], " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def _key(name: str) -> str:
+    """A name as MLflow takes it: letters, digits and _ - . space : /"""
+    return "".join(letter if letter.isalnum() or letter in "_-. :/" else "_" for letter in name)
+
+
+if __name__ == "__main__":
+    serve(sys.stdin.fileno())
