@@ -1,0 +1,118 @@
+"""All models on one exam: who answers when, what each is held against, and the whole of metrics.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rlhf.config import Evaluate
+from rlhf.evaluation.answers import (
+    Answers,
+    Exam,
+    Judges,
+    answer,
+    best_gold_scores,
+    best_of,
+    demonstrations_nll,
+    perfect_gold_scores,
+)
+from rlhf.evaluation.figures import Figures, Yardstick, best_gold_figures, figures_of, reward_model_figures
+from rlhf.evaluation.measures import best_of_n_kl_bound
+from rlhf.models.policy import PreTrainedModel
+from rlhf.seeds import derive_seed
+
+SAMPLED, GREEDY = "sampled", "greedy"
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A model under one way of decoding: the answers it gave, and the figures of them."""
+
+    model: str
+    decoding: str
+    answers: Answers
+    figures: Figures
+
+
+def contest(
+    policies: Mapping[str, Callable[[], PreTrainedModel]],
+    exam: Exam,
+    judges: Judges,
+    yardsticks: Mapping[str, Yardstick],
+    settings: Evaluate,
+    seed: int,
+) -> Iterator[Contestant]:
+    """Every policy sampled and greedy, then the best of n SFT samples. A policy is loaded when its turn comes."""
+    for model, load in policies.items():
+        policy = load()
+        nll = demonstrations_nll(policy, exam)
+        for decoding, temperature in ((SAMPLED, exam.temperature), (GREEDY, None)):
+            answers = answer(policy, exam, judges, temperature, _sample_seed(seed, 0))
+            yield Contestant(model, decoding, answers, figures_of(answers, nll, yardsticks[decoding]))
+    n = settings.best_of
+    others = [answer(judges.reference, exam, judges, exam.temperature, _sample_seed(seed, i)) for i in range(1, n)]
+    best = best_of([yardsticks[SAMPLED].sft, *others])
+    figures = figures_of(best, None, yardsticks[SAMPLED]) | {"kl_bound": best_of_n_kl_bound(n)}
+    yield Contestant(f"best_of_{n}", SAMPLED, best, figures)
+
+
+def contestants_in(policies: Mapping[str, Callable[[], PreTrainedModel]]) -> int:
+    """How many contestants `contest` gives."""
+    return 2 * len(policies) + 1
+
+
+def yardsticks_of(exam: Exam, judges: Judges, settings: Evaluate, seed: int) -> dict[str, Yardstick]:
+    """What sampled and what greedy answers are held against.
+
+    Sampled answers meet a second sample of SFT, drawn with random numbers of its own: the models share theirs, and two
+    that share random numbers say the same wherever they agree, so that a win rate between them is none between strangers.
+    """
+    perfect = None if judges.world is None else perfect_gold_scores(judges.world, exam.prompts)
+
+    def answers(temperature: float | None, *labels: str | int) -> Answers:
+        return answer(judges.reference, exam, judges, temperature, derive_seed(seed, *labels))
+
+    def held_against(sft: Answers, opponent: Answers) -> Yardstick:
+        bootstrap_seed = derive_seed(seed, "bootstrap")
+        return Yardstick(sft, opponent, perfect, exam.references, settings.bootstrap_samples, bootstrap_seed)
+
+    sampled, greedy = answer(judges.reference, exam, judges, exam.temperature, _sample_seed(seed, 0)), answers(None)
+    return {SAMPLED: held_against(sampled, answers(exam.temperature, "opponent")), GREEDY: held_against(greedy, greedy)}
+
+
+def metrics_of(contestants: Sequence[Contestant], about: Figures) -> Figures:
+    """A key a model, its sampled figures directly under it, those of its greedy answers under `greedy`."""
+    metrics: Figures = {}
+    for contestant in contestants:
+        if contestant.decoding == SAMPLED:
+            metrics[contestant.model] = dict(contestant.figures)
+        else:
+            metrics[contestant.model][contestant.decoding] = contestant.figures
+    return metrics | {"yardsticks": about}
+
+
+def about_the_exam(
+    contestants: Sequence[Contestant], exam: Exam, judges: Judges, yardstick: Yardstick, settings: Evaluate, seed: int
+) -> Figures:
+    """What no single model has to answer for: who judged what, what is possible, how good the reward model is."""
+    about: Figures = {
+        "prompts": len(exam.prompts),
+        "truncated_prompts": exam.truncated_prompts,
+        "judged_by": "reward model" if judges.world is None else "gold rater",
+        "win_rate_against": "a second sample of SFT, drawn independently (greedy answers: SFT's greedy ones)",
+    }
+    if judges.world is None or yardstick.perfect is None:
+        return about
+    about["perfect"] = {"gold_score": float(yardstick.perfect.mean())}
+    about["reward_model"] = reward_model_figures([c.answers for c in contestants if c.decoding == SAMPLED])
+    n = settings.gold_best_of
+    if n:
+        prompts, draws = settings.gold_best_of_prompts, derive_seed(seed, "gold_best_of")
+        best = best_gold_scores(judges.reference, exam, judges.world, prompts, n, draws)
+        about[f"best_of_{n}_gold"] = best_gold_figures(best, yardstick)
+    return about
+
+
+def _sample_seed(seed: int, i: int) -> int:
+    """Of the i-th answer to each prompt; every model's own answers are the 0-th."""
+    return derive_seed(seed, "sample", i)

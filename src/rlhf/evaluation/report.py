@@ -1,0 +1,150 @@
+"""Results for people: a table of all models, and their answers side by side, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf.evaluation.answers import Answers
+from rlhf.evaluation.contest import Contestant
+from rlhf.records import Messages, messages_to_row
+
+NAMES = {"sft": "SFT", "ppo": "PPO", "dpo": "DPO"}
+MISSING = "–"
+
+
+def shown_name(model: str) -> str:
+    """`best_of_4` as `best of 4`, `sft` as `SFT`."""
+    return NAMES.get(model, model.replace("_", " "))
+
+
+def decoded(metrics: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """(model, decoding, figures) of everything in metrics.json, in its order: sampled first, then greedy."""
+    models = {name: figures for name, figures in metrics.items() if name != "yardsticks"}
+    sampled = [(name, "sampled", figures) for name, figures in models.items()]
+    return sampled + [(name, "greedy", figures["greedy"]) for name, figures in models.items() if "greedy" in figures]
+
+
+def curve_row(step: int, contestant: Contestant) -> dict[str, Any]:
+    """A row of curve.csv: every figure a column, intervals as `win_rate_low` and so on."""
+    row: dict[str, Any] = {"step": step, "model": contestant.model, "decoding": contestant.decoding}
+    for name, value in contestant.figures.items():
+        row |= {f"{name}_{end}": number for end, number in value.items()} if isinstance(value, dict) else {name: value}
+    return row
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """One line a model and decoding, and what the figures mean."""
+    yardsticks = metrics["yardsticks"]
+    judged_by_gold = "perfect" in yardsticks
+    gold = ["gold score"] if judged_by_gold else []
+    header = ["model", "decoding", *gold, "win rate against SFT", "reward score", "KL, nats", "tokens", "ended"]
+    rows = [_table_row(*entry, judged_by_gold) for entry in decoded(metrics)]
+    return "\n".join([*_markdown(header, rows), "", *_notes(yardsticks)]) + "\n"
+
+
+def _table_row(model: str, decoding: str, figures: dict[str, Any], judged_by_gold: bool) -> list[str]:
+    gold = [_with_interval(figures["gold_interval"])] if judged_by_gold else []
+    reward = f"{figures['reward_score']:.2f}" if judged_by_gold else _with_interval(figures["reward_interval"])
+    kl = f"{figures['kl_per_response']:.2f}" if "kl_per_response" in figures else MISSING
+    if "kl_bound" in figures:
+        kl = f"≤ {figures['kl_bound']:.2f}"
+    return [
+        shown_name(model),
+        decoding,
+        *gold,
+        _with_interval(figures["win_rate"]),
+        reward,
+        kl,
+        f"{figures['response_tokens']:.1f}",
+        f"{figures['ended']:.3f}",
+    ]
+
+
+def _with_interval(interval: dict[str, float]) -> str:
+    return f"{interval['mean']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
+
+
+def _notes(yardsticks: dict[str, Any]) -> list[str]:
+    notes = [
+        f"{yardsticks['prompts']} held-out prompts, the same and with the same random numbers for every model; judged by "
+        f"the {yardsticks['judged_by']}. Brackets: 95 % bootstrap interval over prompts. A win is counted against "
+        f"{yardsticks['win_rate_against']}, a tie as half: SFT itself comes out at about a half. The KL of a "
+        "greedy answer is its log-probability ratio, no estimate of a divergence.",
+    ]
+    return notes if "perfect" not in yardsticks else [*notes, "", _what_is_possible(yardsticks)]
+
+
+def _what_is_possible(yardsticks: dict[str, Any]) -> str:
+    possible = [f"a perfect answer scores {yardsticks['perfect']['gold_score']:.2f}"]
+    for name, figures in yardsticks.items():
+        if name.startswith("best_of_"):
+            n = name.split("_")[2]
+            score, prompts = f"{figures['gold_score']:.2f}", figures["prompts"]
+            possible.append(f"the best of {n} SFT samples by the gold rater {score} (first {prompts} prompts)")
+    agreed = yardsticks["reward_model"]
+    return (
+        f"What is possible: {', '.join(possible)}. Of two models' sampled answers to one prompt the reward model prefers "
+        f"the one with the better gold score in {agreed['pairwise_accuracy']:.3f} of {agreed['pairs']} pairs "
+        f"(always preferring the longer one: {agreed['longer_wins_accuracy']:.3f})."
+    )
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(cells) + " |" for cells in lines]
+
+
+def spread(families: Sequence[str], count: int) -> list[int]:
+    """Which prompts to show: the first of every family, then the second of every family, and so on."""
+    seen: dict[str, int] = {}
+    turns = []
+    for i, family in enumerate(families):
+        seen[family] = seen.get(family, 0) + 1
+        turns.append((seen[family], i))
+    return sorted(i for _, i in sorted(turns)[:count])
+
+
+def side_by_side(prompts: Sequence[Messages], contestants: Sequence[Contestant], shown: Sequence[int]) -> str:
+    """Every model's answers to some of the prompts, each with what the judge gave it."""
+    parts = ["# The same prompts, every model\n"]
+    for i in shown:
+        rows = [
+            [shown_name(c.model), c.decoding, _cell(c.answers.texts[i]), f"{c.answers.judged[i]:.2f}"] for c in contestants
+        ]
+        score = "gold score" if contestants[0].answers.gold else "reward score"
+        asked = "\n".join(f"> **{message.role}** {_cell(message.content)}" for message in prompts[i])
+        parts.append("\n".join([asked, "", *_markdown(["model", "decoding", "answer", score], rows), ""]))
+    return "\n".join(parts)
+
+
+def _cell(text: str) -> str:
+    """A text that stays within its cell of a table, and is shown as it is."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;") or "*(nothing)*"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What every model answered to one prompt: decoding, then model, then `text`, `ended` and the scores of it."""
+
+    prompt: Messages
+    answers: dict[str, dict[str, dict[str, Any]]]
+
+    def to_row(self) -> dict[str, Any]:
+        return {"prompt": messages_to_row(self.prompt)} | self.answers
+
+
+def comparisons(prompts: Sequence[Messages], contestants: Sequence[Contestant]) -> list[Comparison]:
+    """A record a prompt."""
+    found = [Comparison(prompt, {contestant.decoding: {} for contestant in contestants}) for prompt in prompts]
+    for contestant in contestants:
+        for i, comparison in enumerate(found):
+            comparison.answers[contestant.decoding][contestant.model] = _judged(contestant.answers, i)
+    return found
+
+
+def _judged(answers: Answers, i: int) -> dict[str, Any]:
+    scores = {name: float(values[i]) for name, values in answers.gold.items()}
+    said = {"text": answers.texts[i], "ended": bool(answers.ended[i])}
+    return said | {"reward_score": float(answers.rewards[i])} | scores

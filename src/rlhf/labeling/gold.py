@@ -1,0 +1,54 @@
+"""A simulated person: orders responses by the world's rater, with the noise of Bradley-Terry (SPEC eq. 1).
+
+The order is a draw from Plackett and Luce's model (Luce 1959, Plackett 1975): the best is chosen with probability
+proportional to exp(gold / temperature), then the next among those left, and so on. Each of its pairs by itself is then
+exactly a Bradley-Terry comparison. It is drawn as Yellott (1977) showed: each response's strength plus Gumbel noise, sorted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from math import log
+
+from rlhf.data.world import World
+from rlhf.records import Messages, Ranking, Responses, messages_to_row
+
+LABELER = "gold"
+
+
+def label_gold(responses: Sequence[Responses], world: World, temperature: float, seed: int) -> list[Ranking]:
+    """A ranking a prompt; identical texts tie. What a text is worth to the person on the day is a function of
+    (seed, prompt, text) alone: neither the order of the rows nor that of the responses changes a label.
+
+    Args:
+        temperature: gold units; the larger, the noisier the labels.
+    """
+    settings = {"temperature": temperature, "seed": seed}
+    return [
+        Ranking(
+            prompt=drawn.prompt,
+            responses=drawn.responses,
+            ranks=_order(drawn.prompt, [response.text for response in drawn.responses], world, temperature, seed),
+            split=drawn.split,
+            labeler=LABELER,
+            settings=settings,
+        )
+        for drawn in responses
+    ]
+
+
+def _order(prompt: Messages, texts: Sequence[str], world: World, temperature: float, seed: int) -> tuple[int, ...]:
+    """0 for the best text, 1 for the next distinct one, and so on."""
+    question = prompt[-1].content
+    worth = {text: world.rate(question, text).gold / temperature + _gumbel(seed, prompt, text) for text in texts}
+    rank = {text: place for place, text in enumerate(sorted(worth, key=lambda text: worth[text], reverse=True))}
+    return tuple(rank[text] for text in texts)
+
+
+def _gumbel(seed: int, prompt: Messages, text: str) -> float:
+    """A draw from the standard Gumbel distribution, from 52 bits of a hash."""
+    name = json.dumps([seed, messages_to_row(prompt), text]).encode()
+    uniform = (int.from_bytes(hashlib.sha256(name).digest()[:8], "big") // 2**12 + 0.5) / 2**52
+    return -log(-log(uniform))

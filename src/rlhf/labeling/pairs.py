@@ -1,0 +1,67 @@
+"""From rankings to preferences, and the count of what carries one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rlhf.errors import UserError
+from rlhf.records import SPLITS, Preference, Ranking
+
+
+def preferences_of(ranking: Ranking) -> list[Preference]:
+    """Every ordered pair of distinct texts, once, the better one chosen (SPEC section 1)."""
+    pairs: dict[tuple[str, str], Preference] = {}
+    for better, worse in ranking.pairs():
+        chosen, rejected = ranking.responses[better], ranking.responses[worse]
+        if chosen.text != rejected.text:
+            preference = Preference(
+                prompt=ranking.prompt,
+                chosen=chosen.text,
+                rejected=rejected.text,
+                split=ranking.split,
+                labeler=ranking.labeler,
+                chosen_ended=chosen.ended,
+                rejected_ended=rejected.ended,
+                settings=ranking.settings,
+            )
+            pairs.setdefault((chosen.text, rejected.text), preference)
+    return list(pairs.values())
+
+
+def with_pairs(rankings: Sequence[Ranking], max_dropped_share: float) -> list[Ranking]:
+    """The rankings that order at least one pair; the others, whose responses all tie, teach nothing.
+
+    Raises:
+        UserError: there are more of those than `label.max_dropped_share` allows, or nothing is left.
+    """
+    kept = [ranking for ranking in rankings if ranking.pairs()]
+    dropped = len(rankings) - len(kept)
+    if not rankings:
+        raise UserError(
+            "label: there is nothing to label: sample.prompts or the data's preferences give 0 prompts; give more"
+        )
+    if dropped > max_dropped_share * len(rankings) or not kept:
+        raise UserError(
+            f"label: the responses of {dropped} of {len(rankings)} prompts all tie ({dropped / len(rankings):.3f}, above "
+            f"label.max_dropped_share ({max_dropped_share})) and carry no preference: raise sample.responses_per_prompt or "
+            "sample.temperature so that responses differ, or raise label.max_dropped_share"
+        )
+    return kept
+
+
+def tied_share(rankings: Sequence[Ranking]) -> float:
+    """The share of all pairs of responses to one prompt that are tied."""
+    pairs = sum(len(ranking.ranks) * (len(ranking.ranks) - 1) // 2 for ranking in rankings)
+    return 1 - sum(len(ranking.pairs()) for ranking in rankings) / pairs if pairs else 0.0
+
+
+def counts(rankings: Sequence[Ranking], kept: Sequence[Ranking], preferences: Sequence[Preference]) -> dict[str, Any]:
+    """How much was labelled, and how much of it prefers something."""
+    return {
+        "rankings": {split: sum(ranking.split == split for ranking in kept) for split in SPLITS},
+        "pairs": {split: sum(preference.split == split for preference in preferences) for split in SPLITS},
+        "tied_share": tied_share(rankings),
+        "dropped_prompts": len(rankings) - len(kept),
+        "dropped_share": (len(rankings) - len(kept)) / len(rankings),
+    }

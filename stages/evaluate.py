@@ -1,0 +1,57 @@
+"""Asks every model the same held-out prompts and compares what they answer (SPEC section 6)."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import count, tee
+
+from rlhf.data.files import read_records, write_records
+from rlhf.data.world import load_world
+from rlhf.evaluation import plots, report
+from rlhf.evaluation.answers import Judges, set_exam
+from rlhf.evaluation.contest import SAMPLED, about_the_exam, contest, contestants_in, metrics_of, yardsticks_of
+from rlhf.models.policy import context_of, load_policy
+from rlhf.models.reward import load_reward_model
+from rlhf.models.tokens import load_tokenizer
+from rlhf.records import Demonstration, Prompt
+from rlhf.runtime.stage import Run, stage
+
+MODELS = ("base", "sft", "ppo", "dpo")
+
+
+def main(run: Run) -> None:
+    """Loads the judges, lets one policy after the other answer, and writes figures, answers, tables and plots."""
+    config, settings, seed = run.config, run.config.evaluate, run.seed("answers")
+    load = partial(load_policy, device=run.device, dtype=config.engine.dtype)
+    policies = {model: partial(load, run.read(model, "model")) for model in MODELS}
+    judges = Judges(
+        reference=policies["sft"](),
+        reward_model=load_reward_model(run.read("reward", "model"), run.device, config.engine.dtype),
+        world=load_world(run.read("prepare", "world.yaml")) if run.has("prepare", "world.yaml") else None,
+    )
+    prompts = [p for p in read_records(run.read("prepare", "prompts.jsonl"), Prompt) if p.split == "test"]
+    demonstrations = read_records(run.read("prepare", "demonstrations.jsonl"), Demonstration)
+    exam = set_exam(
+        prompts,
+        [demonstration for demonstration in demonstrations if demonstration.split == "test"],
+        load_tokenizer(run.read("sft", "model")),
+        context_of(judges.reference, config.model.max_tokens),
+        config,
+    )
+    yardsticks = yardsticks_of(exam, judges, settings, seed)
+    answering, shown = tee(contest(policies, exam, judges, yardsticks, settings, seed))
+    rows = run.follow(map(report.curve_row, count(1), shown), contestants_in(policies))
+    contestants = [contestant for contestant, _ in zip(answering, rows, strict=True)]
+
+    metrics = metrics_of(contestants, about_the_exam(contestants, exam, judges, yardsticks[SAMPLED], settings, seed))
+    write_records(run.output / "responses.jsonl", report.comparisons(exam.prompts, contestants))
+    (run.output / "table.md").write_text(report.table(metrics), encoding="utf-8")
+    families = [judges.world.family(p[-1].content) if judges.world else "" for p in exam.prompts]
+    chosen = report.spread(families, settings.shown_prompts)
+    (run.output / "side_by_side.md").write_text(report.side_by_side(exam.prompts, contestants, chosen), encoding="utf-8")
+    plots.draw(metrics, run.output)
+    run.finish(metrics)
+
+
+if __name__ == "__main__":
+    stage(main)

@@ -1,0 +1,43 @@
+"""Puts responses in order: rankings, and the preferences they carry (SPEC section 1)."""
+
+from __future__ import annotations
+
+from rlhf.data.files import read_records, write_records
+from rlhf.data.world import load_world
+from rlhf.labeling.agreement import agreement, gold_gaps, mean_gold, noise_figures, preference_curve, word_gaps
+from rlhf.labeling.dataset import label_dataset
+from rlhf.labeling.gold import label_gold
+from rlhf.labeling.pairs import counts, preferences_of, with_pairs
+from rlhf.records import Preference, Responses
+from rlhf.runtime.stage import Run, stage
+
+
+def main(run: Run) -> None:
+    """Lets the labeler order every prompt's responses, keeps the rankings that prefer something, and writes their pairs."""
+    config = run.config
+    temperature = config.labeler.temperature
+    world = load_world(run.read("prepare", "world.yaml")) if config.labeler.name == "gold" else None
+    if world is None:
+        rankings = label_dataset(read_records(run.read("prepare", "preferences.jsonl"), Preference))
+    else:
+        responses = read_records(run.read("sample", "responses.jsonl"), Responses)
+        rankings = label_gold(responses, world, temperature, run.seed("labels"))
+
+    kept = with_pairs(rankings, config.label.max_dropped_share)
+    preferences = [preference for ranking in kept for preference in preferences_of(ranking)]
+    write_records(run.output / "rankings.jsonl", kept)
+    write_records(run.output / "preferences.jsonl", preferences)
+
+    lengths = word_gaps(preferences)
+    metrics = counts(rankings, kept, preferences) | {"longer_preferred": agreement(lengths)}
+    if world is None:
+        run.curve(preference_curve(lengths, temperature=None))
+    else:
+        gaps = gold_gaps(preferences, world)
+        run.curve(preference_curve(gaps, temperature))
+        metrics |= noise_figures(gaps, temperature) | {"mean_gold": mean_gold(rankings, world)}
+    run.finish(metrics)
+
+
+if __name__ == "__main__":
+    stage(main)

@@ -1,0 +1,43 @@
+"""Draws responses to prompts from one model or several, for labelling (SPEC section 1)."""
+
+from __future__ import annotations
+
+from itertools import tee
+
+from rlhf.data.files import read_records, write_records
+from rlhf.errors import UserError
+from rlhf.labeling.sampling import Sampler, choose_prompts, draw, figures_of, progress_row
+from rlhf.models.policy import context_of, load_policy
+from rlhf.models.tokens import load_tokenizer
+from rlhf.records import SPLITS, Prompt
+from rlhf.runtime.stage import Run, stage
+
+
+def main(run: Run) -> None:
+    """Chooses prompts of every split, lets the models answer each K times, and writes what they said."""
+    config, settings = run.config, run.config.sample
+    prompts = choose_prompts(read_records(run.read("prepare", "prompts.jsonl"), Prompt), settings.prompts)
+    if not prompts:
+        raise UserError("sample: there are no prompts to answer: raise sample.prompts or data.prompts")
+    paths = {str(model): run.read(model, "model") for model in settings.models}
+    policies = {model: load_policy(path, run.device, config.engine.dtype) for model, path in paths.items()}
+    context = min(context_of(policy, config.model.max_tokens) for policy in policies.values())
+    sampler = Sampler(
+        policies=policies,
+        tokenizer=load_tokenizer(run.read("sft", "model")),
+        responses_per_prompt=settings.responses_per_prompt,
+        max_prompt_tokens=context - config.data.max_response_tokens,
+        max_response_tokens=config.data.max_response_tokens,
+        temperature=settings.temperature,
+    )
+    drawing, shown = tee(draw(sampler, prompts, run.seed("responses")))
+    rows = run.follow(map(progress_row, shown), total=len(prompts))
+    draws = [drawn for drawn, _ in zip(drawing, rows, strict=True)]
+
+    write_records(run.output / "responses.jsonl", [responses for drawn in draws for responses in drawn.responses])
+    per_split = {split: sum(prompt.split == split for prompt in prompts) for split in SPLITS}
+    run.finish(figures_of(draws) | {"prompts": per_split})
+
+
+if __name__ == "__main__":
+    stage(main)
