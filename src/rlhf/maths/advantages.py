@@ -6,12 +6,10 @@ every value is 0. Results are 0 where masked.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from rlhf.maths.checks import refuse_bad_tokens, refuse_nan, refuse_other_dimensions, refuse_outside
+from rlhf.maths.checks import refuse_bad_tokens, refuse_nan, refuse_negative, refuse_other_dimensions, refuse_outside
 from rlhf.maths.kl import k1
 from rlhf.maths.masked import at_least_float32, keep_real
 
@@ -30,7 +28,7 @@ def token_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, respon
     if scores.shape != logprobs.shape[:1]:
         raise ValueError(f"scores {tuple(scores.shape)} must be (B,), with the B of logprobs {tuple(logprobs.shape)}")
     refuse_nan(scores=scores)
-    refuse_outside("kl_ctl", kl_ctl, 0.0, math.inf)
+    refuse_negative("kl_ctl", kl_ctl)
     kl = keep_real(k1(logprobs, ref_logprobs), response_mask)
     score = at_least_float32(scores).unsqueeze(1).expand_as(kl)
     return keep_real(score, _is_last(response_mask)) - kl_ctl * kl

@@ -59,6 +59,11 @@ def refuse_outside(name: str, value: float, low: float, high: float, open_ends: 
         raise ValueError(f"{name} ({value}) must be in {low_end}{low}, {high}{high_end}")
 
 
+def refuse_negative(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} ({value}) must be finite and not negative")
+
+
 def refuse_not_positive(name: str, value: float) -> None:
     if not 0 < value < math.inf:
         raise ValueError(f"{name} ({value}) must be positive and finite")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlhf.maths.checks import refuse_not_positive, refuse_outside, refuse_unequal_shapes
+from rlhf.maths.checks import refuse_negative, refuse_not_positive, refuse_unequal_shapes
 from rlhf.maths.masked import at_least_float32
 
 MOST_RELATIVE_ERROR = 0.2  # lm-human-preferences: one batch moves kl_ctl by at most 20 % per horizon of responses
@@ -55,7 +55,7 @@ class FixedKL:
     kl_ctl: float
 
     def __post_init__(self) -> None:
-        refuse_outside("kl_ctl", self.kl_ctl, 0.0, math.inf)
+        refuse_negative("kl_ctl", self.kl_ctl)
 
     def update(self, kl_per_response: float, responses: int) -> None:
         """Nothing moves; the signature is AdaptiveKL's."""
@@ -111,5 +111,5 @@ class AdaptiveKL:
 def _kl_ctl_of(state: dict[str, float]) -> float:
     if set(state) != {"kl_ctl"}:
         raise ValueError(f"the state of a KL controller has one entry, kl_ctl, not {sorted(state)}")
-    refuse_outside("kl_ctl", state["kl_ctl"], 0.0, math.inf)
+    refuse_negative("kl_ctl", state["kl_ctl"])
     return float(state["kl_ctl"])

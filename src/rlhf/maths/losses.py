@@ -166,7 +166,7 @@ def clip_fraction(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor,
     refuse_outside("clip_range", clip_range, 0.0, 1.0, open_ends=True)
     log_ratio = k1(logprobs, old_logprobs)
     outside = (log_ratio > math.log1p(clip_range)) | (log_ratio < math.log1p(-clip_range))
-    return masked_mean(outside, response_mask)
+    return masked_mean(outside.to(log_ratio.dtype), response_mask)
 
 
 def approximate_kl(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor) -> Tensor:

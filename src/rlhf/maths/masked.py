@@ -38,7 +38,7 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 def masked_variance(x: Tensor, mask: Tensor) -> Tensor:
     """Population variance (divided by the count, not the count less one) over the mask; a scalar. Errors as masked_mean."""
-    return masked_mean((at_least_float32(x) - masked_mean(x, mask)).square(), mask)
+    return masked_mean(_centred(x, mask).square(), mask)
 
 
 def masked_whiten(x: Tensor, mask: Tensor) -> Tensor:
@@ -47,5 +47,8 @@ def masked_whiten(x: Tensor, mask: Tensor) -> Tensor:
     Call it once on a whole rollout: whitening by minibatch gives the same token another advantage in each epoch.
     A constant x becomes 0. Errors as masked_mean. Source: lm-human-preferences `whiten`, here with a mask.
     """
-    centred = keep_real(at_least_float32(x) - masked_mean(x, mask), mask)
-    return centred * torch.rsqrt(masked_variance(x, mask) + VARIANCE_FLOOR)
+    return _centred(x, mask) * torch.rsqrt(masked_variance(x, mask) + VARIANCE_FLOOR)
+
+
+def _centred(x: Tensor, mask: Tensor) -> Tensor:
+    return keep_real(at_least_float32(x) - masked_mean(x, mask), mask)
