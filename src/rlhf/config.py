@@ -115,6 +115,7 @@ class Prepare(Section):
 class Base(Section):
     epochs: Count
     documents_per_step: Count
+    eval_every_steps: Count
     lr: Positive
     warmup_share: Share
 
@@ -212,6 +213,16 @@ class PPO(Section):
             )
         if self.critic == "shared" and self.w_c is None:
             raise ValueError("ppo.w_c (null) must be a number with ppo.critic=shared: it weighs L_critic in L_total")
+        if self.critic == "shared" and self.critic_warmup_steps:
+            raise ValueError(
+                f"ppo.critic_warmup_steps ({self.critic_warmup_steps}) must be 0 with ppo.critic=shared: "
+                "policy and critic learn in one step (`ppo=shared` sets both)"
+            )
+        if self.stop.plateau_evaluations and self.stop.plateau_evaluations * self.eval_every_steps > self.stop.steps:
+            raise ValueError(
+                f"ppo.stop.plateau_evaluations ({self.stop.plateau_evaluations}) x ppo.eval_every_steps "
+                f"({self.eval_every_steps}) must be at most ppo.stop.steps ({self.stop.steps}), or it never stops anything"
+            )
         if self.keep_every % self.eval_every_steps:
             raise ValueError(
                 f"ppo.keep_every ({self.keep_every}) must be a multiple of ppo.eval_every_steps "

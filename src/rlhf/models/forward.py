@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,8 @@ def _read_logits(logits: Tensor, batch: Batch, temperature: float) -> tuple[Tens
 def token_outputs(classifier: PreTrainedModel, input_ids: Tensor) -> Tensor:
     """(B, S) what the scalar head says after every token, centred (`reward_center`) and scaled (`reward_scale`)."""
     hidden = classifier.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
-    raw = classifier.score(hidden).float()[..., 0]
+    head: Any = classifier.score
+    raw = head(hidden).float()[..., 0]
     return (raw - getattr(classifier.config, "reward_center", 0.0)) / getattr(classifier.config, "reward_scale", 1.0)
 
 
@@ -80,17 +82,17 @@ def response_scores(reward_model: PreTrainedModel, batch: Batch) -> Tensor:
 
 def logprobs_and_values(
     policy: PreTrainedModel, value_head: nn.Module, batch: Batch, temperature: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities, entropies and values, each (B, R), of a policy whose trunk the critic shares, in one pass."""
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and values, each (B, R), of a policy whose trunk the critic shares, in one pass."""
     input_ids, positions = flush_left(batch)
     first = int(positions[:, 0].min())
     output = policy(
         input_ids=input_ids, use_cache=False, output_hidden_states=True, logits_to_keep=input_ids.shape[1] - first
     )
     rows = torch.arange(len(input_ids), device=input_ids.device)[:, None]
-    logprobs, entropy = _read_logits(output.logits.float()[rows, positions - first], batch, temperature)
+    logprobs, _ = _read_logits(output.logits.float()[rows, positions - first], batch, temperature)
     values = value_head(output.hidden_states[-1][rows, positions]).float()[..., 0]
-    return logprobs, entropy, torch.where(batch.response_mask, values, 0.0)
+    return logprobs, torch.where(batch.response_mask, values, 0.0)
 
 
 def micro_batches(lengths: Sequence[int], tokens_per_micro_batch: int) -> list[list[int]]:
@@ -118,7 +120,7 @@ def _in_order(
     for group in micro_batches([len(e) for e in examples], tokens_per_micro_batch):
         output = read(collate([examples[i] for i in group], pad_id).to(device))
         for row, i in zip(output, group, strict=True):
-            rows[i] = row[: len(examples[i].response_ids)] if row.dim() else row
+            rows[i] = row[..., : len(examples[i].response_ids)] if row.dim() else row
     return rows
 
 
@@ -137,6 +139,29 @@ def logprobs_of(
         tokens_per_micro_batch,
         _device(policy),
     )
+
+
+def logprobs_and_entropy_of(
+    policy: PreTrainedModel, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int, temperature: float
+) -> tuple[list[Tensor], list[Tensor]]:
+    """`logprobs_and_entropy` of any number of examples: two lists of (r,), in order, without gradients."""
+
+    def read(batch: Batch) -> Tensor:
+        return torch.stack(logprobs_and_entropy(policy, batch, temperature), dim=1)
+
+    rows = _in_order(read, examples, pad_id, tokens_per_micro_batch, _device(policy))
+    return [row[0] for row in rows], [row[1] for row in rows]
+
+
+def shared_values_of(
+    policy: PreTrainedModel, value_head: nn.Module, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int
+) -> list[Tensor]:
+    """(r,) values of each example from a head on the policy's trunk, in order, without gradients."""
+
+    def read(batch: Batch) -> Tensor:
+        return logprobs_and_values(policy, value_head, batch, temperature=1.0)[1]
+
+    return _in_order(read, examples, pad_id, tokens_per_micro_batch, _device(policy))
 
 
 def values_of(

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from rlhf.errors import UserError
 from rlhf.models.tokens import end_id, pad_id
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -18,10 +19,10 @@ def without_dropout(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    config = getattr(model, "config", None)
+    settings = getattr(model, "config", None)
     for name in ("attention_dropout", "attn_pdrop", "dropout", "embd_pdrop", "resid_pdrop"):
-        if isinstance(getattr(config, name, None), float):
-            setattr(config, name, 0.0)
+        if isinstance(getattr(settings, name, None), float):
+            setattr(settings, name, 0.0)
     for module in model.modules():  # attention reads its dropout from an attribute, not from an nn.Dropout
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0  # type: ignore[assignment]
@@ -87,6 +88,13 @@ def save_pretrained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 
 
 def context_of(model: PreTrainedModel, max_tokens: int) -> int:
-    """How many tokens of prompt and response fit: what the model was made for, at most `max_tokens` (0: no limit)."""
-    made_for = int(model.config.max_position_embeddings)
-    return min(made_for, max_tokens) if max_tokens else made_for
+    """How many tokens of prompt and response fit: what the model was made for, at most `max_tokens` (0: no limit).
+
+    Raises:
+        UserError: neither says.
+    """
+    made_for = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limits = [limit for limit in (made_for, max_tokens) if limit]
+    if not limits:
+        raise UserError("model.max_tokens (0) must be set: the model's own config does not say how long its context is")
+    return min(limits)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.models.policy import DTYPES, without_dropout
+from rlhf.models.policy import DTYPES, save_pretrained, without_dropout
 
 
 def load_reward_model(path: str | Path, device: torch.device, dtype: str = "float32") -> PreTrainedModel:
@@ -47,3 +47,8 @@ def centre_scores(model: PreTrainedModel, scores: torch.Tensor, scale: bool) -> 
 def critic_from_reward_model(reward_model: PreTrainedModel) -> PreTrainedModel:
     """A copy that may learn: before its first step, its value after the last token is the score."""
     return copy.deepcopy(reward_model)
+
+
+def save_reward_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """A Hugging Face sequence classifier with one label; its config says where the scores' zero is."""
+    save_pretrained(model, tokenizer, directory)

@@ -156,3 +156,12 @@ def fit(
         return None
     prompt_ids, truncated = encode_prompt(tokenizer, prompt, room)
     return Fitted([Example(prompt_ids, ids) for ids in answers], truncated)
+
+
+def same_tokens(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase, our_name: str, their_name: str) -> None:
+    """UserError unless both tokenizers give the same ids to the same text: ids pass between models without being decoded."""
+    if ours.get_vocab() != theirs.get_vocab() or end_id(ours) != end_id(theirs) or pad_id(ours) != pad_id(theirs):
+        raise UserError(
+            f"{our_name} and {their_name} have different tokenizers ({len(ours)} and {len(theirs)} tokens, end tokens "
+            f"{ours.eos_token} and {theirs.eos_token}): they come from different base models; `dvc repro` makes both again"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.maths.losses import ranking_loss
 from rlhf.models.forward import micro_batches, response_scores, scores_of
 from rlhf.models.tokens import Example, collate, encode_response, fit
-from rlhf.records import Ranking
+from rlhf.records import Ranking, Responses
 from rlhf.runtime.engine import Engine
 from rlhf.seeds import draw_rows
 
@@ -134,7 +135,7 @@ def score_rows(
     """The scores of every row's responses, without gradients."""
     flat = scores_of(model, [e for row in rows for e in row.examples], pad_id, tokens_per_micro_batch).tolist()
     ends = torch.tensor([0] + [len(row.ranks) for row in rows]).cumsum(0).tolist()
-    return [flat[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [flat[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def accuracy(scores: Sequence[Sequence[float]], rows: Sequence[RankedExamples]) -> float:
@@ -152,7 +153,28 @@ def _pairs_right(scores: Sequence[Sequence[float]], rows: Sequence[RankedExample
 
 
 def trivial_accuracies(rows: Sequence[RankedExamples]) -> dict[str, float]:
-    """What needs no model: the longer response wins, the shorter wins, the one that ended wins (by tokens)."""
+    """What needs no model: the longer response wins, or the shorter one (by tokens)."""
     lengths = [[float(len(e.response_ids)) for e in row.examples] for row in rows]
     longer = accuracy(lengths, rows)
     return {"longer_wins": longer, "shorter_wins": 1 - longer}
+
+
+def sampled_examples(responses: Sequence[Responses], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[Example]:
+    """The SFT model's own train responses as examples: what the scores are centred on."""
+    fitted = [
+        fit(tokenizer, row.prompt, [encode_response(tokenizer, response.text, response.ended)], max_tokens)
+        for row in responses
+        for response in row.responses
+        if row.split == "train" and response.model == "sft"
+    ]
+    return [example for f in fitted if f is not None for example in f.examples]
+
+
+def report(
+    model: PreTrainedModel, rows: Sequence[RankedExamples], pad_id: int, tokens_per_micro_batch: int
+) -> dict[str, float]:
+    """Accuracy over the rows' pairs beside what needs no model, and the mean loss."""
+    scores = score_rows(model, rows, pad_id, tokens_per_micro_batch)
+    losses = [float(ranking_loss(torch.tensor([s]), torch.tensor([row.ranks]))) for s, row in zip(scores, rows, strict=True)]
+    pairs = sum(len(row.pairs()) for row in rows)
+    return {"accuracy": accuracy(scores, rows), "loss": sum(losses) / len(losses), "pairs": pairs} | trivial_accuracies(rows)

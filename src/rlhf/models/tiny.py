@@ -1,0 +1,74 @@
+"""A model of our own: a small Llama with random weights and a tokenizer made from the text it will read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from rlhf import config
+from rlhf.errors import UserError
+from rlhf.models.tokens import complete_tokenizer
+
+SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+TURNS = ("Human:", "Assistant:")  # the words of the plain chat template
+
+
+def make_tokenizer(texts: Sequence[str], model: config.Model) -> PreTrainedTokenizerBase:
+    """`words`: a token for each word between white space; `bpe`: byte-level byte-pair encoding, for any text.
+
+    Raises:
+        UserError: more distinct words than `model.vocabulary`.
+    """
+    tokenizer = _words(texts, model.vocabulary) if model.tokenizer == "words" else _bpe(texts, model.vocabulary)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=model.max_tokens, **SPECIAL)
+    return complete_tokenizer(fast, "model=tiny")
+
+
+def _words(texts: Sequence[str], vocabulary: int) -> Tokenizer:
+    counts = Counter(word for text in texts for word in text.split())
+    words = [*SPECIAL.values(), *TURNS, *sorted(counts.keys() - {*SPECIAL.values(), *TURNS})]
+    if len(words) > vocabulary:
+        raise UserError(
+            f"model.vocabulary ({vocabulary}) must be at least the number of distinct words in the text ({len(words)}): "
+            "raise it, or choose model.tokenizer=bpe, which reads any text"
+        )
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=SPECIAL["unk_token"]))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
+def _bpe(texts: Sequence[str], vocabulary: int) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIAL.values()), initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def make_model(tokenizer: PreTrainedTokenizerBase, model: config.Model, seed: int) -> LlamaForCausalLM:
+    """A Llama of the sizes in `model`, weights from N(0, initializer_range), the same for the same seed."""
+    sizes = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=model.hidden_size,
+        num_hidden_layers=model.layers,
+        num_attention_heads=model.heads,
+        num_key_value_heads=model.heads,
+        intermediate_size=model.intermediate_size,
+        max_position_embeddings=model.max_tokens,
+        initializer_range=model.initializer_range,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(sizes)

@@ -1,0 +1,125 @@
+"""Proximal policy optimization with a learned reward (SPEC section 4): sample, assign credit, learn, until a stated stop.
+
+Four models: the policy learns, the critic learns, the reference and the reward model stand still. The critic is a model of
+its own, or a head on the policy's trunk (`critic: shared`): then both learn in one engine from L_total (SPEC eq. 14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from rlhf import config
+from rlhf.maths.kl import k1
+from rlhf.models.forward import logprobs_and_entropy_of, logprobs_of, scores_of, shared_values_of, values_of
+from rlhf.models.tokens import Example
+from rlhf.seeds import derive_seed, draw_rows
+from rlhf.training.ppo_metrics import rollout_metrics
+from rlhf.training.ppo_state import Environment, PPOState, model_of, policy_of, trunk_of
+from rlhf.training.ppo_update import learn
+from rlhf.training.rollout import Rollout, assign_credit, padded, response_mask_of, sample_responses
+
+
+def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Iterator[dict[str, float]]:
+    """Steps until a rule of `ppo.stop` holds, a row each; row 0 is the evaluation before the first step."""
+    if state.step == 0:
+        yield {"step": 0} | evaluate(state, environment, ppo)
+    while not state.stopped_by:
+        rollout = sample(state, environment, ppo)
+        experience = assign_credit(rollout, ppo, state.kl.kl_ctl)
+        row = rollout_metrics(experience, state.kl.kl_ctl) | learn(state, experience, environment, ppo)
+        state.kl.update(row["kl_per_response"], len(rollout.examples))
+        state.step += 1
+        last = state.step == ppo.stop.steps
+        if last or state.step % ppo.eval_every_steps == 0:
+            validation = evaluate(state, environment, ppo)
+            state.stopped_by = stop_reason(state, validation, ppo.stop)
+            row |= validation
+        yield {"step": state.step} | row
+
+
+def sample(state: PPOState, environment: Environment, ppo: config.PPO) -> Rollout:
+    """Phase one and two: prompts become responses; reference, critic and reward model say what they say (SPEC eq. 5, 6)."""
+    policy = policy_of(state)
+    wanted = ppo.responses_per_step
+    rows = draw_rows(len(environment.prompts), derive_seed(environment.seed, "prompts"), state.step * wanted, wanted)
+    examples, ended = sample_responses(
+        policy,
+        [environment.prompts[i] for i in rows],
+        eos_id=environment.eos_id,
+        pad_id=environment.pad_id,
+        max_response_tokens=environment.max_response_tokens,
+        temperature=ppo.temperature,
+        seed=derive_seed(environment.seed, "rollout", state.step),
+    )
+    return with_feedback(state, environment, ppo, examples, ended)
+
+
+def with_feedback(
+    state: PPOState, environment: Environment, ppo: config.PPO, examples: list[Example], ended: Tensor
+) -> Rollout:
+    """The responses with everybody's say. The policy's own log-probabilities come from the pass that will be trained."""
+    policy, sizes = policy_of(state), (environment.pad_id, environment.tokens_per_micro_batch)
+    old_logprobs, entropy = logprobs_and_entropy_of(policy, examples, *sizes, ppo.temperature)
+    ref_logprobs = logprobs_of(environment.reference, examples, *sizes, ppo.temperature)
+    raw_scores = scores_of(environment.reward_model, examples, *sizes)
+    ended = ended.to(raw_scores.device)
+    mask = response_mask_of(examples, environment.pad_id).to(raw_scores.device)
+    width = mask.shape[1]
+    return Rollout(
+        examples=examples,
+        ended=ended,
+        raw_scores=raw_scores,
+        scores=torch.where(ended, raw_scores, ppo.missing_end_score),
+        response_mask=mask,
+        old_logprobs=padded(old_logprobs, width),
+        ref_logprobs=padded(ref_logprobs, width),
+        entropy=padded(entropy, width),
+        values=padded(_values(state, examples, environment), width),
+    )
+
+
+def _values(state: PPOState, examples: list[Example], environment: Environment) -> list[Tensor]:
+    sizes = (environment.pad_id, environment.tokens_per_micro_batch)
+    if state.critic is not None:
+        return values_of(model_of(state.critic), examples, *sizes)
+    trunk = trunk_of(state)
+    return shared_values_of(trunk.policy, trunk.value_head, examples, *sizes)
+
+
+def evaluate(state: PPOState, environment: Environment, ppo: config.PPO) -> dict[str, float]:
+    """What the policy is worth now, on validation prompts with random numbers of their own, the same every time."""
+    policy, sizes = policy_of(state), (environment.pad_id, environment.tokens_per_micro_batch)
+    examples, ended = sample_responses(
+        policy,
+        environment.validation_prompts,
+        eos_id=environment.eos_id,
+        pad_id=environment.pad_id,
+        max_response_tokens=environment.max_response_tokens,
+        temperature=ppo.temperature,
+        seed=derive_seed(environment.seed, "validation"),
+    )
+    now = logprobs_of(policy, examples, *sizes, ppo.temperature)
+    then = logprobs_of(environment.reference, examples, *sizes, ppo.temperature)
+    row = {
+        "validation_score": float(scores_of(environment.reward_model, examples, *sizes).mean()),
+        "validation_kl_per_response": sum(float(k1(a, b).sum()) for a, b in zip(now, then, strict=True)) / len(examples),
+        "validation_response_tokens": sum(len(e.response_ids) for e in examples) / len(examples),
+        "validation_ended": float(ended.double().mean()),
+    }
+    return row | ({"validation_gold_score": environment.judge(examples)} if environment.judge else {})
+
+
+def stop_reason(state: PPOState, validation: dict[str, float], stop: config.Stop) -> str:
+    """Which rule of `ppo.stop` holds after this evaluation; empty where none does."""
+    if validation["validation_score"] > state.best_score:
+        state.best_score, state.evaluations_since_best = validation["validation_score"], 0
+    else:
+        state.evaluations_since_best += 1
+    if stop.kl_budget and validation["validation_kl_per_response"] > stop.kl_budget:
+        return "kl_budget"
+    if stop.plateau_evaluations and state.evaluations_since_best >= stop.plateau_evaluations:
+        return "plateau"
+    return "steps" if state.step >= stop.steps else ""

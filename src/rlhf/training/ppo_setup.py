@@ -1,0 +1,100 @@
+"""From settings and models to what PPO runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf import config
+from rlhf.data.world import load_world
+from rlhf.errors import UserError
+from rlhf.maths.kl import AdaptiveKL, FixedKL
+from rlhf.models.policy import context_of
+from rlhf.models.reward import critic_from_reward_model
+from rlhf.models.tokens import Example, decode_response, encode_prompt, end_id, pad_id
+from rlhf.records import Prompt
+from rlhf.runtime.engine import make_engine
+from rlhf.training.ppo_state import Environment, PPOState, SharedTrunk
+
+
+def make_state(settings: config.Config, policy: PreTrainedModel, reward_model: PreTrainedModel) -> PPOState:
+    """Engines for as many optimizer steps as the rollouts will take, and the KL controller."""
+    ppo = settings.ppo
+    steps_a_rollout = ppo.ppo_epochs * (ppo.responses_per_step // ppo.responses_per_minibatch)
+    engines = (settings.optimizer, settings.engine)
+    policy_steps = steps_a_rollout * max(ppo.stop.steps - ppo.critic_warmup_steps, 1)
+    kl = AdaptiveKL(ppo.kl_ctl, ppo.kl_target, ppo.kl_horizon) if ppo.kl_target else FixedKL(ppo.kl_ctl)
+    if ppo.critic == "shared":
+        return PPOState(make_engine(SharedTrunk(policy), ppo.lr, ppo.warmup_share, policy_steps, *engines), None, kl)
+    critic = critic_from_reward_model(reward_model)
+    critic_steps = steps_a_rollout * ppo.stop.steps
+    return PPOState(
+        policy=make_engine(policy, ppo.lr, ppo.warmup_share, policy_steps, *engines),
+        critic=make_engine(critic, ppo.critic_lr, ppo.warmup_share, critic_steps, *engines),
+        kl=kl,
+    )
+
+
+def make_environment(
+    settings: config.Config,
+    reference: PreTrainedModel,
+    reward_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    prompts: Sequence[Prompt],
+    demonstrations: Sequence[Example],
+    judge: Callable[[Sequence[Prompt], Sequence[Example]], float] | None,
+    seed: int,
+) -> Environment:
+    """Train prompts to roll out on, validation prompts to look at, and the two models that stand still.
+
+    Raises:
+        UserError: there are no prompts in one of the splits, or demonstrations are asked for and there are none.
+    """
+    room = context_of(reference, settings.model.max_tokens) - settings.data.max_response_tokens
+    if room < 1:
+        raise UserError(
+            f"data.max_response_tokens ({settings.data.max_response_tokens}) must be below the context of "
+            f"{context_of(reference, settings.model.max_tokens)} tokens: no room is left for a prompt"
+        )
+    chosen = {split: [p for p in prompts if p.split == split] for split in ("train", "validation")}
+    chosen["validation"] = chosen["validation"][: settings.ppo.eval_prompts]
+    for split, kept in chosen.items():
+        if not kept:
+            raise UserError(
+                f"ppo: there are no {split} prompts: look at prepare's shares and artifacts/prepare/metrics.json"
+            )
+    if settings.ppo.ptx_coef and not demonstrations:
+        raise UserError(
+            f"ppo.ptx_coef ({settings.ppo.ptx_coef}) needs train demonstrations, and there are none: set it to 0"
+        )
+    ids = {split: [encode_prompt(tokenizer, p.prompt, room) for p in kept] for split, kept in chosen.items()}
+    return Environment(
+        reference=reference.requires_grad_(False),
+        reward_model=reward_model.requires_grad_(False),
+        prompts=[prompt_ids for prompt_ids, _ in ids["train"]],
+        validation_prompts=[prompt_ids for prompt_ids, _ in ids["validation"]],
+        truncated_prompts=sum(truncated for kept in ids.values() for _, truncated in kept),
+        demonstrations=list(demonstrations),
+        eos_id=end_id(tokenizer),
+        pad_id=pad_id(tokenizer),
+        max_response_tokens=settings.data.max_response_tokens,
+        tokens_per_micro_batch=settings.engine.tokens_per_micro_batch,
+        seed=seed,
+        judge=(lambda examples: judge(chosen["validation"], examples)) if judge else None,
+    )
+
+
+def gold_judge(table: Path, tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Prompt], Sequence[Example]], float]:
+    """The world's mean gold score of responses to prompts."""
+    world = load_world(table)
+
+    def judge(prompts: Sequence[Prompt], examples: Sequence[Example]) -> float:
+        pairs = zip(prompts, examples, strict=True)
+        return sum(
+            world.rate(p.prompt[-1].content, decode_response(tokenizer, e.response_ids)).gold for p, e in pairs
+        ) / len(examples)
+
+    return judge

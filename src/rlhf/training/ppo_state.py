@@ -1,0 +1,96 @@
+"""Who takes part in PPO: what stands still (`Environment`), what learns (`PPOState`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from rlhf.maths.kl import AdaptiveKL, FixedKL
+from rlhf.models.tokens import Example
+from rlhf.runtime.engine import Engine
+
+
+class SharedTrunk(nn.Module):
+    """A policy and, on its trunk, the head of a critic."""
+
+    def __init__(self, policy: PreTrainedModel) -> None:
+        super().__init__()
+        self.policy = policy
+        self.value_head = nn.Linear(policy.config.get_text_config().hidden_size, 1, bias=False, device=policy.device)
+        nn.init.zeros_(self.value_head.weight)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What stands still while PPO runs: two models, the prompts, and how text ends.
+
+    judge: the gold score of responses, for the record only, where there is a gold rater: no decision is made by it.
+    """
+
+    reference: PreTrainedModel
+    reward_model: PreTrainedModel
+    prompts: list[list[int]]
+    validation_prompts: list[list[int]]
+    truncated_prompts: int
+    demonstrations: list[Example]
+    eos_id: int
+    pad_id: int
+    max_response_tokens: int
+    tokens_per_micro_batch: int
+    seed: int
+    judge: Callable[[Sequence[Example]], float] | None = None
+
+
+@dataclass
+class PPOState:
+    """The whole state of the loop. Rows and random numbers are functions of `step`, so there is none of theirs to keep.
+
+    critic: None where it shares the policy's trunk; then `policy.model` is a SharedTrunk.
+    """
+
+    policy: Engine
+    critic: Engine | None
+    kl: FixedKL | AdaptiveKL
+    step: int = 0
+    best_score: float = float("-inf")
+    evaluations_since_best: int = 0
+    stopped_by: str = ""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy.state_dict(),
+            "critic": self.critic.state_dict() if self.critic else None,
+            "kl": self.kl.state_dict(),
+            "step": self.step,
+            "best_score": self.best_score,
+            "evaluations_since_best": self.evaluations_since_best,
+            "stopped_by": self.stopped_by,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"])
+        if self.critic:
+            self.critic.load_state_dict(state["critic"])
+        self.kl.load_state_dict(state["kl"])
+        self.step = state["step"]
+        self.best_score = state["best_score"]
+        self.evaluations_since_best = state["evaluations_since_best"]
+        self.stopped_by = state["stopped_by"]
+
+
+def model_of(engine: Engine) -> PreTrainedModel:
+    assert isinstance(engine.model, PreTrainedModel)
+    return engine.model
+
+
+def trunk_of(state: PPOState) -> SharedTrunk:
+    assert isinstance(state.policy.model, SharedTrunk)
+    return state.policy.model
+
+
+def policy_of(state: PPOState) -> PreTrainedModel:
+    return model_of(state.policy) if state.critic is not None else trunk_of(state).policy

@@ -1,0 +1,140 @@
+"""PPO's third phase: policy and critic learn from one rollout (SPEC eq. 11-14)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlhf import config
+from rlhf.maths.losses import approximate_kl, clip_fraction, policy_loss, sft_loss, value_loss
+from rlhf.models.forward import logprobs_and_values, response_logprobs, response_values
+from rlhf.models.tokens import Batch, Example, collate
+from rlhf.runtime.engine import Engine
+from rlhf.seeds import shuffled
+from rlhf.training.ppo_metrics import mean_over_steps
+from rlhf.training.ppo_state import Environment, PPOState, model_of, policy_of, trunk_of
+from rlhf.training.rollout import Experience, Minibatch, cut
+
+
+def learn(state: PPOState, experience: Experience, environment: Environment, ppo: config.PPO) -> dict[str, float]:
+    """Phase three: ppo_epochs passes over the rollout, in freshly shuffled minibatches, each row once a pass."""
+    seen: list[dict[str, float]] = []
+    for epoch in range(ppo.ppo_epochs):
+        order = shuffled(len(experience.rollout.examples), environment.seed, "minibatches", state.step, epoch)
+        for start in range(0, len(order), ppo.responses_per_minibatch):
+            rows = order[start : start + ppo.responses_per_minibatch]
+            parts = cut(experience, rows, environment.tokens_per_micro_batch)
+            if state.critic is None:
+                seen.append(_learn_together(state, parts, (epoch, start), environment, ppo))
+                continue
+            seen.append(_learn_critic(state.critic, parts, environment, ppo))
+            if state.step >= ppo.critic_warmup_steps:
+                seen.append(_learn_policy(state, parts, (epoch, start), environment, ppo))
+    return mean_over_steps(seen)
+
+
+def _tokens(parts: Sequence[Minibatch]) -> int:
+    return sum(len(e.response_ids) for part in parts for e in part.examples)
+
+
+def _batch(part: Minibatch, environment: Environment) -> Batch:
+    return collate(part.examples, environment.pad_id).to(part.advantages.device)
+
+
+def _learn_critic(critic: Engine, parts: Sequence[Minibatch], environment: Environment, ppo: config.PPO) -> dict[str, float]:
+    """One step of the critic on SPEC eq. 13."""
+    tokens, model = _tokens(parts), model_of(critic)
+    losses: list[float] = []
+
+    def loss_of(part: Minibatch) -> Tensor:
+        batch = _batch(part, environment)
+        values = response_values(model, batch)
+        loss = value_loss(
+            values, part.old_values, part.returns, batch.response_mask, ppo.value_clip or None, normaliser=tokens
+        )
+        losses.append(float(loss.detach()))
+        return loss
+
+    norm = critic.step(parts, loss_of)
+    return {"critic_loss": sum(losses), "critic_gradient_norm": norm, "critic_lr": critic.lr}
+
+
+def _learn_policy(
+    state: PPOState, parts: Sequence[Minibatch], place: tuple[int, int], environment: Environment, ppo: config.PPO
+) -> dict[str, float]:
+    """One step of the policy on SPEC eq. 12, with the SFT loss beside it where ptx_coef asks for it (eq. 14)."""
+    tokens, policy = _tokens(parts), policy_of(state)
+    figures: list[dict[str, float]] = []
+
+    def loss_of(part: Minibatch | list[Example]) -> Tensor:
+        if isinstance(part, list):
+            return ppo.ptx_coef * _ptx_loss(policy, part, environment.pad_id)
+        batch = _batch(part, environment)
+        logprobs = response_logprobs(policy, batch, ppo.temperature)
+        loss = policy_loss(
+            logprobs, part.old_logprobs, part.advantages, batch.response_mask, ppo.clip_range, normaliser=tokens
+        )
+        figures.append(_policy_figures(loss, logprobs, part, batch.response_mask, tokens, ppo))
+        return loss
+
+    everything: list[Minibatch | list[Example]] = [*parts, *_ptx_parts(state, parts, place, environment, ppo)]
+    norm = state.policy.step(everything, loss_of)
+    return _summed(figures) | {"policy_gradient_norm": norm, "lr": state.policy.lr}
+
+
+def _learn_together(
+    state: PPOState, parts: Sequence[Minibatch], place: tuple[int, int], environment: Environment, ppo: config.PPO
+) -> dict[str, float]:
+    """One step of policy and critic on L_total = L_actor + w_c L_critic (SPEC eq. 14)."""
+    tokens, trunk, w_c = _tokens(parts), trunk_of(state), ppo.w_c
+    assert w_c is not None  # the settings refuse a shared trunk without it
+    figures: list[dict[str, float]] = []
+
+    def loss_of(part: Minibatch | list[Example]) -> Tensor:
+        if isinstance(part, list):
+            return ppo.ptx_coef * _ptx_loss(trunk.policy, part, environment.pad_id)
+        batch = _batch(part, environment)
+        mask = batch.response_mask
+        logprobs, values = logprobs_and_values(trunk.policy, trunk.value_head, batch, ppo.temperature)
+        actor = policy_loss(logprobs, part.old_logprobs, part.advantages, mask, ppo.clip_range, normaliser=tokens)
+        critic = value_loss(values, part.old_values, part.returns, mask, ppo.value_clip or None, normaliser=tokens)
+        figures.append(_policy_figures(actor, logprobs, part, mask, tokens, ppo) | {"critic_loss": float(critic.detach())})
+        return actor + w_c * critic
+
+    everything: list[Minibatch | list[Example]] = [*parts, *_ptx_parts(state, parts, place, environment, ppo)]
+    norm = state.policy.step(everything, loss_of)
+    return _summed(figures) | {"policy_gradient_norm": norm, "lr": state.policy.lr}
+
+
+def _policy_figures(
+    loss: Tensor, logprobs: Tensor, part: Minibatch, mask: Tensor, tokens: int, ppo: config.PPO
+) -> dict[str, float]:
+    """A micro-batch's share of the step's figures: they add up to means over the step's tokens."""
+    share = int(mask.sum()) / tokens
+    now = logprobs.detach()
+    return {
+        "policy_loss": float(loss.detach()),
+        "clip_fraction": share * float(clip_fraction(now, part.old_logprobs, mask, ppo.clip_range)),
+        "approximate_kl": share * float(approximate_kl(now, part.old_logprobs, mask)),
+    }
+
+
+def _summed(figures: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(row[name] for row in figures) for name in figures[0]}
+
+
+def _ptx_parts(
+    state: PPOState, parts: Sequence[Minibatch], place: tuple[int, int], environment: Environment, ppo: config.PPO
+) -> list[list[Example]]:
+    """As many demonstrations as the minibatch has responses, in one part; none where ptx_coef is 0."""
+    if not ppo.ptx_coef:
+        return []
+    order = shuffled(len(environment.demonstrations), environment.seed, "ptx", state.step, *place)
+    return [[environment.demonstrations[i] for i in order[: sum(len(part.examples) for part in parts)]]]
+
+
+def _ptx_loss(policy: PreTrainedModel, examples: list[Example], pad_id: int) -> Tensor:
+    batch = collate(examples, pad_id).to(policy.device)
+    return sft_loss(response_logprobs(policy, batch), batch.response_mask)

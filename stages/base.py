@@ -1,0 +1,63 @@
+"""The model to start from: a tiny one trained here from nothing, or a pretrained one made complete."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.data.files import read_documents, read_records
+from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy, save_policy
+from rlhf.models.tiny import make_model, make_tokenizer
+from rlhf.models.tokens import load_tokenizer, pad_id
+from rlhf.records import Demonstration
+from rlhf.runtime.engine import make_engine
+from rlhf.runtime.stage import Run, stage
+from rlhf.training.sft import SFTState, document_examples, sft_steps, train_sft
+
+HELD_OUT_SHARE = 50  # one document in so many measures the loss
+
+
+def main(run: Run) -> None:
+    """Trains a model or takes one, sees to its end and pad tokens and chat template, and writes a plain model directory."""
+    settings = run.config.model
+    if settings.source == "tiny":
+        tokenizer, model = train(run)
+    else:
+        tokenizer = load_tokenizer(settings.path, settings.revision)
+        model = fit_to_tokenizer(load_policy(settings.path, run.device, revision=settings.revision), tokenizer)
+        run.curve([])
+    save_policy(model, tokenizer, run.output / "model", run.config.data.max_response_tokens)
+    sizes = {"parameters": sum(p.numel() for p in model.parameters()), "vocabulary": len(tokenizer)}
+    run.finish(sizes | {"context_tokens": context_of(model, settings.max_tokens)} | (run.rows[-1] if run.rows else {}))
+    run.log_model(run.output / "model")
+
+
+def train(run: Run) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Makes a tokenizer and a model, and reads the corpus `base.epochs` times."""
+    config, base = run.config, run.config.base
+    documents = read_documents(run.read("prepare", "corpus.jsonl"))
+    demonstrations = read_records(run.read("prepare", "demonstrations.jsonl"), Demonstration)
+    texts = [text for d in demonstrations for text in (d.completion, *(message.content for message in d.prompt))]
+    tokenizer = make_tokenizer([*documents, *texts], config.model)
+    model = make_model(tokenizer, config.model, run.seed("weights")).to(run.device)
+
+    examples = document_examples(documents, tokenizer, config.model.max_tokens)
+    held_out, read = examples[: len(examples) // HELD_OUT_SHARE], examples[len(examples) // HELD_OUT_SHARE :]
+    steps = sft_steps(len(read), base.epochs, base.documents_per_step)
+    rows = train_sft(
+        SFTState(make_engine(model, base.lr, base.warmup_share, steps, config.optimizer, config.engine)),
+        read,
+        held_out,
+        epochs=base.epochs,
+        examples_per_step=base.documents_per_step,
+        eval_every_steps=base.eval_every_steps,
+        tokens_per_micro_batch=config.engine.tokens_per_micro_batch,
+        pad_id=pad_id(tokenizer),
+        seed=run.seed("rows"),
+    )
+    for _ in run.follow(rows, steps):
+        pass
+    return tokenizer, model
+
+
+if __name__ == "__main__":
+    stage(main)

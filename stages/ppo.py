@@ -1,0 +1,47 @@
+"""Proximal policy optimization against the reward model (SPEC section 4)."""
+
+from __future__ import annotations
+
+from rlhf.data.files import read_records
+from rlhf.models.policy import context_of, load_policy, save_policy
+from rlhf.models.reward import load_reward_model
+from rlhf.models.tokens import load_tokenizer, same_tokens
+from rlhf.records import Demonstration, Prompt
+from rlhf.runtime.stage import Run, stage
+from rlhf.training.ppo import train_ppo
+from rlhf.training.ppo_setup import gold_judge, make_environment, make_state
+from rlhf.training.sft import demonstration_examples
+
+
+def main(run: Run) -> None:
+    """Policy and critic learn from rollouts until a stop rule holds; writes the policy, and snapshots on the way."""
+    config, ppo = run.config, run.config.ppo
+    tokenizer = load_tokenizer(run.read("sft", "model"))
+    same_tokens(tokenizer, load_tokenizer(run.read("reward", "model")), "artifacts/sft/model", "artifacts/reward/model")
+    policy, reference = (load_policy(run.read("sft", "model"), run.device, config.engine.dtype) for _ in range(2))
+    reward_model = load_reward_model(run.read("reward", "model"), run.device, config.engine.dtype)
+    demonstrations = read_records(run.read("prepare", "demonstrations.jsonl"), Demonstration) if ppo.ptx_coef else []
+    learned = [d for d in demonstrations if d.split == "train"]
+    environment = make_environment(
+        config,
+        reference,
+        reward_model,
+        tokenizer,
+        prompts=read_records(run.read("prepare", "prompts.jsonl"), Prompt),
+        demonstrations=demonstration_examples(learned, tokenizer, context_of(policy, config.model.max_tokens)).examples,
+        judge=gold_judge(run.read("prepare", "world.yaml"), tokenizer) if run.has("prepare", "world.yaml") else None,
+        seed=run.seed("rollouts"),
+    )
+    state = make_state(config, policy, reward_model)
+    for row in run.follow(train_ppo(state, environment, ppo), ppo.stop.steps):
+        if ppo.keep_every and row["step"] % ppo.keep_every == 0:
+            place = run.output / "snapshots" / f"step_{state.step:04d}"
+            save_policy(policy, tokenizer, place, config.data.max_response_tokens)
+            run.log_model(place, state.step, {k: v for k, v in row.items() if k.startswith("validation_")})
+    save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
+    run.finish(row | {"stopped_by": state.stopped_by, "truncated_prompts": environment.truncated_prompts})
+    run.log_model(run.output / "model", state.step)
+
+
+if __name__ == "__main__":
+    stage(main)

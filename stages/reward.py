@@ -1,0 +1,70 @@
+"""The reward model: learns from rankings which response people prefer (SPEC section 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlhf.data.files import read_records
+from rlhf.data.world import load_world
+from rlhf.labeling import agreement
+from rlhf.labeling.pairs import preferences_of
+from rlhf.models.forward import scores_of
+from rlhf.models.policy import context_of
+from rlhf.models.reward import centre_scores, reward_model_from_policy, save_reward_model
+from rlhf.models.tokens import load_tokenizer, pad_id
+from rlhf.records import Ranking, Responses
+from rlhf.runtime.engine import make_engine
+from rlhf.runtime.stage import Run, stage
+from rlhf.training import reward as training
+from rlhf.training.rows import refuse_dropped
+
+
+def main(run: Run) -> None:
+    """Learns the train rankings, moves its zero to the mean SFT response, and says how well it knows held-out ones."""
+    config, reward = run.config, run.config.reward
+    tokenizer = load_tokenizer(run.read("sft", "model"))
+    model = reward_model_from_policy(run.read("sft", "model"), run.device, config.engine.dtype, run.seed("head"))
+    sizes = (pad_id(tokenizer), config.engine.tokens_per_micro_batch)
+    rankings = read_records(run.read("label", "rankings.jsonl"), Ranking)
+    context = context_of(model, config.model.max_tokens)
+    rows = {
+        split: training.ranked_examples([r for r in rankings if r.split == split], tokenizer, context)
+        for split in ("train", "validation", "test")
+    }
+    train = rows["train"]
+    refuse_dropped("reward", train.dropped, len(train.rows), reward.max_dropped_share, context)
+
+    steps = training.reward_steps(len(train.rows), reward.epochs, reward.prompts_per_step)
+    learning = training.train_reward(
+        training.RewardState(make_engine(model, reward.lr, reward.warmup_share, steps, config.optimizer, config.engine)),
+        train.rows,
+        rows["validation"].rows,
+        epochs=reward.epochs,
+        prompts_per_step=reward.prompts_per_step,
+        eval_every_steps=reward.eval_every_steps,
+        tokens_per_micro_batch=sizes[1],
+        pad_id=sizes[0],
+        seed=run.seed("rows"),
+    )
+    for _ in run.follow(learning, steps):
+        pass
+    if reward.centre:
+        responses = read_records(run.read("sample", "responses.jsonl"), Responses)
+        sampled = training.sampled_examples(responses, tokenizer, context)
+        centre_scores(model, scores_of(model, sampled, *sizes), reward.scale)
+    save_reward_model(model, tokenizer, run.output / "model")
+
+    counts = {"prompts": len(train.rows), "truncated_prompts": train.truncated, "dropped": train.dropped, "tied": train.tied}
+    metrics: dict[str, Any] = counts | {
+        split: training.report(model, kept.rows, *sizes) for split, kept in rows.items() if kept.rows
+    }
+    if run.has("prepare", "world.yaml") and "test" in metrics:
+        world = load_world(run.read("prepare", "world.yaml"))
+        gaps = agreement.gold_gaps([p for r in rankings if r.split == "test" for p in preferences_of(r)], world)
+        metrics["test"]["noise_ceiling"] = agreement.noise_ceiling(gaps, config.labeler.temperature)
+    run.finish(metrics)
+    run.log_model(run.output / "model")
+
+
+if __name__ == "__main__":
+    stage(main)

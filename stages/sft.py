@@ -1,0 +1,57 @@
+"""Supervised fine-tuning: the base model learns to answer as the demonstrations do (SPEC section 2)."""
+
+from __future__ import annotations
+
+from rlhf.data.files import read_records
+from rlhf.models.policy import context_of, load_policy, save_policy
+from rlhf.models.tokens import load_tokenizer, pad_id
+from rlhf.records import Demonstration
+from rlhf.runtime.engine import make_engine
+from rlhf.runtime.stage import Run, stage
+from rlhf.training.rows import refuse_dropped
+from rlhf.training.sft import SFTState, demonstration_examples, sft_steps, train_sft
+
+
+def main(run: Run) -> None:
+    """Fits the demonstrations to the context, learns their responses, and writes the policy all later stages start from."""
+    config, sft = run.config, run.config.sft
+    tokenizer = load_tokenizer(run.read("base", "model"))
+    policy = load_policy(run.read("base", "model"), run.device, config.engine.dtype)
+    demonstrations = read_records(run.read("prepare", "demonstrations.jsonl"), Demonstration)
+    context = context_of(policy, config.model.max_tokens)
+    train, validation = (
+        demonstration_examples([d for d in demonstrations if d.split == split], tokenizer, context)
+        for split in ("train", "validation")
+    )
+    refuse_dropped("sft", train.dropped, len(train.examples), sft.max_dropped_share, context)
+
+    steps = sft_steps(len(train.examples), sft.epochs, sft.demonstrations_per_step)
+    rows = train_sft(
+        SFTState(make_engine(policy, sft.lr, sft.warmup_share, steps, config.optimizer, config.engine)),
+        train.examples,
+        validation.examples,
+        epochs=sft.epochs,
+        examples_per_step=sft.demonstrations_per_step,
+        eval_every_steps=sft.eval_every_steps,
+        tokens_per_micro_batch=config.engine.tokens_per_micro_batch,
+        pad_id=pad_id(tokenizer),
+        seed=run.seed("rows"),
+    )
+    for row in run.follow(rows, steps):
+        last = row
+    save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
+    run.finish(
+        {
+            "demonstrations": len(train.examples),
+            "truncated_prompts": train.truncated,
+            "dropped": train.dropped,
+            "steps": last["step"],
+            "loss": last["loss"],
+            "validation_loss": last.get("validation_loss", last["loss"]),
+        }
+    )
+    run.log_model(run.output / "model")
+
+
+if __name__ == "__main__":
+    stage(main)
