@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from rlhf.data.files import read_records, write_records
 from rlhf.data.world import load_world
-from rlhf.labeling.agreement import agreement, gold_gaps, mean_gold, noise_figures, preference_curve, word_gaps
+from rlhf.labeling.agreement import (
+    agreement,
+    gold_gaps,
+    mean_gold,
+    noise_figures,
+    preference_curve,
+    ratings_of,
+    word_gaps,
+)
 from rlhf.labeling.dataset import label_dataset
 from rlhf.labeling.gold import label_gold
 from rlhf.labeling.pairs import counts, preferences_of, with_pairs
@@ -33,9 +41,10 @@ def main(run: Run) -> None:
     if world is None:
         run.curve(preference_curve(lengths, temperature=None))
     else:
-        gaps = gold_gaps(preferences, world)
+        ratings = ratings_of(rankings, world)
+        gaps = gold_gaps(preferences, ratings)
         run.curve(preference_curve(gaps, temperature))
-        metrics |= noise_figures(gaps, temperature) | {"mean_gold": mean_gold(rankings, world)}
+        metrics |= noise_figures(gaps, temperature) | {"mean_gold": mean_gold(rankings, ratings)}
     run.finish(metrics)
 
 

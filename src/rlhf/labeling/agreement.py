@@ -10,22 +10,26 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhf.data.world import World
+from rlhf.data.world import Rating, World
 from rlhf.records import Preference, Ranking
 
 Floats = NDArray[np.float64]
+Ratings = dict[tuple[str, str], Rating]  # by the last turn of the prompt, and the response
 POINTS = 10  # of a preference curve
 AXES = ("gold", "help", "honest", "logic", "harm")
 
 
-def gold_gaps(preferences: Sequence[Preference], world: World) -> Floats:
+def ratings_of(rankings: Sequence[Ranking], world: World) -> Ratings:
+    """The gold rater's word on every response, by prompt and text: each is rated once."""
+    asked = {(ranking.prompt[-1].content, r.text): None for ranking in rankings for r in ranking.responses}
+    return {(question, text): world.rate(question, text) for question, text in asked}
+
+
+def gold_gaps(preferences: Sequence[Preference], ratings: Ratings) -> Floats:
     """(N,) gold units."""
-
-    def gap(preference: Preference) -> float:
-        question = preference.prompt[-1].content
-        return world.rate(question, preference.chosen).gold - world.rate(question, preference.rejected).gold
-
-    return np.array([gap(preference) for preference in preferences], dtype=np.float64)
+    chosen = [ratings[p.prompt[-1].content, p.chosen].gold for p in preferences]
+    rejected = [ratings[p.prompt[-1].content, p.rejected].gold for p in preferences]
+    return np.array(chosen, dtype=np.float64) - np.array(rejected, dtype=np.float64)
 
 
 def word_gaps(preferences: Sequence[Preference]) -> Floats:
@@ -67,7 +71,7 @@ def preference_curve(gaps: Floats, temperature: float | None) -> list[dict[str, 
     return rows
 
 
-def mean_gold(rankings: Sequence[Ranking], world: World) -> dict[str, float]:
+def mean_gold(rankings: Sequence[Ranking], ratings: Ratings) -> dict[str, float]:
     """The mean gold score of all responses, and of each axis of it."""
-    ratings = [world.rate(ranking.prompt[-1].content, r.text) for ranking in rankings for r in ranking.responses]
-    return {axis: float(np.mean([getattr(rating, axis) for rating in ratings])) for axis in AXES}
+    found = [ratings[ranking.prompt[-1].content, response.text] for ranking in rankings for response in ranking.responses]
+    return {axis: float(np.mean([getattr(rating, axis) for rating in found])) for axis in AXES}

@@ -1,0 +1,72 @@
+"""Rankings give every ordered pair of distinct texts, once; those that order nothing are counted, and too many stop."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlhf.errors import UserError
+from rlhf.labeling.pairs import counts, preferences_of, tied_share, with_pairs
+from tests.labeling.records import ranked
+
+TIED = ranked(["a", "a"], [0, 0])
+ORDERED = ranked(["a", "b"], [1, 0])
+
+
+def pairs(texts: list[str], ranks: list[int]) -> list[tuple[str, str]]:
+    return [(preference.chosen, preference.rejected) for preference in preferences_of(ranked(texts, ranks))]
+
+
+def test_all_pairs_of_four() -> None:
+    assert set(pairs(["a", "b", "c", "d"], [2, 0, 1, 3])) == {
+        ("b", "c"),
+        ("b", "a"),
+        ("b", "d"),
+        ("c", "a"),
+        ("c", "d"),
+        ("a", "d"),
+    }
+
+
+def test_ties_carry_no_pair_and_repeated_texts_one() -> None:
+    assert sorted(pairs(["a", "b", "a", "c"], [0, 1, 0, 1])) == [("a", "b"), ("a", "c")]
+
+
+def test_a_text_is_never_preferred_to_itself() -> None:
+    assert pairs(["a", "a", "b"], [0, 1, 2]) == [("a", "b")]
+
+
+def test_a_preference_keeps_what_the_ranking_knows() -> None:
+    (preference,) = preferences_of(ORDERED)
+    assert (preference.split, preference.labeler, preference.settings) == ("train", "gold", {"temperature": 0.5})
+
+
+def test_rankings_that_order_nothing_are_left_out() -> None:
+    assert with_pairs([ORDERED, TIED, ORDERED], max_dropped_share=0.4) == [ORDERED, ORDERED]
+
+
+def test_a_share_at_the_limit_passes_and_one_above_stops() -> None:
+    assert with_pairs([ORDERED, TIED], max_dropped_share=0.5) == [ORDERED]
+    with pytest.raises(UserError, match=r"1 of 2 prompts all tie .*label\.max_dropped_share \(0\.49\)"):
+        with_pairs([ORDERED, TIED], max_dropped_share=0.49)
+
+
+@pytest.mark.parametrize("rankings", [[], [TIED]])
+def test_nothing_to_learn_from_stops_whatever_the_limit(rankings: list) -> None:
+    with pytest.raises(UserError, match="label: "):
+        with_pairs(rankings, max_dropped_share=1.0)
+
+
+def test_tied_share_counts_pairs_of_responses() -> None:
+    assert tied_share([TIED, ranked(["a", "b", "b"], [0, 1, 1])]) == pytest.approx(2 / 4)
+
+
+def test_counts() -> None:
+    kept = with_pairs([ORDERED, TIED], max_dropped_share=0.5)
+    found = counts([ORDERED, TIED], kept, preferences_of(ORDERED))
+    assert found == {
+        "rankings": {"train": 1, "validation": 0, "test": 0},
+        "pairs": {"train": 1, "validation": 0, "test": 0},
+        "tied_share": 0.5,
+        "dropped_prompts": 1,
+        "dropped_share": 0.5,
+    }
