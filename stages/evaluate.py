@@ -8,11 +8,11 @@ from itertools import count, tee
 from rlhf.data.files import read_records, write_records
 from rlhf.data.world import load_world
 from rlhf.evaluation import plots, report
-from rlhf.evaluation.answers import Judges, set_exam
+from rlhf.evaluation.answers import Judges, families_of, set_exam
 from rlhf.evaluation.contest import SAMPLED, about_the_exam, contest, contestants_in, metrics_of, yardsticks_of
 from rlhf.models.policy import context_of, load_policy
 from rlhf.models.reward import load_reward_model
-from rlhf.models.tokens import load_tokenizer
+from rlhf.models.tokens import load_tokenizer, same_tokens
 from rlhf.records import Demonstration, Prompt
 from rlhf.runtime.stage import Run, stage
 
@@ -22,6 +22,9 @@ MODELS = ("base", "sft", "ppo", "dpo")
 def main(run: Run) -> None:
     """Loads the judges, lets one policy after the other answer, and writes figures, answers, tables and plots."""
     config, settings, seed = run.config, run.config.evaluate, run.seed("answers")
+    tokenizer = load_tokenizer(run.read("sft", "model"))
+    for other in (*MODELS, "reward"):
+        same_tokens(tokenizer, load_tokenizer(run.read(other, "model")), "artifacts/sft/model", f"artifacts/{other}/model")
     load = partial(load_policy, device=run.device, dtype=config.engine.dtype)
     policies = {model: partial(load, run.read(model, "model")) for model in MODELS}
     judges = Judges(
@@ -34,7 +37,7 @@ def main(run: Run) -> None:
     exam = set_exam(
         prompts,
         [demonstration for demonstration in demonstrations if demonstration.split == "test"],
-        load_tokenizer(run.read("sft", "model")),
+        tokenizer,
         context_of(judges.reference, config.model.max_tokens),
         config,
     )
@@ -46,8 +49,7 @@ def main(run: Run) -> None:
     metrics = metrics_of(contestants, about_the_exam(contestants, exam, judges, yardsticks[SAMPLED], settings, seed))
     write_records(run.output / "responses.jsonl", report.comparisons(exam.prompts, contestants))
     (run.output / "table.md").write_text(report.table(metrics), encoding="utf-8")
-    families = [judges.world.family(p[-1].content) if judges.world else "" for p in exam.prompts]
-    chosen = report.spread(families, settings.shown_prompts)
+    chosen = report.spread(families_of(exam, judges), settings.shown_prompts)
     (run.output / "side_by_side.md").write_text(report.side_by_side(exam.prompts, contestants, chosen), encoding="utf-8")
     plots.draw(metrics, run.output)
     run.finish(metrics)

@@ -8,7 +8,7 @@ from rlhf.data.files import read_records, write_records
 from rlhf.errors import UserError
 from rlhf.labeling.sampling import Sampler, choose_prompts, draw, figures_of, progress_row
 from rlhf.models.policy import context_of, load_policy
-from rlhf.models.tokens import load_tokenizer
+from rlhf.models.tokens import load_tokenizer, same_tokens
 from rlhf.records import SPLITS, Prompt
 from rlhf.runtime.stage import Run, stage
 
@@ -20,11 +20,14 @@ def main(run: Run) -> None:
     if not prompts:
         raise UserError("sample: there are no prompts to answer: raise sample.prompts or data.prompts")
     paths = {str(model): run.read(model, "model") for model in settings.models}
+    tokenizer = load_tokenizer(run.read("sft", "model"))
+    for model, path in paths.items():
+        same_tokens(tokenizer, load_tokenizer(path), "artifacts/sft/model", f"artifacts/{model}/model")
     policies = {model: load_policy(path, run.device, config.engine.dtype) for model, path in paths.items()}
     context = min(context_of(policy, config.model.max_tokens) for policy in policies.values())
     sampler = Sampler(
         policies=policies,
-        tokenizer=load_tokenizer(run.read("sft", "model")),
+        tokenizer=tokenizer,
         responses_per_prompt=settings.responses_per_prompt,
         max_prompt_tokens=context - config.data.max_response_tokens,
         max_response_tokens=config.data.max_response_tokens,

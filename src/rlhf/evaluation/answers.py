@@ -151,6 +151,11 @@ def perfect_gold_scores(world: World, prompts: Sequence[Messages]) -> Floats:
     return np.array([world.rate(question, world.perfect_answer(question)).gold for question in questions], dtype=np.float64)
 
 
+def families_of(exam: Exam, judges: Judges) -> list[str]:
+    """The family of each prompt in the world; without one all prompts are of one kind."""
+    return ["" if judges.world is None else judges.world.family(messages[-1].content) for messages in exam.prompts]
+
+
 def rate(world: World | None, prompts: Sequence[Messages], texts: Sequence[str]) -> dict[str, Floats]:
     """GOLD_FIGURES of each answer, (N,) each; nothing without a gold rater."""
     if world is None:

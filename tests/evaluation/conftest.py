@@ -1,0 +1,83 @@
+"""Two tiny models with random weights, a reward model, and an exam of a few prompts of the world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedModel
+
+from rlhf.config import Config, Evaluate
+from rlhf.data.world import World, load_world
+from rlhf.evaluation.answers import Exam, Judges, set_exam
+from rlhf.models.tiny import make_tokenizer
+from rlhf.models.tokens import PreTrainedTokenizerBase
+from rlhf.records import Demonstration, Message, Prompt
+from rlhf.runtime.settings import compose, validate, values_of
+
+ROOT = Path(__file__).parents[2]
+PROMPTS, RESPONSE_TOKENS = 12, 10
+
+
+@dataclass(frozen=True)
+class Table:
+    """Everything an evaluation needs, on one table."""
+
+    exam: Exam
+    judges: Judges
+    policies: dict[str, Callable[[], PreTrainedModel]]
+    settings: Evaluate
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    return load_world(ROOT / "data" / "world" / "english.yaml")
+
+
+@pytest.fixture(scope="session")
+def config() -> Config:
+    changes = [f"data.max_response_tokens={RESPONSE_TOKENS}", "model.max_tokens=64"]
+    evaluation = ["best_of=3", "gold_best_of=5", "gold_best_of_prompts=4", "bootstrap_samples=50", "shown_prompts=3"]
+    return validate(values_of(compose(ROOT, [*changes, *(f"evaluate.{change}" for change in evaluation)])))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(world: World, config: Config) -> PreTrainedTokenizerBase:
+    return make_tokenizer(world.vocabulary(), config.model)
+
+
+def tiny(tokenizer: PreTrainedTokenizerBase, kind: type[PreTrainedModel], seed: int) -> PreTrainedModel:
+    torch.manual_seed(seed)
+    sizes = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        num_labels=1,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return kind(sizes).eval()
+
+
+@pytest.fixture(scope="session")
+def asked(world: World) -> list[Prompt]:
+    return [Prompt((Message("user", text),), "test") for text in world.prompts(PROMPTS, seed=1)]
+
+
+@pytest.fixture(scope="session")
+def table(world: World, config: Config, tokenizer: PreTrainedTokenizerBase, asked: list[Prompt]) -> Table:
+    told = world.demonstrations([prompt.prompt[0].content for prompt in asked[:-2]], PROMPTS, seed=2)
+    demonstrations = [Demonstration((Message("user", question),), answer, "test") for question, answer in told]
+    sft, other = tiny(tokenizer, LlamaForCausalLM, 0), tiny(tokenizer, LlamaForCausalLM, 1)
+    return Table(
+        exam=set_exam(asked, demonstrations, tokenizer, 64, config),
+        judges=Judges(sft, tiny(tokenizer, LlamaForSequenceClassification, 2), world),
+        policies={"base": lambda: other, "sft": lambda: sft},
+        settings=config.evaluate,
+    )

@@ -1,0 +1,216 @@
+"""A whole evaluation of two tiny models: every figure is where it should be, and is what its definition says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import count
+from math import log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rlhf.data.world import World
+from rlhf.errors import UserError
+from rlhf.evaluation import plots, report
+from rlhf.evaluation.answers import GOLD_FIGURES, Judges, best_of, families_of, set_exam
+from rlhf.evaluation.contest import (
+    SAMPLED,
+    Contestant,
+    about_the_exam,
+    contest,
+    contestants_in,
+    metrics_of,
+    yardsticks_of,
+)
+from rlhf.evaluation.figures import Yardstick
+from tests.evaluation.conftest import PROMPTS, RESPONSE_TOKENS, Table
+
+SEED = 11
+ALWAYS = ("reward_score", "response_tokens", "ended", "rouge_l", "win_rate", "wins", "ties", "losses", "distinct_1")
+OF_A_POLICY = ("kl_per_response", "nll_demonstrations")
+
+
+@pytest.fixture(scope="module")
+def yardsticks(table: Table) -> dict[str, Yardstick]:
+    return yardsticks_of(table.exam, table.judges, table.settings, SEED)
+
+
+@pytest.fixture(scope="module")
+def contestants(table: Table, yardsticks: dict[str, Yardstick]) -> list[Contestant]:
+    return list(contest(table.policies, table.exam, table.judges, yardsticks, table.settings, SEED))
+
+
+@pytest.fixture(scope="module")
+def metrics(table: Table, yardsticks: dict[str, Yardstick], contestants: list[Contestant]) -> dict[str, Any]:
+    about = about_the_exam(contestants, table.exam, table.judges, yardsticks[SAMPLED], table.settings, SEED)
+    return metrics_of(contestants, about)
+
+
+def of(contestants: list[Contestant], model: str, decoding: str = SAMPLED) -> Contestant:
+    return next(c for c in contestants if (c.model, c.decoding) == (model, decoding))
+
+
+def test_every_figure_is_there(table: Table, contestants: list[Contestant], metrics: dict[str, Any]) -> None:
+    assert list(metrics) == ["base", "sft", "best_of_3", "yardsticks"]
+    assert len(contestants) == contestants_in(table.policies)
+    for figures in (metrics["base"], metrics["sft"], metrics["base"]["greedy"], metrics["sft"]["greedy"]):
+        assert {*GOLD_FIGURES, *ALWAYS, *OF_A_POLICY, "share_closed"} <= set(figures)
+        assert set(figures["win_rate"]) == {"mean", "low", "high"}
+    best = metrics["best_of_3"]
+    assert {*GOLD_FIGURES, *ALWAYS} <= set(best)
+    assert not {*OF_A_POLICY, "greedy"} & set(best)
+    assert best["kl_bound"] == pytest.approx(log(3) - 2 / 3)
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+
+
+def test_yardsticks_say_who_judged_and_what_is_possible(table: Table, metrics: dict[str, Any], world: World) -> None:
+    about = metrics["yardsticks"]
+    assert (about["prompts"], about["judged_by"]) == (PROMPTS, "gold rater")
+    questions = [messages[-1].content for messages in table.exam.prompts]
+    perfect = [world.rate(question, world.perfect_answer(question)).gold for question in questions]
+    assert about["perfect"]["gold_score"] == pytest.approx(np.mean(perfect))
+    assert about["best_of_5_gold"]["prompts"] == 4
+    assert about["best_of_5_gold"]["gold_score"] <= about["perfect"]["gold_score"]
+
+
+def test_sft_differs_from_itself_by_nothing_and_meets_another_sample_of_itself(
+    contestants: list[Contestant], yardsticks: dict[str, Yardstick], metrics: dict[str, Any]
+) -> None:
+    sft = of(contestants, "sft").answers
+    assert metrics["sft"]["kl_per_response"] == 0.0
+    assert metrics["sft"]["share_closed"] == 0.0
+    assert sft.texts == yardsticks[SAMPLED].sft.texts != yardsticks[SAMPLED].opponent.texts
+    assert metrics["sft"]["greedy"]["win_rate"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
+    assert metrics["sft"]["greedy"]["ties"] == 1.0
+
+
+def test_scores_of_an_answer_are_those_of_its_text(contestants: list[Contestant], table: Table, world: World) -> None:
+    answers = of(contestants, "base").answers
+    for i, (messages, text) in enumerate(zip(table.exam.prompts, answers.texts, strict=True)):
+        rating = world.rate(messages[-1].content, text)
+        assert answers.gold["gold_score"][i] == rating.gold
+        assert answers.gold["harm"][i] == rating.harm
+
+
+@torch.no_grad()
+def test_kl_is_the_log_ratio_of_the_whole_response(contestants: list[Contestant], table: Table) -> None:
+    """Against stock transformers, one response at a time."""
+    exam, answers = table.exam, of(contestants, "base", "greedy").answers
+    logps = {"base": 0.0, "sft": 0.0}
+    ids = list(exam.prompt_ids[0])
+    for _ in range(int(answers.tokens[0])):
+        logits = {name: load()(torch.tensor([ids])).logits[0, -1].double() for name, load in table.policies.items()}
+        token = int(logits["base"].argmax())
+        logps = {name: logps[name] + float(logits[name].log_softmax(-1)[token]) for name in logps}
+        ids.append(token)
+    assert answers.kl is not None
+    assert answers.kl[0] == pytest.approx(logps["base"] - logps["sft"], abs=1e-4)
+
+
+@torch.no_grad()
+def test_nll_is_the_cross_entropy_of_response_tokens(metrics: dict[str, Any], table: Table) -> None:
+    total, tokens = 0.0, 0
+    for example in table.exam.demonstrations:
+        logits = table.policies["base"]()(torch.tensor([example.prompt_ids + example.response_ids])).logits[0].double()
+        told = logits[len(example.prompt_ids) - 1 : -1].log_softmax(-1)
+        total -= float(told[torch.arange(len(example.response_ids)), example.response_ids].sum())
+        tokens += len(example.response_ids)
+    assert metrics["base"]["nll_demonstrations"] == pytest.approx(total / tokens, abs=1e-5)
+    assert metrics["base"]["greedy"]["nll_demonstrations"] == metrics["base"]["nll_demonstrations"]
+
+
+def test_the_best_of_several_is_what_the_reward_model_likes_best(yardsticks: dict[str, Yardstick]) -> None:
+    sft, opponent = yardsticks[SAMPLED].sft, yardsticks[SAMPLED].opponent
+    best = best_of([sft, opponent])
+    for i in range(PROMPTS):
+        source = opponent if opponent.rewards[i] > sft.rewards[i] else sft
+        assert best.texts[i] == source.texts[i]
+        assert best.gold["logic"][i] == source.gold["logic"][i]
+        assert (best.rewards[i], best.tokens[i], best.ended[i]) == (source.rewards[i], source.tokens[i], source.ended[i])
+
+
+def test_answers_end_or_stop_at_the_limit(contestants: list[Contestant]) -> None:
+    for contestant in contestants:
+        assert (contestant.answers.tokens <= RESPONSE_TOKENS).all()
+        assert (contestant.answers.tokens[contestant.answers.ended == 0] == RESPONSE_TOKENS).all()
+
+
+def test_a_second_evaluation_is_the_same(
+    table: Table, contestants: list[Contestant], yardsticks: dict[str, Yardstick]
+) -> None:
+    again = list(contest(table.policies, table.exam, table.judges, yardsticks, table.settings, SEED))
+    assert [c.figures for c in again] == [c.figures for c in contestants]
+    assert [c.answers.texts for c in again] == [c.answers.texts for c in contestants]
+
+
+def test_the_report_shows_every_model(
+    table: Table, contestants: list[Contestant], metrics: dict[str, Any], tmp_path: Path
+) -> None:
+    lines = report.table(metrics).splitlines()
+    assert [line.split(" | ")[:2] for line in lines[2:7]] == [
+        ["| base", "sampled"],
+        ["| SFT", "sampled"],
+        ["| best of 3", "sampled"],
+        ["| base", "greedy"],
+        ["| SFT", "greedy"],
+    ]
+    assert len({line.count("|") for line in lines[:7]}) == 1
+    assert "gold rater" in report.table(metrics)
+    shown = report.spread(families_of(table.exam, table.judges), 3)
+    assert report.side_by_side(table.exam.prompts, contestants, shown).count("> **user**") == 3
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        plots.draw(metrics, folder)
+    pictures = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert pictures == ["kl.png", "reward_and_gold.png", "scores.png"]
+    for name in pictures:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_rows_of_the_curve_are_numbers_under_one_name_each(contestants: list[Contestant]) -> None:
+    rows = [report.curve_row(step, contestant) for step, contestant in zip(count(1), contestants, strict=False)]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[0]["win_rate_mean"] == contestants[0].figures["win_rate"]["mean"]
+    assert all(
+        isinstance(value, int | float) for row in rows for key, value in row.items() if key not in ("model", "decoding")
+    )
+
+
+def test_every_answer_is_written_with_its_scores(table: Table, contestants: list[Contestant]) -> None:
+    rows = [comparison.to_row() for comparison in report.comparisons(table.exam.prompts, contestants)]
+    assert len(rows) == PROMPTS
+    assert set(rows[3]) == {"prompt", "sampled", "greedy"}
+    base = of(contestants, "base", "greedy").answers
+    assert rows[3]["greedy"]["base"]["text"] == base.texts[3]
+    assert rows[3]["greedy"]["base"]["gold_score"] == base.gold["gold_score"][3]
+    assert set(rows[3]["sampled"]) == {"base", "sft", "best_of_3"}
+
+
+def test_without_a_gold_rater_the_reward_model_judges_and_the_report_says_so(table: Table, tmp_path: Path) -> None:
+    judges = replace(table.judges, world=None)
+    yardsticks = yardsticks_of(table.exam, judges, table.settings, SEED)
+    contestants = list(contest(table.policies, table.exam, judges, yardsticks, table.settings, SEED))
+    about = about_the_exam(contestants, table.exam, judges, yardsticks[SAMPLED], table.settings, SEED)
+    metrics = metrics_of(contestants, about)
+    assert metrics["yardsticks"]["judged_by"] == "reward model"
+    assert not {*GOLD_FIGURES, "share_closed", "gold_interval"} & {key for model in metrics.values() for key in model}
+    rewards, theirs = of(contestants, "base").answers.rewards, yardsticks[SAMPLED].opponent.rewards
+    assert metrics["base"]["wins"] == np.mean(rewards > theirs)
+    assert "judged by the reward model" in report.table(metrics)
+    assert "gold" not in report.table(metrics)
+    assert "reward score" in report.side_by_side(table.exam.prompts, contestants, [0])
+    plots.draw(metrics, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kl.png", "scores.png"]
+
+
+def test_an_exam_without_prompts_stops(table: Table, config: Any, tokenizer: Any) -> None:
+    with pytest.raises(UserError, match="0 test prompts"):
+        set_exam([], [], tokenizer, 64, config)
+
+
+def test_judges_without_a_world_give_no_gold_scores(table: Table) -> None:
+    assert families_of(table.exam, Judges(table.judges.reference, table.judges.reward_model, None)) == [""] * PROMPTS
