@@ -6,8 +6,12 @@ import ctypes
 import os
 import signal
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+
+from rlhf.errors import UserError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PARENT = os.getppid()
@@ -15,6 +19,24 @@ PARENT = os.getppid()
 
 class Terminated(BaseException):
     """SIGTERM, as an exception, so that what is open gets closed."""
+
+
+def attempt(name: str, work: Callable[[], int]) -> int:
+    """The exit code of some work; says in one message what the user can mend."""
+    try:
+        return work()
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: stopped by Ctrl-C", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Terminated:
+        print(f"{name}: stopped by SIGTERM", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except Exception:
+        traceback.print_exc()
+        return 1
 
 
 def use_checkout(root: Path) -> None:

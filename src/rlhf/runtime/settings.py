@@ -77,18 +77,13 @@ def flatten(values: Any, prefix: str = "") -> Values:
     return flat
 
 
-def describe(root: Path, stage: str, values: Values) -> str:
-    """The settings that a stage uses, as YAML."""
+def describe(values: Values, params: Sequence[str] | None) -> str:
+    """The settings that a stage uses, by dotted names, as YAML; all of them for None."""
     from omegaconf import OmegaConf
 
-    used = stage_of(root, stage).get("params") or list(values)
-    return OmegaConf.to_yaml(OmegaConf.create({key: values[key] for key in used if key in values})).rstrip()
+    used = OmegaConf.create(values)
+    return OmegaConf.to_yaml(OmegaConf.masked_copy(used, _sections(params)) if params else used).rstrip()
 
 
-def stage_of(root: Path, name: str) -> Values:
-    """What dvc.yaml says of a stage, templates resolved by nobody; empty where it does not say anything."""
-    import yaml
-
-    path = root / "dvc.yaml"
-    pipeline = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return dict((pipeline.get("stages") or {}).get(name) or {})
+def _sections(params: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(param.partition(".")[0] for param in params))

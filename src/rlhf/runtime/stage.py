@@ -12,10 +12,8 @@ from __future__ import annotations
 import functools
 import os
 import resource
-import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rlhf.config import Config
 from rlhf.errors import UserError
-from rlhf.runtime import device, outputs, overrides, processes, progress, settings, tracking
+from rlhf.runtime import device, outputs, overrides, pipeline, processes, progress, settings, tracking
 
 if TYPE_CHECKING:
     import torch
@@ -42,17 +40,21 @@ class Run:
     device: torch.device
     root: Path
     tracker: tracking.Tracker
+    declared: pipeline.Declared = field(default_factory=pipeline.Declared)
     rows: list[Row] = field(default_factory=list)
 
     def read(self, stage: str, file: str) -> Path:
         """The path of what another stage left; UserError if it is not there."""
-        path = self.root / "artifacts" / stage / file
-        if not path.exists():
+        if not self.has(stage, file):
             raise UserError(f"artifacts/{stage}/{file} is missing: make it with `dvc repro {stage}`")
-        return path
+        return self.root / "artifacts" / stage / file
 
     def has(self, stage: str, file: str) -> bool:
-        return (self.root / "artifacts" / stage / file).exists()
+        """Whether another stage left this; LookupError for what dvc.yaml does not list among the deps."""
+        path = f"artifacts/{stage}/{file}"
+        if not self.declared.covers(path):
+            raise LookupError(f"{path} is not among the deps of {self.name} in dvc.yaml")
+        return (self.root / path).exists()
 
     def seed(self, *labels: str | int) -> int:
         """63 bits for one purpose, from the pipeline's seed, the stage's name and the purpose's labels."""
@@ -86,7 +88,8 @@ class Run:
         relative = directory.relative_to(self.output)
         name = "-".join([self.name, *(part for part in relative.parts if part != "model")])
         at = self._last_step() if step is None else step
-        self.tracker.log_model(name, directory, at, metrics or {}, self.config.tracking.copy_models)
+        place = directory.relative_to(self.root) if directory.is_relative_to(self.root) else directory
+        self.tracker.log_model(name, place, at, metrics or {})
 
     def _log(self, row: Row) -> None:
         self.rows.append(row)
@@ -108,31 +111,13 @@ def stage(main: Callable[[Run], None]) -> NoReturn:
     if "DVC_STAGE" in os.environ:
         arguments = [*_dvc_arguments(script.stem), *arguments]
     os.chdir(root)
-    sys.exit(_attempt(script.stem, lambda: _launch(main, script, arguments)))
+    sys.exit(processes.attempt(script.stem, lambda: _launch(main, script, arguments)))
 
 
 def _dvc_arguments(name: str) -> list[str]:
     """Hydra reads params.yaml, and leaves nothing of its own (no log, no .hydra) among the outputs."""
     places = [f"hydra.run.dir=artifacts/{name}", "hydra.output_subdir=null"]
     return ["-cd", ".", "-cn", "params", *places, "hydra/job_logging=none", "hydra/hydra_logging=none"]
-
-
-def _attempt(name: str, work: Callable[[], int]) -> int:
-    """The exit code of some work; says in one message what the user can mend."""
-    try:
-        return work()
-    except UserError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{name}: stopped by Ctrl-C", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except processes.Terminated:
-        print(f"{name}: stopped by SIGTERM", file=sys.stderr)
-        return 128 + signal.SIGTERM
-    except Exception:
-        traceback.print_exc()
-        return 1
 
 
 def _launch(main: Callable[[Run], None], script: Path, arguments: Sequence[str]) -> int:
@@ -146,7 +131,7 @@ def _launch(main: Callable[[Run], None], script: Path, arguments: Sequence[str])
 
     @functools.wraps(main)  # Hydra calls the job after the script that it finds beneath
     def job(composed: DictConfig) -> None:
-        codes.append(_attempt(script.stem, lambda: _run(main, script, composed)))
+        codes.append(processes.attempt(script.stem, lambda: _run(main, script, composed)))
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions out instead of printing them
     sys.argv = [str(script), *arguments]
@@ -162,7 +147,8 @@ def _run(main: Callable[[Run], None], script: Path, composed: DictConfig) -> int
     values = settings.values_of(composed)
     config = settings.validate(values)
     name, root = script.stem, script.parents[1]
-    print(settings.describe(root, name, values), flush=True)
+    declared = pipeline.declared(root, name)
+    print(settings.describe(values, declared.params), flush=True)
     output = Path(HydraConfig.get().runtime.output_dir)
     device.limit_threads(config.engine.threads)
     processes.keep_offline(config.model.source)
@@ -172,7 +158,7 @@ def _run(main: Callable[[Run], None], script: Path, composed: DictConfig) -> int
         place = device.choose_device(device.device_choice(), config.data.source)
         device.pin(config.engine.threads)
         tracker.log_tags(device.tags(place))
-        main(Run(name, config, output, place, root, tracker))
+        main(Run(name, pipeline.visible(config, declared.params), output, place, root, tracker, declared))
         status = "FINISHED"
     except (KeyboardInterrupt, processes.Terminated):
         status = "KILLED"

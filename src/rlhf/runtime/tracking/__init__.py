@@ -21,6 +21,7 @@ from typing import Any
 
 REMOTE_PATIENCE = 5.0  # seconds that a dead or slow server may cost a stage, all in all
 START_PATIENCE = 20.0  # seconds to import MLflow, which no server is to blame for
+COPY_PATIENCE = 600.0  # seconds to copy models, where that is asked for
 REASON_LENGTH = 300
 LOCAL_PATIENCE = 60.0  # seconds for a local store, which is slow only where the disk is
 
@@ -48,6 +49,7 @@ class Tracker:
 
     uri: str
     writer: subprocess.Popen[bytes] | None
+    patience: float
     backlog: bytearray = field(default_factory=bytearray)
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
@@ -59,24 +61,23 @@ class Tracker:
     def log_file(self, path: Path) -> None:
         self._send(kind="file", path=str(path))
 
-    def log_model(self, name: str, directory: Path, step: int, metrics: Mapping[str, float], copy: bool) -> None:
-        self._send(kind="model", name=name, path=str(directory), step=step, metrics=dict(metrics), copy=copy)
+    def log_model(self, name: str, directory: Path, step: int, metrics: Mapping[str, float]) -> None:
+        """`directory` is best given from the root: as a tag of the model it should mean the same everywhere."""
+        self._send(kind="model", name=name, path=str(directory), step=step, metrics=dict(metrics))
 
     def close(self, status: str) -> None:
         """Waits for the writer to finish, at most as long as its store deserves."""
         self._send(kind="close", status=status)
         if self.writer is None:
             return
-        patience = LOCAL_PATIENCE
-        if is_remote(self.uri):
-            self._await_start()
-            patience = REMOTE_PATIENCE
+        if is_remote(self.uri) and self.writer.stdout is not None:
+            select.select([self.writer.stdout], [], [], START_PATIENCE)
         try:
-            self.writer.communicate(bytes(self.backlog), timeout=patience)
+            self.writer.communicate(bytes(self.backlog), timeout=self.patience)
         except subprocess.TimeoutExpired:
             self.writer.kill()
             self.writer.communicate()
-            warn(self.uri, f"no end after {patience:.0f} s")
+            warn(self.uri, f"not done after {self.patience:.0f} s")
         self.writer = None
 
     def _send(self, **message: Any) -> None:
@@ -92,10 +93,6 @@ class Tracker:
             self.writer.wait()
             self.writer = None
 
-    def _await_start(self) -> None:
-        if self.writer is not None and self.writer.stdout is not None:
-            select.select([self.writer.stdout], [], [], START_PATIENCE)
-
 
 def start(root: Path, name: str, settings: Mapping[str, Any]) -> Tracker:
     """Opens a run called like its stage; settings are flat, by dotted names."""
@@ -110,7 +107,8 @@ def start(root: Path, name: str, settings: Mapping[str, Any]) -> Tracker:
     )
     assert writer.stdin is not None
     os.set_blocking(writer.stdin.fileno(), False)
-    tracker = Tracker(uri, writer)
+    patience = COPY_PATIENCE if settings["tracking.copy_models"] else REMOTE_PATIENCE if is_remote(uri) else LOCAL_PATIENCE
+    tracker = Tracker(uri, writer, patience)
     shown = {key: "null" if value is None else str(value) for key, value in settings.items()}
     tracker._send(kind="open", uri=uri, experiment=shown["tracking.experiment"], name=name, settings=shown)
     return tracker

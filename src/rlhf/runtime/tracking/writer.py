@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.runtime.tracking import REMOTE_PATIENCE, warn
-from rlhf.runtime.tracking.inputs import provenance
+from rlhf.runtime.tracking.inputs import md5_of, provenance
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,6 +46,7 @@ class Writer:
         self.experiment = find_experiment(self.client, opening["experiment"])
         self.run_id = self.client.create_run(self.experiment, run_name=opening["name"]).info.run_id
         self.name = opening["name"]
+        self.copy_models = opening["settings"]["tracking.copy_models"] == "True"
         self.waiting: list[Metric] = []
         self.sent = time.monotonic()
         self.tags(opening | {"tags": {"stage": self.name} | provenance(Path.cwd(), self.name, opening["settings"])})
@@ -90,9 +91,9 @@ class Writer:
             "name": message["name"],
             "source_run_id": self.run_id,
             "experiment_id": self.experiment,
-            "tags": {"step": str(message["step"]), "path": message["path"]},
+            "tags": {"step": str(message["step"]), "path": message["path"], "md5": md5_of(Path(message["path"]))},
         }
-        if message["copy"]:
+        if self.copy_models:
             model = mlflow.initialize_logged_model(**about)
             self.client.log_model_artifacts(model.model_id, message["path"])
             self.client.finalize_logged_model(model.model_id, "READY")

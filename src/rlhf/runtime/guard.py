@@ -1,0 +1,107 @@
+"""Holds params.yaml, which DVC reads, to conf/, which people edit.
+
+`dvc exp run` composes conf/ into params.yaml; `dvc repro` never does, and would call an edit of conf/ up to date.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import UserError
+from rlhf.runtime import settings
+from rlhf.runtime.messages import Values, shown
+
+WRITE = "python stages/config.py --write"
+KEEP = "python stages/config.py --keep"
+ABSENT = object()
+
+
+def check(root: Path) -> str:
+    """UserError if params.yaml is unfit, or is not what conf/ composes to; a note where a DVC experiment explains that.
+
+    While an experiment runs, DVC itself has just composed its settings, and there is nothing to compare.
+    """
+    snapshot = settings.values_of(settings.read_snapshot(root))
+    settings.validate(snapshot)
+    if "DVC_EXP_NAME" in os.environ:
+        return ""
+    composed = settings.values_of(settings.compose(root))
+    changed = differences(snapshot, composed)
+    if not changed:
+        return ""
+    lines = [f"  {key}: {_side(old)} in params.yaml, {_side(new)} in conf/" for key, (old, new) in changed.items()]
+    experiment = applied_experiment(root)
+    if experiment is None or composed_at(root, experiment) != composed:
+        raise UserError("\n".join(["params.yaml is not what conf/ composes to:", *lines, f"To take over conf/: {WRITE}"]))
+    return "\n".join(
+        [
+            f"params.yaml has the settings of experiment {experiment.rpartition('/')[2]}, which was run or applied here:",
+            *lines,
+            f"To keep them as conf/experiment/NAME.yaml: {KEEP} NAME; then, to run them: dvc exp run -S experiment=NAME",
+            f"To drop them and go back to conf/: {WRITE}",
+        ]
+    )
+
+
+def write(root: Path) -> None:
+    """params.yaml anew, byte for byte as `dvc exp run` writes it."""
+    from omegaconf import OmegaConf
+
+    composed = settings.compose(root)
+    settings.validate(settings.values_of(composed))
+    (root / "params.yaml").write_text(OmegaConf.to_yaml(composed), encoding="utf-8")
+
+
+def keep(root: Path, name: str) -> Path:
+    """conf/experiment/NAME.yaml with what params.yaml has of its own, for `dvc exp run -S experiment=NAME`."""
+    from omegaconf import OmegaConf
+
+    path = root / "conf" / "experiment" / f"{name}.yaml"
+    if not name.isidentifier() or path.exists():
+        raise UserError(f"--keep {name}: give a new name of letters, digits and _, to become conf/experiment/NAME.yaml")
+    snapshot = settings.values_of(settings.read_snapshot(root))
+    changed = differences(snapshot, settings.values_of(settings.compose(root)))
+    nested = OmegaConf.create()
+    for key, (value, _) in changed.items():
+        if value is not ABSENT:
+            OmegaConf.update(nested, key, value)
+    path.write_text("# @package _global_\n" + OmegaConf.to_yaml(nested), encoding="utf-8")
+    return path
+
+
+def differences(snapshot: Values, composed: Values) -> dict[str, tuple[Any, Any]]:
+    """The dotted names under which the two have other values, with both; ABSENT where one has none."""
+    left, right = settings.flatten(snapshot), settings.flatten(composed)
+    pairs = {key: (left.get(key, ABSENT), right.get(key, ABSENT)) for key in left | right}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def applied_experiment(root: Path) -> str | None:
+    """The git reference of the DVC experiment, if any, whose params.yaml is the one that lies here."""
+    mine = _git(root, "hash-object", "params.yaml").decode()
+    for reference in _git(root, "for-each-ref", "--format=%(refname)", "refs/exps/??/*/*").decode().split():
+        if mine and _git(root, "rev-parse", "--verify", "--quiet", f"{reference}:./params.yaml").decode() == mine:
+            return reference
+    return None
+
+
+def composed_at(root: Path, reference: str) -> Values:
+    """What conf/ composed to in another commit."""
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(io.BytesIO(_git(root, "archive", "--format=zip", reference, "conf"))) as archive:
+            archive.extractall(folder)
+        return settings.values_of(settings.compose(Path(folder)))
+
+
+def _side(value: Any) -> str:
+    return "nothing" if value is ABSENT else shown(value)
+
+
+def _git(root: Path, *arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False).stdout

@@ -1,0 +1,60 @@
+"""What dvc.yaml says that a stage depends on, and the means to hold it to its word.
+
+A stage that reads what it does not declare goes stale without anybody noticing. So it sees nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf.config import Config, Section
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The deps and params of a stage in dvc.yaml; None where dvc.yaml does not know it, and it may read everything."""
+
+    deps: tuple[str, ...] | None = None
+    params: tuple[str, ...] | None = None
+
+    def covers(self, path: str) -> bool:
+        """Whether a path (from the root) is a dep, or inside one."""
+        return self.deps is None or any(f"{path}/".startswith(f"{dep}/") for dep in self.deps)
+
+
+def declared(root: Path, stage: str) -> Declared:
+    import yaml
+
+    path = root / "dvc.yaml"
+    stages = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages", {}) if path.is_file() else {}
+    if stage not in stages:
+        return Declared()
+    return Declared(tuple(stages[stage].get("deps", [])), tuple(stages[stage].get("params", [])))
+
+
+def visible(config: Config, params: Sequence[str] | None) -> Config:
+    """The settings with the declared params alone, by dotted names; reading another raises AttributeError."""
+    if params is None:
+        return config
+    return _only(config, [tuple(param.split(".")) for param in params])
+
+
+def _only(section: Any, paths: list[tuple[str, ...]]) -> Any:
+    if () in paths or not isinstance(section, Section):
+        return section
+    below: dict[str, list[tuple[str, ...]]] = {}
+    for head, *rest in paths:
+        below.setdefault(head, []).append(tuple(rest))
+    kind: Any = type(type(section).__name__, (_Hidden, type(section)), {"__module__": __name__})
+    return kind.model_construct(**{name: _only(getattr(section, name), rests) for name, rests in below.items()})
+
+
+class _Hidden:
+    def __getattr__(self, name: str) -> Any:
+        kind = type(self).__name__
+        raise AttributeError(
+            f"{kind} has no {name} here: a stage sees only what its params in dvc.yaml name", name=name, obj=self
+        )
