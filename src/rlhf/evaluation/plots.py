@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +22,29 @@ Entry = tuple[str, str, dict[str, Any]]
 def draw(metrics: dict[str, Any], folder: Path) -> None:
     """scores.png and kl.png; with a gold rater reward_and_gold.png too."""
     by_gold = "perfect" in metrics["yardsticks"]
-    score = "gold_score" if by_gold else "reward_score"
-    label = "gold score" if by_gold else "reward score"
+    judge = "gold" if by_gold else "reward"
     entries = decoded(metrics)
     perfect = metrics["yardsticks"]["perfect"]["gold_score"] if by_gold else None
+    # The log-ratio of greedy answers is no KL, and base is too far from SFT to be on the same axis.
+    near = [entry for entry in entries if entry[1] == "sampled" and entry[0] != "base"]
     with mpl.rc_context(STYLE):
-        _scores(entries, "gold_interval" if by_gold else "reward_interval", label, perfect, folder / "scores.png")
-        reached = [entry for entry in entries if "kl_per_response" in entry[2] and entry[0] != "base"]
-        _against(reached, "kl_per_response", score, ("KL to SFT, nats a response", label), folder / "kl.png")
+        _save(_scores(entries, judge, perfect), folder / "scores.png")
+        _save(_against(near, _kl, judge, "KL to SFT, nats a response (best of n: at most)"), folder / "kl.png")
         if by_gold:
-            _against(entries, "reward_score", score, ("reward score", label), folder / "reward_and_gold.png")
+            reward = _against(entries, lambda figures: float(figures["reward_score"]), judge, "reward score")
+            _save(reward, folder / "reward_and_gold.png")
 
 
-def _scores(entries: Sequence[Entry], interval: str, label: str, perfect: float | None, path: Path) -> None:
+def _kl(figures: dict[str, Any]) -> float:
+    return float(figures["kl_per_response"] if "kl_per_response" in figures else figures["kl_bound"])
+
+
+def _scores(entries: Sequence[Entry], judge: str, perfect: float | None) -> Figure:
+    """Every model's score beside the others', with its interval."""
     figure, axes = _axes()
     models = list(dict.fromkeys(model for model, _, _ in entries))
     for model, decoding, figures in entries:
-        found = figures[interval]
+        found = figures[f"{judge}_interval"]
         place = models.index(model) + (0.12 if decoding == "greedy" else -0.12)
         ends = [[found["mean"] - found["low"]], [found["high"] - found["mean"]]]
         axes.errorbar(place, found["mean"], yerr=ends, capsize=3, markersize=7, **_marker(model, decoding))
@@ -48,19 +54,22 @@ def _scores(entries: Sequence[Entry], interval: str, label: str, perfect: float 
         axes.annotate("a perfect answer", (-0.4, perfect), (0, 4), textcoords="offset points", color="#777777", fontsize=8)
     axes.set_xlim(-0.5, len(models) - 0.3)
     axes.set_xticks(range(len(models)), [shown_name(model) for model in models])
-    axes.set_ylabel(f"{label} (95 % interval over prompts)")
-    _save(figure, axes, path)
+    axes.set_ylabel(f"{judge} score (95 % interval over prompts)")
+    _explain(axes, [], ["sampled", "greedy"])
+    return figure
 
 
-def _against(entries: Sequence[Entry], x: str, y: str, labels: tuple[str, str], path: Path) -> None:
+def _against(entries: Sequence[Entry], x: Callable[[dict[str, Any]], float], judge: str, label: str) -> Figure:
+    """The judge's score over something else, a point a model."""
     figure, axes = _axes()
     for model, decoding, figures in entries:
-        axes.plot(figures[x], figures[y], markersize=8, **_marker(model, decoding))
-        axes.annotate(shown_name(model), (figures[x], figures[y]), (7, 5), textcoords="offset points", fontsize=9)
-    axes.margins(0.15)
-    axes.set_xlabel(labels[0])
-    axes.set_ylabel(labels[1])
-    _save(figure, axes, path)
+        axes.plot(x(figures), figures[f"{judge}_score"], markersize=8, alpha=0.8, **_marker(model, decoding))
+    axes.margins(0.1)
+    axes.set_xlabel(label)
+    axes.set_ylabel(f"{judge} score")
+    decodings = list(dict.fromkeys(decoding for _, decoding, _ in entries))
+    _explain(axes, list(dict.fromkeys(model for model, _, _ in entries)), decodings if len(decodings) > 1 else [])
+    return figure
 
 
 def _axes() -> tuple[Figure, Axes]:
@@ -74,8 +83,14 @@ def _marker(model: str, decoding: str) -> dict[str, Any]:
     return {"marker": "o", "linestyle": "none", "color": colour, "markerfacecolor": face}
 
 
-def _save(figure: Figure, axes: Axes, path: Path) -> None:
-    for decoding, face in (("sampled", "#444444"), ("greedy", "white")):
+def _explain(axes: Axes, models: Sequence[str], decodings: Sequence[str]) -> None:
+    for model in models:
+        axes.plot([], [], label=shown_name(model), **_marker(model, "sampled"))
+    for decoding in decodings:
+        face = "#444444" if decoding == "sampled" else "white"
         axes.plot([], [], "o", color="#444444", markerfacecolor=face, label=decoding)
     axes.legend(frameon=False, loc="best", fontsize=9)
-    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, format="png", metadata={"Software": None})  # no version of matplotlib among the bytes
