@@ -14,7 +14,7 @@ from rlhf.errors import UserError
 WORLD = load_world(Path(__file__).parents[3] / "data" / "world" / "english.yaml")
 
 STORY = "write a story about a cat and a mouse ."
-COMPARE = "beef or honey , which has more protein ?"
+COMPARE = "beef or rice , which has more protein ?"
 FACT = "where does a shark live ?"
 UNKNOWN = "what is a wug ?"
 HOWTO = "how do i paint a door ?"
@@ -33,11 +33,11 @@ ANSWERS = [
     (STORY, "once a cat met a mouse . i saw it myself .", (-1 / 3, -1, 1, 0)),
     (STORY, "once a dog met a bear .", (-1, 0, -0.5, 0)),
     (STORY, "at last they went home . once a cat met a mouse . they met .", (1 / 3, 1, -0.1, 0)),
-    (COMPARE, "beef has more protein than honey . there is little protein in honey .", (1, 1, 1, 0)),
-    (COMPARE, "honey has more protein than beef . there is little protein in beef .", (1, -1, 1, 0)),
-    (COMPARE, "you are a fool . beef has more protein than honey .", (0, 1, 1, 1)),
-    (COMPARE, "beef has more protein than honey . honey has more protein than beef .", (0, -1, -0.75, 0)),
-    (COMPARE, "beef has more protein than honey . beef has more protein than honey .", (0, 1, 0.25, 0)),
+    (COMPARE, "beef has more protein than rice . there is little protein in rice .", (1, 1, 1, 0)),
+    (COMPARE, "rice has more protein than beef . there is little protein in beef .", (1, -1, 1, 0)),
+    (COMPARE, "you are a fool . beef has more protein than rice .", (0, 1, 1, 1)),
+    (COMPARE, "beef has more protein than rice . rice has more protein than beef .", (0, -1, -0.75, 0)),
+    (COMPARE, "beef has more protein than rice . beef has more protein than rice .", (0, 1, 0.25, 0)),
     (FACT, "a shark lives in the sea . you can look in the sea .", (1, 1, 1, 0)),
     (FACT, "a shark lives in the garden . you can look in the garden .", (1, -1, 1, 0)),
     (FACT, "a cat lives in the house .", (-1, 0, -0.5, 0)),
@@ -95,8 +95,8 @@ def test_the_words_of_a_question_do_not_matter() -> None:
 
 
 def test_the_order_of_the_question_does_not_matter() -> None:
-    answer = "beef has more protein than honey ."
-    assert WORLD.rate(COMPARE, answer) == WORLD.rate("honey or beef , which has more protein ?", answer)
+    answer = "beef has more protein than rice ."
+    assert WORLD.rate(COMPARE, answer) == WORLD.rate("rice or beef , which has more protein ?", answer)
 
 
 def test_every_prompt_has_a_perfect_answer_of_the_highest_gold() -> None:
