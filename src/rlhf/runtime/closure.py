@@ -54,14 +54,15 @@ def imported_names(node: ast.AST) -> Iterator[str]:
 def with_code_deps(text: str, dependencies: dict[str, Sequence[str]]) -> str:
     """The text of a dvc.yaml with the code among each stage's deps replaced; all else stays as it is."""
     lines: list[str] = []
-    stage = ""
+    stage, inside = "", False
     for line in text.splitlines():
         named = re.match(r"^  (\w+):$", line)
         stage = named[1] if named else stage
-        if not CODE_LINE.match(line):
-            lines.append(line)
-        if line == "    deps:":
+        if inside and not line.startswith("      - "):
             lines += [f"      - {path}" for path in dependencies.get(stage, [])]
+        inside = line == "    deps:" or (inside and line.startswith("      - "))
+        if not (inside and CODE_LINE.match(line)):
+            lines.append(line)
     return "\n".join(lines) + "\n"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import subprocess
 from collections.abc import Mapping
@@ -11,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from rlhf.runtime.hashes import md5_of
 
 
 def provenance(root: Path, stage: str, settings: Mapping[str, str]) -> dict[str, str]:
@@ -20,17 +20,6 @@ def provenance(root: Path, stage: str, settings: Mapping[str, str]) -> dict[str,
     dependencies = _resolve((_load(root / "dvc.yaml").get("stages") or {}).get(stage, {}).get("deps", []), settings)
     hashes = {path: _hash(root, path, made) for path in dependencies}
     return _git(root) | _experiment() | {f"md5/{path}": md5 for path, md5 in hashes.items() if md5}
-
-
-def md5_of(path: Path) -> str:
-    """As DVC has it: of a file's bytes, or of the sorted list of a folder's files and their md5s."""
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        listed = [{"md5": md5_of(file), "relpath": file.relative_to(path).as_posix()} for file in files]
-        text = json.dumps(sorted(listed, key=lambda entry: entry["relpath"]), sort_keys=True)
-        return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _hash(root: Path, path: str, made: Mapping[str, str]) -> str:

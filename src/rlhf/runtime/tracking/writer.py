@@ -21,8 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf.runtime.hashes import md5_of
 from rlhf.runtime.tracking import REMOTE_PATIENCE, warn
-from rlhf.runtime.tracking.inputs import md5_of, provenance
+from rlhf.runtime.tracking.inputs import provenance
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

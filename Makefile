@@ -1,0 +1,49 @@
+# Everything from a fresh clone, with Python >= 3.11, git and make: `make reproduce`, `make test`.
+
+PYTHON ?= python3
+STAMP := .venv/.setup-stamp
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/.venv
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := true
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test test-all check verify ui clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## make .venv and install the tested set of packages
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is %d.%d: set PYTHON=..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check --quiet -r requirements.lock
+	.venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+reproduce: setup ## run what is out of date of the pipeline, and print its result
+	dvc repro
+	@cat artifacts/evaluate/table.md
+
+test: setup ## run the tests
+	python -m pytest -m "not slow"
+
+test-all: setup ## run the tests, the slow ones too
+	python -m pytest
+
+check: setup ## lint, types, and the fast tests
+	ruff check
+	ruff format --check
+	mypy
+	python -m pytest -m "not slow"
+
+verify: setup ## compare what was reproduced here with what is committed
+	python -m rlhf.runtime.verify
+
+ui: setup ## look at the runs in MLflow, on http://127.0.0.1:5000
+	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+
+clean: ## remove the outputs of direct runs and sweeps; artifacts/ and mlflow.db stay
+	rm -rf runs sweeps
