@@ -88,6 +88,15 @@ def test_sft_differs_from_itself_by_nothing_and_meets_another_sample_of_itself(
     assert metrics["sft"]["greedy"]["ties"] == 1.0
 
 
+def test_wins_ties_and_losses_are_counted_against_the_opponent(
+    contestants: list[Contestant], yardsticks: dict[str, Yardstick], metrics: dict[str, Any]
+) -> None:
+    ours, theirs = of(contestants, "base").answers.gold["gold_score"], yardsticks[SAMPLED].opponent.gold["gold_score"]
+    shares = [float(np.mean(found)) for found in (ours > theirs, ours == theirs, ours < theirs)]
+    assert [metrics["base"][name] for name in ("wins", "ties", "losses")] == shares
+    assert metrics["base"]["win_rate"]["mean"] == pytest.approx(shares[0] + shares[1] / 2)
+
+
 def test_scores_of_an_answer_are_those_of_its_text(contestants: list[Contestant], table: Table, world: World) -> None:
     answers = of(contestants, "base").answers
     for i, (messages, text) in enumerate(zip(table.exam.prompts, answers.texts, strict=True)):

@@ -46,9 +46,9 @@ def test_wins_by_hand() -> None:
 
 def test_pairwise_accuracy_by_hand() -> None:
     gold = np.array([[3.0, 1.0, 1.0], [0.0, 2.0, 1.0]])
-    proxy = np.array([[0.5, 0.1, 0.9], [0.0, 0.0, 1.0]])
-    # first prompt: 3 over 1 right, 3 over 1 wrong, 1 and 1 no pair; second: a tie, 0 under 1 right, 2 over 1 wrong
-    assert pairwise_accuracy(proxy, gold) == ((1 + 0 + 0.5 + 1 + 0) / 5, 5)
+    proxy = np.array([[0.5, 0.1, 0.2], [0.0, 0.0, 1.0]])
+    # first prompt: 3 over 1 right, 3 over 1 right, 1 and 1 no pair; second: a tie, 0 under 1 right, 2 over 1 wrong
+    assert pairwise_accuracy(proxy, gold) == ((1 + 1 + 0.5 + 1 + 0) / 5, 5)
 
 
 def test_pairwise_accuracy_without_a_pair_is_a_half() -> None:
