@@ -38,7 +38,7 @@ def train(run: Run) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     demonstrations = read_records(run.read("prepare", "demonstrations.jsonl"), Demonstration)
     texts = [text for d in demonstrations for text in (d.completion, *(message.content for message in d.prompt))]
     tokenizer = make_tokenizer([*documents, *texts], config.model)
-    model = make_model(tokenizer, config.model, run.seed("weights")).to(run.device)
+    model = make_model(tokenizer, config.model, run.seed("weights"), run.device)
 
     examples = document_examples(documents, tokenizer, config.model.max_tokens)
     held_out, read = examples[: len(examples) // HELD_OUT_SHARE], examples[len(examples) // HELD_OUT_SHARE :]

@@ -6,7 +6,7 @@ from typing import Any
 
 from rlhf.data.files import read_records
 from rlhf.data.world import load_world
-from rlhf.labeling import agreement
+from rlhf.labeling.agreement import gold_gaps, noise_figures, ratings_of
 from rlhf.labeling.pairs import preferences_of
 from rlhf.models.forward import scores_of
 from rlhf.models.policy import context_of
@@ -60,8 +60,9 @@ def main(run: Run) -> None:
     }
     if run.has("prepare", "world.yaml") and "test" in metrics:
         world = load_world(run.read("prepare", "world.yaml"))
-        gaps = agreement.gold_gaps([p for r in rankings if r.split == "test" for p in preferences_of(r)], world)
-        metrics["test"]["noise_ceiling"] = agreement.noise_ceiling(gaps, config.labeler.temperature)
+        held_out = [r for r in rankings if r.split == "test"]
+        gaps = gold_gaps([p for r in held_out for p in preferences_of(r)], ratings_of(held_out, world))
+        metrics["test"] |= noise_figures(gaps, config.labeler.temperature)
     run.finish(metrics)
     run.log_model(run.output / "model")
 

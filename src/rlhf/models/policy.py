@@ -7,9 +7,14 @@ from pathlib import Path
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from rlhf.errors import UserError
 from rlhf.models.tokens import end_id, pad_id
+
+# A stage has one progress bar, its own; and a missing head is no news where a head is what is made here.
+logging.disable_progress_bar()
+logging.set_verbosity_error()
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -46,7 +46,7 @@ def centre_scores(model: PreTrainedModel, scores: torch.Tensor, scale: bool) -> 
 
 def critic_from_reward_model(reward_model: PreTrainedModel) -> PreTrainedModel:
     """A copy that may learn: before its first step, its value after the last token is the score."""
-    return copy.deepcopy(reward_model)
+    return copy.deepcopy(reward_model).requires_grad_(True)
 
 
 def save_reward_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlhf import config
 from rlhf.errors import UserError
@@ -53,7 +53,7 @@ def _bpe(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def make_model(tokenizer: PreTrainedTokenizerBase, model: config.Model, seed: int) -> LlamaForCausalLM:
+def make_model(tokenizer: PreTrainedTokenizerBase, model: config.Model, seed: int, device: torch.device) -> PreTrainedModel:
     """A Llama of the sizes in `model`, weights from N(0, initializer_range), the same for the same seed."""
     sizes = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -71,4 +71,6 @@ def make_model(tokenizer: PreTrainedTokenizerBase, model: config.Model, seed: in
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(sizes)
+        made: PreTrainedModel = LlamaForCausalLM(sizes)
+    made.to(device)  # type: ignore[arg-type]
+    return made
