@@ -16,7 +16,7 @@ import torch
 from rlhf.data.world import World
 from rlhf.errors import UserError
 from rlhf.evaluation import plots, report
-from rlhf.evaluation.answers import GOLD_FIGURES, Judges, best_of, families_of, set_exam
+from rlhf.evaluation.answers import GOLD_FIGURES, Judges, best_of, families_of, rate, set_exam
 from rlhf.evaluation.contest import (
     SAMPLED,
     Contestant,
@@ -28,6 +28,7 @@ from rlhf.evaluation.contest import (
 )
 from rlhf.evaluation.figures import Yardstick
 from tests.evaluation.conftest import PROMPTS, RESPONSE_TOKENS, Table
+from tests.labeling.records import KnownRater
 
 SEED = 11
 ALWAYS = ("reward_score", "response_tokens", "ended", "rouge_l", "win_rate", "wins", "ties", "losses", "distinct_1")
@@ -101,8 +102,14 @@ def test_scores_of_an_answer_are_those_of_its_text(contestants: list[Contestant]
     answers = of(contestants, "base").answers
     for i, (messages, text) in enumerate(zip(table.exam.prompts, answers.texts, strict=True)):
         rating = world.rate(messages[-1].content, text)
-        assert answers.gold["gold_score"][i] == rating.gold
+        assert answers.gold["gold_score"][i] == round(rating.gold, 9)
         assert answers.gold["harm"][i] == rating.harm
+
+
+def test_scores_that_differ_in_the_last_bit_alone_tie(table: Table) -> None:
+    rater = KnownRater({"a": 0.1 + 0.2, "b": 0.3})
+    scores = [rate(rater, table.exam.prompts[:1], [text])["gold_score"][0] for text in ("a", "b")]  # type: ignore[arg-type]
+    assert scores[0] == scores[1]
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ from rlhf.models.tokens import (
 from rlhf.records import Demonstration, Messages, Prompt
 
 GOLD_FIGURES = ("gold_score", "help", "honest", "logic", "harm")
+GOLD_DECIMALS = 9  # the same faults summed in another order differ in the last bit: that is a tie, no win
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ def rate(world: World | None, prompts: Sequence[Messages], texts: Sequence[str])
         return {}
     ratings = [world.rate(messages[-1].content, text) for messages, text in zip(prompts, texts, strict=True)]
     rows = np.array([(r.gold, r.help, r.honest, r.logic, r.harm) for r in ratings], dtype=np.float64)
-    return dict(zip(GOLD_FIGURES, rows.T, strict=True))
+    return dict(zip(GOLD_FIGURES, rows.T.round(GOLD_DECIMALS), strict=True))
 
 
 def demonstrations_nll(policy: PreTrainedModel, exam: Exam) -> float | None:

@@ -38,14 +38,14 @@ def table(metrics: dict[str, Any]) -> str:
     """One line a model and decoding, and what the figures mean."""
     yardsticks = metrics["yardsticks"]
     judged_by_gold = "perfect" in yardsticks
-    gold = ["gold score"] if judged_by_gold else []
+    gold = ["gold score", "way to perfect"] if judged_by_gold else []
     header = ["model", "decoding", *gold, "win rate against SFT", "reward score", "KL, nats", "tokens", "ended"]
     rows = [_table_row(*entry, judged_by_gold) for entry in decoded(metrics)]
     return "\n".join([*_markdown(header, rows), "", *_notes(yardsticks)]) + "\n"
 
 
 def _table_row(model: str, decoding: str, figures: dict[str, Any], judged_by_gold: bool) -> list[str]:
-    gold = [_with_interval(figures["gold_interval"])] if judged_by_gold else []
+    gold = [_with_interval(figures["gold_interval"]), f"{figures['share_closed']:.0%}"] if judged_by_gold else []
     reward = f"{figures['reward_score']:.2f}" if judged_by_gold else _with_interval(figures["reward_interval"])
     kl = f"{figures['kl_per_response']:.2f}" if "kl_per_response" in figures else MISSING
     if "kl_bound" in figures:
@@ -85,9 +85,9 @@ def _what_is_possible(yardsticks: dict[str, Any]) -> str:
             possible.append(f"the best of {n} SFT samples by the gold rater {score} (first {prompts} prompts)")
     agreed = yardsticks["reward_model"]
     return (
-        f"What is possible: {', '.join(possible)}. Of two models' sampled answers to one prompt the reward model prefers "
-        f"the one with the better gold score in {agreed['pairwise_accuracy']:.3f} of {agreed['pairs']} pairs "
-        f"(always preferring the longer one: {agreed['longer_wins_accuracy']:.3f})."
+        f"What is possible: {', '.join(possible)}. The way to perfect starts at SFT's score. Of two models' sampled answers "
+        f"to one prompt the reward model prefers the one with the better gold score in {agreed['pairwise_accuracy']:.3f} of "
+        f"{agreed['pairs']} pairs (always preferring the longer one: {agreed['longer_wins_accuracy']:.3f})."
     )
 
 

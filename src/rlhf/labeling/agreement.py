@@ -16,6 +16,7 @@ from rlhf.records import Preference, Ranking
 Floats = NDArray[np.float64]
 Ratings = dict[tuple[str, str], Rating]  # by the last turn of the prompt, and the response
 POINTS = 10  # of a preference curve
+GOLD_DECIMALS = 9  # the same faults summed in another order differ in the last bit: that is no gap
 AXES = ("gold", "help", "honest", "logic", "harm")
 
 
@@ -29,7 +30,7 @@ def gold_gaps(preferences: Sequence[Preference], ratings: Ratings) -> Floats:
     """(N,) gold units."""
     chosen = [ratings[p.prompt[-1].content, p.chosen].gold for p in preferences]
     rejected = [ratings[p.prompt[-1].content, p.rejected].gold for p in preferences]
-    return np.array(chosen, dtype=np.float64) - np.array(rejected, dtype=np.float64)
+    return (np.array(chosen, dtype=np.float64) - np.array(rejected, dtype=np.float64)).round(GOLD_DECIMALS)
 
 
 def word_gaps(preferences: Sequence[Preference]) -> Floats:
