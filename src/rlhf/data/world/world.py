@@ -5,7 +5,7 @@ Every draw comes from a `random.Random` of a given seed, so that a seed means th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -18,6 +18,8 @@ from rlhf.data.world.table import Table, read_table
 from rlhf.data.world.template import SLOT
 from rlhf.data.world.write import Writer, careless_errors, draw_errors, facts, make_writer, perfect_answer
 from rlhf.errors import UserError
+
+MOST_TRIES = 1000  # at writing one document that may be kept
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,12 @@ class World:
             (prompt, self._demonstrate(question, rng)) for prompt, question in (order[i % len(order)] for i in range(count))
         ]
 
-    def corpus(self, count: int, seed: int) -> list[str]:
-        """`count` documents to pretrain on, as a forum of this world would have them."""
+    def corpus(self, count: int, seed: int, keep: Callable[[str], bool] = lambda text: True) -> list[str]:
+        """`count` documents to pretrain on, as a forum of this world would have them.
+
+        One that `keep` refuses (it has a held-out prompt, say) is written anew, so the kinds keep their shares. Raises
+        UserError where `keep` refuses a kind again and again.
+        """
         rng = Random(seed)
         shares = self.table.corpus
         kinds = {
@@ -62,7 +68,7 @@ class World:
             self._chatter: shares.chatter,
         }
         drawn = rng.choices(list(kinds), list(kinds.values()), k=count)
-        return [write(rng) for write in drawn]
+        return [_write_until(keep, write, rng) for write in drawn]
 
     def rate(self, prompt: str, response: str) -> Rating:
         """The gold rating of any text as an answer to `prompt`. Raises UserError for a prompt of another world."""
@@ -131,6 +137,15 @@ def load_world(path: Path) -> World:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return World(table, questions, make_writer(table), make_rater(table, questions))
+
+
+def _write_until(keep: Callable[[str], bool], write: Callable[[Random], str], rng: Random) -> str:
+    for _ in range(MOST_TRIES):
+        if keep(text := write(rng)):
+            return text
+    raise UserError(
+        f"none of {MOST_TRIES} documents of one kind could be kept: too many of this world's prompts are held out"
+    )
 
 
 def _in_turn(rows: Sequence[Sequence[str]]) -> list[str]:
