@@ -59,7 +59,7 @@ def write_documents(path: Path, documents: Iterable[str]) -> None:
 def read_json(path: Path) -> Any:
     """The value of a JSON file. UserError names the line where it is broken."""
     text = "\n".join(line for _, line in text_lines(path))
-    return parse_json(str(path), text)
+    return parse_json(path, text)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -71,7 +71,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, Row]]:
     """(line number from 1, object) of each line that is not blank. UserError for a line that is no JSON object."""
     for number, line in text_lines(path):
         if line.strip():
-            row = parse_json(f"{path}:{number}", line)
+            row = parse_json(path, line, number)
             if not isinstance(row, dict):
                 raise UserError(f"{path}:{number}: a line must be a JSON object like {{…}}, not {shown(row)}")
             yield number, row
@@ -98,16 +98,17 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def parse_json(where: str, text: str) -> Any:
-    """The value of a JSON text. UserError says at which column (and line, if it has several) it breaks."""
+def parse_json(path: Path, text: str, line: int | None = None) -> Any:
+    """The value of a JSON text that begins at `line` of a file, or is the whole of it. UserError says where it breaks."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        line = f"line {error.lineno}, " if error.lineno > 1 else ""
         ends_early = error.msg.startswith("Unterminated") or not text[error.pos :].strip()
         cut = "; the text ends too early: is the file complete?" if ends_early else ""
-        raise UserError(f"{where}: not JSON: {error.msg} ({line}column {error.colno}){cut}") from error
+        number = (line or 1) + error.lineno - 1
+        raise UserError(f"{path}:{number}: not JSON: {error.msg} (column {error.colno}){cut}") from error
     except (ValueError, RecursionError) as error:
+        where = f"{path}:{line}" if line else f"{path}"
         raise UserError(f"{where}: not JSON: {error}") from error
 
 

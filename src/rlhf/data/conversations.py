@@ -1,0 +1,80 @@
+"""Turns in the forms they come in, as `Message`s: plain text, {role, content}, {from, value}, and HH-RLHF's transcripts."""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+from typing import Any
+
+from rlhf.data.files import shown
+from rlhf.errors import UserError
+from rlhf.records import Message, Messages
+
+SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
+
+
+def message(role: str, text: str) -> Message:
+    """One turn; white space around it says nothing and goes."""
+    return Message(role, text.strip())  # type: ignore[arg-type]
+
+
+def read_text(place: str, column: str, value: Any) -> str:
+    """A field that must be text. UserError names the place and the column."""
+    if value is None:
+        raise UserError(f"{place}: field '{column}' is null")
+    if not isinstance(value, str):
+        raise UserError(f"{place}: field '{column}' must be text, not {shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        half = value[error.start].encode(errors="backslashreplace").decode()
+        raise UserError(f"{place}: field '{column}' holds half a character ({half}), which no UTF-8 can write") from error
+    return value
+
+
+def read_turns(place: str, column: str, value: Any, role: str) -> Messages:
+    """A field that is text, which is one turn of `role`, or a list of turns. UserError names what is neither."""
+    if not isinstance(value, list):
+        return (message(role, read_text(place, column, value)),)
+    return tuple(_turn(place, f"{column}[{i}]", turn) for i, turn in enumerate(value))
+
+
+def _turn(place: str, column: str, turn: Any) -> Message:
+    match turn:
+        case {"role": role, "content": content}:
+            names = "role", "content"
+        case {"from": role, "value": content}:
+            names = "from", "value"
+        case _:
+            raise UserError(f"{place}: field '{column}' must be a turn like {{role, content}}, not {shown(turn)}")
+    if not isinstance(role, str) or role not in ROLES:
+        raise UserError(f"{place}: field '{column}.{names[0]}' must be one of {', '.join(ROLES)}, not {shown(role)}")
+    return message(ROLES[role], read_text(place, f"{column}.{names[1]}", content))
+
+
+def read_transcript(place: str, column: str, value: Any) -> Messages:
+    """The turns of HH-RLHF's "\\n\\nHuman: …\\n\\nAssistant: …". Text before the first of them is a system turn.
+
+    A speaker's name opens a turn at the start of a paragraph only; elsewhere it is part of what is said.
+    """
+    text = read_text(place, column, value).replace("\r\n", "\n")
+    before, *parts = SPEAKER.split(text)
+    spoken = zip(parts[::2], parts[1::2], strict=True)
+    opening = (message("system", before),) if before.strip() else ()
+    return (*opening, *(message("user" if speaker == "Human" else "assistant", said) for speaker, said in spoken))
+
+
+def to_last_answer(messages: Messages) -> Messages:
+    """Up to and including the last assistant turn; what the user said after it has no answer. () where there is none."""
+    ends = [i for i, turn in enumerate(messages, start=1) if turn.role == "assistant"]
+    return messages[: ends[-1]] if ends else ()
+
+
+def with_joined_turns(messages: Messages) -> Messages:
+    """Neighbouring turns of one role before the last turn as one: many chat templates take turns in strict alternation."""
+    before, last = messages[:-1], messages[-1:]
+    joined = [
+        message(role, "\n\n".join(turn.content for turn in turns)) for role, turns in groupby(before, lambda t: t.role)
+    ]
+    return (*joined, *last)

@@ -1,0 +1,25 @@
+"""Raw data become demonstrations, prompts, preferences and documents, split by a hash of the prompt (SPEC section 1)."""
+
+from __future__ import annotations
+
+import shutil
+
+from rlhf.data.prepared import check, counts, length_curve, write
+from rlhf.data.sources import prepare
+from rlhf.runtime.stage import Run, stage
+
+
+def main(run: Run) -> None:
+    """Generates the world's texts or reads a file, drops what nobody can learn from, and refuses a leak between splits."""
+    config = run.config
+    prepared = prepare(config.data, config.prepare, run.seed)
+    check(prepared, config)
+    write(prepared, run.output)
+    if config.data.source == "world":
+        shutil.copyfile(config.data.path, run.output / "world.yaml")  # its presence says that there is a gold rater
+    run.curve(length_curve(prepared))
+    run.finish(counts(prepared))
+
+
+if __name__ == "__main__":
+    stage(main)
