@@ -54,7 +54,5 @@ def _only(section: Any, paths: list[tuple[str, ...]]) -> Any:
 
 class _Hidden:
     def __getattr__(self, name: str) -> Any:
-        kind = type(self).__name__
-        raise AttributeError(
-            f"{kind} has no {name} here: a stage sees only what its params in dvc.yaml name", name=name, obj=self
-        )
+        what = f"{type(self).__name__}.{name}"
+        raise AttributeError(f"{what} is hidden: a stage sees only the settings that its params in dvc.yaml name")

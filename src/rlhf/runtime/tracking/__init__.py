@@ -34,9 +34,13 @@ TELEMETRY_OFF = {
 
 
 def default_uri(root: Path) -> str:
-    """MLflow's own default, at the root of the repository; a queued experiment's copy of it is not the place."""
-    home = Path(str(root).partition(f"{os.sep}.dvc{os.sep}tmp{os.sep}exps{os.sep}")[0])
-    return f"sqlite:///{home / 'mlflow.db'}"
+    """MLflow's own default, at the root of the repository."""
+    return f"sqlite:///{home_of(root) / 'mlflow.db'}"
+
+
+def home_of(root: Path) -> Path:
+    """The repository itself, where root is the copy of it in which DVC runs a queued experiment."""
+    return Path(str(root).partition(f"{os.sep}.dvc{os.sep}tmp{os.sep}exps{os.sep}")[0])
 
 
 def is_remote(uri: str) -> bool:
@@ -101,7 +105,7 @@ def start(root: Path, name: str, settings: Mapping[str, Any]) -> Tracker:
         [sys.executable, "-m", "rlhf.runtime.tracking.writer"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        cwd=root,
+        cwd=home_of(root),  # where MLflow puts the artifacts of a local store
         env=os.environ | TELEMETRY_OFF | {"PYTHONPATH": str(Path(__file__).parents[3])},
         start_new_session=True,  # Ctrl-C is for the stage: the writer ends when its pipe does
     )
@@ -110,7 +114,7 @@ def start(root: Path, name: str, settings: Mapping[str, Any]) -> Tracker:
     patience = COPY_PATIENCE if settings["tracking.copy_models"] else REMOTE_PATIENCE if is_remote(uri) else LOCAL_PATIENCE
     tracker = Tracker(uri, writer, patience)
     shown = {key: "null" if value is None else str(value) for key, value in settings.items()}
-    tracker._send(kind="open", uri=uri, experiment=shown["tracking.experiment"], name=name, settings=shown)
+    tracker._send(kind="open", uri=uri, root=str(root), experiment=shown["tracking.experiment"], name=name, settings=shown)
     return tracker
 
 

@@ -46,11 +46,11 @@ class Writer:
         print("ready", flush=True)
         self.experiment = find_experiment(self.client, opening["experiment"])
         self.run_id = self.client.create_run(self.experiment, run_name=opening["name"]).info.run_id
-        self.name = opening["name"]
+        self.name, self.root = opening["name"], Path(opening["root"])
         self.copy_models = opening["settings"]["tracking.copy_models"] == "True"
         self.waiting: list[Metric] = []
         self.sent = time.monotonic()
-        self.tags(opening | {"tags": {"stage": self.name} | provenance(Path.cwd(), self.name, opening["settings"])})
+        self.tags(opening | {"tags": {"stage": self.name} | provenance(self.root, self.name, opening["settings"])})
         self.params(opening["settings"])
 
     def params(self, settings: dict[str, str]) -> None:
@@ -81,22 +81,23 @@ class Writer:
         self.waiting, self.sent = [], time.monotonic()
 
     def file(self, message: Message) -> None:
-        self.client.log_artifact(self.run_id, message["path"])
+        self.client.log_artifact(self.run_id, str(self.root / message["path"]))
 
     def model(self, message: Message) -> None:
         """A logged model of MLflow 3, tied to this run at a step; its bytes are elsewhere, unless a copy is wanted."""
         import mlflow
         from mlflow.entities import LoggedModelOutput
 
+        place = self.root / message["path"]
         about = {
             "name": message["name"],
             "source_run_id": self.run_id,
             "experiment_id": self.experiment,
-            "tags": {"step": str(message["step"]), "path": message["path"], "md5": md5_of(Path(message["path"]))},
+            "tags": {"step": str(message["step"]), "path": message["path"], "md5": md5_of(place)},
         }
         if self.copy_models:
             model = mlflow.initialize_logged_model(**about)
-            self.client.log_model_artifacts(model.model_id, message["path"])
+            self.client.log_model_artifacts(model.model_id, str(place))
             self.client.finalize_logged_model(model.model_id, "READY")
         else:
             model = mlflow.create_external_model(**about)
