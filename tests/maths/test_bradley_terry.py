@@ -101,11 +101,27 @@ def test_lopsided_results(odds: float) -> None:
     assert_near(scores, [math.log(odds) / 2, -math.log(odds) / 2], 1e-7)
 
 
-def test_a_long_ladder() -> None:
-    """Each item meets the next one only, 99 to 1: log 99 a rung."""
-    wins = torch.diag(torch.full((11,), 99.0, dtype=torch.float64), 1) + torch.diag(torch.ones(11, dtype=torch.float64), -1)
+@pytest.mark.parametrize("odds", [99.0, 1e6])
+def test_a_long_ladder(odds: float) -> None:
+    """Each item meets the next one only: log odds a rung."""
+    wins = torch.diag(torch.full((11,), odds, dtype=torch.float64), 1) + torch.diag(torch.ones(11, dtype=torch.float64), -1)
     scores, _ = strengths(wins)
-    assert_near(scores, [(5.5 - i) * math.log(99) for i in range(12)], 1e-7)
+    assert_near(scores, [(5.5 - i) * math.log(odds) for i in range(12)], 1e-7)
+
+
+def test_a_step_that_would_overshoot() -> None:
+    """From even scores, full Newton steps end in a singular matrix here."""
+    wins = float64([[0, 1010, 1e6, 0], [0, 0, 10, 1e7], [0, 1, 0, 10], [10, 0, 1e7, 0]])
+    scores, _ = strengths(wins)
+    assert_near(twins.expected_wins(scores.tolist(), (wins + wins.T).tolist()), wins.sum(1), 1e-8)
+
+
+def test_counts_too_far_apart_are_refused_and_not_answered_wrongly() -> None:
+    ladder = torch.diag(torch.full((11,), 1e15, dtype=torch.float64), 1) + torch.diag(
+        torch.ones(11, dtype=torch.float64), -1
+    )
+    with pytest.raises(ValueError, match=r"wins from 1 to 1e\+15 are too far apart"):
+        strengths(ladder)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +156,16 @@ def test_dtypes_and_inputs(dtype: torch.dtype, wanted: torch.dtype) -> None:
         (
             [[0, 1, 0], [0, 0, 0], [1, 0, 0]],
             r"items \[2\] were never beaten by the others, items \[1\] never beat the others",
+        ),
+        # two that never met beat the third
+        (
+            [[0, 0, 1], [0, 0, 1], [0, 0, 0]],
+            r"items \[0, 1\] were never beaten by the others, items \[2\] never beat the others",
+        ),
+        # two that never met lost to the third
+        (
+            [[0, 1, 1], [0, 0, 0], [0, 0, 0]],
+            r"items \[0\] were never beaten by the others, items \[1, 2\] never beat the others",
         ),
         # two leagues
         ([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]], r"items \[0, 1\] never met items \[2, 3\]"),

@@ -28,6 +28,11 @@ def test_sft_by_hand() -> None:
     assert_near(sft_loss(logprobs, lengths_to_mask([2, 1], 3)), 3.0)  # 9 nats over 3 tokens
 
 
+def test_an_infinite_loss_is_shown_and_not_refused() -> None:
+    """A token of probability 0 is the training loop's to find, with the step's number and rows at hand."""
+    assert sft_loss(float64([[-math.inf, -1.0]]), lengths_to_mask([2])).item() == math.inf
+
+
 @given(ragged(1, -10.0, 0.0))
 def test_sft_against_the_twin(batch: list[twins.Rows]) -> None:
     (logprobs,), mask = to_padded(batch)
