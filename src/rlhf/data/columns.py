@@ -51,7 +51,7 @@ def choose_form(path: str, there: Sequence[str], named: Mapping[str, str], colum
         raise UserError(
             f"{path}: the columns {', '.join(there)} make none of the forms "
             f"{', '.join(' + '.join(needed) for needed in FORMS.values())}{meant}; "
-            "say which is which, for example data.columns={prompt: question, completion: answer}"
+            "say which is which, for example '+data.columns={prompt: question, completion: answer}'"
         )
     return max(fitting, key=lambda form: sum(name in columns for name in FORMS[form]))
 

@@ -138,7 +138,7 @@ def _parquet_values(path: Path, plain: Path, cache: Path) -> list[dict[str, Any]
         return list(table)
     except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
-        raise UserError(f"{path}: not Parquet: {reason}") from error
+        raise UserError(f"{path}: no rows of Parquet can be read from it ({reason})") from error
 
 
 def _unpacked(path: Path, folder: Path) -> Path:
