@@ -68,16 +68,15 @@ def yardsticks_of(exam: Exam, judges: Judges, settings: Evaluate, seed: int) -> 
     that share random numbers say the same wherever they agree, so that a win rate between them is none between strangers.
     """
     perfect = None if judges.world is None else perfect_gold_scores(judges.world, exam.prompts)
+    sampled = answer(judges.reference, exam, judges, exam.temperature, _sample_seed(seed, 0))
+    opponent = answer(judges.reference, exam, judges, exam.temperature, derive_seed(seed, "opponent"))
+    greedy = answer(judges.reference, exam, judges, None, seed)
 
-    def answers(temperature: float | None, *labels: str | int) -> Answers:
-        return answer(judges.reference, exam, judges, temperature, derive_seed(seed, *labels))
+    def held_against(start: Answers, met: Answers) -> Yardstick:
+        draws = derive_seed(seed, "bootstrap")
+        return Yardstick(start, met, perfect, exam.references, settings.bootstrap_samples, draws)
 
-    def held_against(sft: Answers, opponent: Answers) -> Yardstick:
-        bootstrap_seed = derive_seed(seed, "bootstrap")
-        return Yardstick(sft, opponent, perfect, exam.references, settings.bootstrap_samples, bootstrap_seed)
-
-    sampled, greedy = answer(judges.reference, exam, judges, exam.temperature, _sample_seed(seed, 0)), answers(None)
-    return {SAMPLED: held_against(sampled, answers(exam.temperature, "opponent")), GREEDY: held_against(greedy, greedy)}
+    return {SAMPLED: held_against(sampled, opponent), GREEDY: held_against(greedy, greedy)}
 
 
 def metrics_of(contestants: Sequence[Contestant], about: Figures) -> Figures:
