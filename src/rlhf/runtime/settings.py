@@ -54,7 +54,7 @@ def read_snapshot(root: Path) -> DictConfig:
         snapshot = OmegaConf.load(path)
     except YAMLError as error:
         raise UserError(f"params.yaml is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(snapshot, DictConfig):
+    if not isinstance(snapshot, DictConfig) or not snapshot:
         raise UserError("params.yaml holds no settings: write it anew with `python stages/config.py --write`")
     return snapshot
 

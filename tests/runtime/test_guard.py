@@ -1,0 +1,136 @@
+"""params.yaml against conf/, in a real git repository."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rlhf.errors import UserError
+from rlhf.runtime import guard
+from tests.runtime.conftest import ROOT, Repository
+
+
+@pytest.fixture
+def written(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A repository whose params.yaml is what conf/ composes to, committed."""
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    guard.write(repository.root)
+    repository.git("init", "--quiet")
+    repository.git("add", "conf", "params.yaml")
+    repository.git("commit", "--quiet", "--message", "settings")
+    return repository
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def apply_experiment(repository: Repository, name: str, old: str, new: str) -> None:
+    """What `dvc exp run` and `dvc exp apply` leave: params.yaml of an experiment, and a reference to its commit."""
+    edit(repository.root / "params.yaml", old, new)
+    repository.git("add", "params.yaml")
+    commit = repository.git("commit-tree", repository.git("write-tree"), "-p", "HEAD", "-m", name)
+    repository.git("update-ref", f"refs/exps/{commit[:2]}/{commit[2:]}/{name}", commit)
+
+
+def test_what_is_written_passes_and_is_what_dvc_writes(written: Repository, tmp_path: Path) -> None:
+    from dvc.utils.hydra import compose_and_dump
+
+    compose_and_dump(tmp_path / "by_dvc.yaml", str(written.root / "conf"), None, "config", str(tmp_path), [])
+    assert (written.root / "params.yaml").read_bytes() == (tmp_path / "by_dvc.yaml").read_bytes()
+    assert guard.check(written.root) == ""
+
+
+def test_an_edit_of_conf_stops_with_the_key_both_values_and_the_command(written: Repository) -> None:
+    edit(written.root / "conf" / "ppo" / "default.yaml", "gamma: 1.0", "gamma: 0.9")
+    with pytest.raises(UserError) as caught:
+        guard.check(written.root)
+    assert str(caught.value).splitlines() == [
+        "params.yaml is not what conf/ composes to:",
+        "  ppo.gamma: 1.0 in params.yaml, 0.9 in conf/",
+        "To take over conf/: python stages/config.py --write",
+    ]
+
+
+def test_a_comment_is_no_change(written: Repository) -> None:
+    edit(written.root / "conf" / "ppo" / "default.yaml", "gamma: 1.0", "gamma: 1.00  # no discount at all\n#")
+    assert guard.check(written.root) == ""
+
+
+def test_a_key_that_only_one_side_has_is_named(written: Repository) -> None:
+    edit(written.root / "params.yaml", "columns: {}", "columns: {prompt: question}")
+    with pytest.raises(UserError, match=r"data\.columns\.prompt: question in params\.yaml, nothing in conf/"):
+        guard.check(written.root)
+
+
+def test_within_an_experiment_dvc_has_composed_the_settings(written: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "warm-cat")
+    edit(written.root / "params.yaml", "kl_ctl: 0.1", "kl_ctl: 0.2")
+    assert guard.check(written.root) == ""
+    edit(written.root / "params.yaml", "kl_ctl: 0.2", "kl_ctl: -0.2")
+    with pytest.raises(UserError, match=r"ppo\.kl_ctl \(-0\.2\) must be a finite number of at least 0"):
+        guard.check(written.root)
+
+
+def test_an_applied_experiment_is_named_and_no_error(written: Repository) -> None:
+    apply_experiment(written, "warm-cat", "kl_ctl: 0.1", "kl_ctl: 0.2")
+    edit(written.root / "conf" / "ppo" / "default.yaml", "gamma: 1.0", "gamma: 1.0 #")
+    note = guard.check(written.root)
+    assert "experiment warm-cat" in note
+    assert "ppo.kl_ctl: 0.2 in params.yaml, 0.1 in conf/" in note
+    assert "--keep NAME" in note
+    assert "--write" in note
+
+
+def test_an_edit_of_conf_after_an_applied_experiment_is_an_error_all_the_same(written: Repository) -> None:
+    apply_experiment(written, "warm-cat", "kl_ctl: 0.1", "kl_ctl: 0.2")
+    edit(written.root / "conf" / "ppo" / "default.yaml", "gamma: 1.0", "gamma: 0.9")
+    with pytest.raises(UserError, match=r"ppo\.gamma: 1\.0 in params\.yaml, 0\.9 in conf/"):
+        guard.check(written.root)
+
+
+def test_an_experiment_that_is_kept_composes_to_the_same_settings(written: Repository) -> None:
+    from rlhf.runtime import settings
+
+    edit(written.root / "params.yaml", "kl_ctl: 0.1", "kl_ctl: 0.2")
+    edit(written.root / "params.yaml", "columns: {}", "columns: {prompt: question}")
+    kept = guard.keep(written.root, "careful")
+    assert kept == written.root / "conf" / "experiment" / "careful.yaml"
+    composed = settings.values_of(settings.compose(written.root, ["experiment=careful"]))
+    assert composed == settings.values_of(settings.read_snapshot(written.root))
+    with pytest.raises(UserError, match="--keep careful: give a new name"):
+        guard.keep(written.root, "careful")
+    with pytest.raises(UserError, match="give a new name"):
+        guard.keep(written.root, "../outside")
+
+
+def test_the_script_writes_one_constant_line(written: Repository) -> None:
+    (written.root / "stages" / "config.py").write_bytes((ROOT / "stages" / "config.py").read_bytes())
+    import sys
+
+    for experiment in ({}, {"DVC_EXP_NAME": "warm-cat"}):
+        command = [sys.executable, "stages/config.py"]
+        done = subprocess.run(
+            command, cwd=written.root, env=written.environment(**experiment), capture_output=True, check=True
+        )
+        assert done.stderr == b""
+        assert (written.root / "artifacts" / "config" / "guard.txt").read_text() == "The settings are checked.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "params.yaml is not YAML"), ("- a", "params.yaml holds no settings"), ("", "no settings")]
+)
+def test_a_broken_params_yaml_is_named(written: Repository, text: str, message: str) -> None:
+    (written.root / "params.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        guard.check(written.root)
+
+
+def test_a_missing_params_yaml_is_named_with_the_command(written: Repository) -> None:
+    (written.root / "params.yaml").unlink()
+    with pytest.raises(UserError, match=r"params\.yaml is missing: write it with `python stages/config\.py --write`"):
+        guard.check(written.root)

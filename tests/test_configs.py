@@ -1,0 +1,107 @@
+"""Every file of conf/ composes to settings that are fit for use, params.yaml is what conf/ says, and typos are answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlhf.config import Config
+from rlhf.errors import UserError
+from rlhf.runtime import messages, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+CHOICES = sorted(path for path in (ROOT / "conf").glob("*/*.yaml"))
+NEEDS = {  # what a choice cannot do without
+    "data=files": ["data.path=data/mine.jsonl", "labeler=dataset"],
+    "data=hh_rlhf": ["data.path=data/hh.jsonl.gz", "labeler=dataset"],
+    "labeler=dataset": ["data=hh_rlhf", "data.path=data/hh.jsonl.gz"],
+    "model=local": ["model.path=models/mine"],
+    "model=hub": ["model.path=owner/name", "model.revision=0123abc"],
+    "ppo=shared": [],
+}
+
+
+def compose(*overrides: str) -> Config:
+    return settings.validate(settings.values_of(settings.compose(ROOT, overrides)))
+
+
+@pytest.mark.parametrize("choice", [f"{path.parent.name}={path.stem}" for path in CHOICES])
+def test_every_choice_composes_and_is_fit_for_use(choice: str) -> None:
+    group, _, name = choice.partition("=")
+    config = compose(choice, *NEEDS.get(choice, []))
+    section = getattr(config, group, None)
+    assert group == "experiment" or section is not None
+    if hasattr(section, "name"):
+        assert section.name == name
+
+
+def test_params_yaml_is_what_conf_composes_to() -> None:
+    from omegaconf import OmegaConf
+
+    composed = OmegaConf.to_yaml(settings.compose(ROOT))
+    assert (ROOT / "params.yaml").read_text(encoding="utf-8") == composed, "python stages/config.py --write"
+
+
+def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None:
+    values = settings.flatten(settings.values_of(settings.compose(ROOT)))
+    leaves = {
+        name for name in messages.known_settings() if not any(n.startswith(f"{name}.") for n in messages.known_settings())
+    }
+    assert set(values) == leaves
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("ppo.kl_clt=0.2", "ppo.kl_clt: no such setting; did you mean ppo.kl_ctl?"),
+        ("pppo.kl_ctl=0.2", "pppo.kl_ctl: no such setting; did you mean ppo.kl_ctl?"),
+        ("kl_ctl=0.2", "kl_ctl: no such setting; did you mean ppo.kl_ctl?"),
+        ("+ppo.kl_clt=0.2", "ppo.kl_clt: no such setting; did you mean ppo.kl_ctl?"),
+        ("ppo.entirely_different=0.2", "ppo.entirely_different: no such setting"),
+        ("data=wrld", "data=wrld: no such choice; did you mean data=world?"),
+        ("engine=jax", "engine=jax: no such choice; there are deepspeed, torch"),
+        ("ppo.lr=nan", "ppo.lr (nan) must be a finite number above 0"),
+        ("ppo.lr=inf", "ppo.lr (inf) must be a finite number above 0"),
+        ("ppo.lr=fast", "ppo.lr (fast) must be a finite number above 0"),
+        ("ppo.lr=null", "ppo.lr (null) must be a finite number above 0"),
+        ("sft.demonstrations_per_step=-4", "sft.demonstrations_per_step (-4) must be a whole number of at least 1"),
+        ("sft.demonstrations_per_step=2.5", "sft.demonstrations_per_step (2.5) must be a whole number of at least 1"),
+        ("ppo.gamma=1.5", "ppo.gamma (1.5) must be a finite number above 0 and at most 1"),
+        ("ppo.w_c=-1", "ppo.w_c (-1) must be a finite number of at least 0 or null"),
+        ("reward.centre=1", "reward.centre (1) must be true or false"),
+        ("engine.zero_stage=4", "engine.zero_stage (4) must be a whole number of at least 0 and at most 3"),
+        ("sample.models=[bas]", "sample.models.0 (bas) must be one of base, sft"),
+        ("sample.models=[]", "sample.models ([]) must be a list of at least 1, each one of base, sft"),
+        ("ppo.stop=3", "ppo.stop (3) must be a group of settings"),
+        ("~ppo.lr", "ppo.lr is missing: it must be a finite number above 0"),
+        ("data=files", "data.path has no value: set it, as in data.path=VALUE"),
+        ("data.columns.prompt=x", "data.columns.prompt=x: names of your own are added with a plus: +data.columns.prompt=x"),
+        (
+            "ppo.responses_per_minibatch=33",
+            "ppo.responses_per_step (128) must be a multiple of ppo.responses_per_minibatch (33)",
+        ),
+        ("model.heads=3", "model.hidden_size (80) must be a multiple of model.heads (3)"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_name_the_value_and_what_it_must_be(override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose(override)
+    assert str(caught.value) == message
+
+
+def test_every_fault_gets_its_line() -> None:
+    with pytest.raises(UserError) as caught:
+        compose("ppo.lr=nan", "dpo.beta=0")
+    assert sorted(str(caught.value).splitlines()) == [
+        "dpo.beta (0) must be a finite number above 0",
+        "ppo.lr (nan) must be a finite number above 0",
+    ]
+
+
+def test_columns_of_ones_own_are_added() -> None:
+    assert compose('+data.columns={prompt: "用户", completion: LLM}').data.columns == {"prompt": "用户", "completion": "LLM"}
+
+
+def test_settings_become_flat_and_lose_nothing() -> None:
+    assert settings.flatten({"a": {"b": 1, "c": {}}, "d": [1, 2]}) == {"a.b": 1, "a.c": {}, "d": [1, 2]}
