@@ -49,6 +49,12 @@ def test_k1_and_k3_are_unbiased_and_k2_is_not() -> None:
     assert abs(expected(k2).item() - truth.item()) > 0.01
 
 
+def test_clamping_k1_at_0_overestimates_a_small_kl_many_times() -> None:
+    policy = torch.log_softmax(REFERENCE + 0.1 * POLICY_LOGITS, 0)
+    clamped = (policy.exp() * k1(policy, REFERENCE).clamp(min=0)).sum()
+    assert clamped.item() > 5 * exact_kl(policy, REFERENCE).item() > 0
+
+
 def gradient_as_loss(estimator: Estimator) -> Tensor:
     """Mean gradient of the estimator used as a loss on samples: the policy's probabilities weigh it, undifferentiated."""
     logits = POLICY_LOGITS.clone().requires_grad_()

@@ -115,6 +115,26 @@ def test_what_sampled_and_what_judged_get_no_gradient() -> None:
     assert policy_loss(logprobs.detach(), logprobs, advantages, lengths_to_mask([2]), 0.2).requires_grad is False
 
 
+def test_what_every_action_has_in_common_teaches_nothing() -> None:
+    """Four actions, enumerated: weights V(s) have expected gradient 0, weights Q(s, a) and Q - V the same one."""
+    logits = float64([0.2, -0.5, 1.0, 0.0]).requires_grad_()
+    action_values = float64([1.0, -2.0, 0.5, 3.0])
+
+    def expected_gradient(weights: Tensor) -> Tensor:
+        logprobs = torch.log_softmax(logits, 0)
+        mask = torch.ones(1, 1, dtype=torch.bool)
+        losses = [
+            policy_loss(p.view(1, 1), p.view(1, 1), w.view(1, 1), mask, 0.2) for p, w in zip(logprobs, weights, strict=True)
+        ]
+        return gradient((logprobs.exp().detach() * torch.stack(losses)).sum(), logits)
+
+    constant = torch.full((4,), 7.0, dtype=torch.float64)
+    assert_near(expected_gradient(constant), torch.zeros(4))
+    assert_near(expected_gradient(action_values - constant), expected_gradient(action_values))
+    chances = torch.softmax(logits, 0)
+    assert_near(expected_gradient(action_values), -gradient((chances * action_values).sum(), logits))  # of -E[Q]
+
+
 def test_value_by_hand() -> None:
     # V 3, old 1, clip 0.5 -> 1.5. Target 0: max(9, 2.25) = 9. Target 4: max(1, 6.25) = 6.25. Halved and averaged: 3.8125.
     values, old, returns = float64([[3.0, 3.0, NAN]]), float64([[1.0, 1.0, NAN]]), float64([[0.0, 4.0, NAN]])
