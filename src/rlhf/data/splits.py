@@ -17,11 +17,12 @@ SPLIT_BYTES = 8  # of the hash, read as a number between 0 and 1
 def normalised(text: str) -> str:
     """One text for all that differ in case, white space or Unicode form only: NFKC, case folded, single spaces.
 
-    Folding may undo the form and the form may uncover case, so both are done twice; a third time changes nothing.
+    Folding may undo the form and the form may uncover case, so both are done twice; a third time changes nothing. Upper
+    case comes first because some letters share theirs and no more (the dotless i).
     """
     text = unicodedata.normalize("NFD", text)
     for _ in range(2):
-        text = unicodedata.normalize("NFKC", text.casefold())
+        text = unicodedata.normalize("NFKC", text.upper().casefold())
     return " ".join(text.split())
 
 
@@ -68,7 +69,7 @@ END = ""  # no word is empty, so it can mark where a prompt ends
 
 
 class HeldOut:
-    """Finds held-out prompts inside documents, word by word, whatever the case and the marks around them."""
+    """Finds held-out prompts inside documents, word by word, whatever their case and the marks that stand alone."""
 
     def __init__(self, prompts: Iterable[str]) -> None:
         self._root: Trie = {}
