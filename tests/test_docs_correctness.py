@@ -14,7 +14,7 @@ ROWS = re.findall(
 
 
 @cache
-def tests_in(path: Path) -> set[str]:
+def functions_of(path: Path) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)}
 
 
@@ -27,4 +27,4 @@ def test_every_test_it_names_exists() -> None:
         named = re.findall(r"`(\S+)::(test_\w+)`", cell)
         assert named or cell == "—", f"row {number} names no test and has no dash"
         for file, test in named:
-            assert test in tests_in(TESTS / file), f"row {number}: {file} has no {test}"
+            assert test in functions_of(TESTS / file), f"row {number}: {file} has no {test}"
