@@ -62,8 +62,10 @@ def test_every_figure_is_there(table: Table, contestants: list[Contestant], metr
         assert {*GOLD_FIGURES, *ALWAYS, *OF_A_POLICY, "share_closed"} <= set(figures)
         assert set(figures["win_rate"]) == {"mean", "low", "high"}
     best = metrics["best_of_3"]
-    assert {*GOLD_FIGURES, *ALWAYS} <= set(best)
-    assert not {*OF_A_POLICY, "greedy"} & set(best)
+    assert {*GOLD_FIGURES, *ALWAYS, *OF_A_POLICY} <= set(best)
+    assert "greedy" not in best
+    assert best["kl_per_response"] == best["kl_bound"]
+    assert best["nll_demonstrations"] == metrics["sft"]["nll_demonstrations"]
     assert best["kl_bound"] == pytest.approx(log(3) - 2 / 3)
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 

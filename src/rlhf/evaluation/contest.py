@@ -52,7 +52,9 @@ def contest(
     n = settings.best_of
     others = [answer(judges.reference, exam, judges, exam.temperature, _sample_seed(seed, i)) for i in range(1, n)]
     best = best_of([yardsticks[SAMPLED].sft, *others])
-    figures = figures_of(best, None, yardsticks[SAMPLED]) | {"kl_bound": best_of_n_kl_bound(n)}
+    figures = figures_of(best, demonstrations_nll(judges.reference, exam), yardsticks[SAMPLED])
+    bound = best_of_n_kl_bound(n)
+    figures |= {"kl_per_response": bound, "kl_bound": bound}
     yield Contestant(f"best_of_{n}", SAMPLED, best, figures)
 
 
@@ -99,6 +101,7 @@ def about_the_exam(
         "truncated_prompts": exam.truncated_prompts,
         "judged_by": "reward model" if judges.world is None else "gold rater",
         "win_rate_against": "a second sample of SFT, drawn independently (greedy answers: SFT's greedy ones)",
+        "selection": "of best_of_n, kl_per_response is the bound log n - (n - 1) / n; nll_demonstrations is SFT's",
     }
     if judges.world is None or yardstick.perfect is None:
         return about

@@ -36,7 +36,7 @@ def draw(metrics: dict[str, Any], folder: Path) -> None:
 
 
 def _kl(figures: dict[str, Any]) -> float:
-    return float(figures["kl_per_response"] if "kl_per_response" in figures else figures["kl_bound"])
+    return float(figures["kl_per_response"])
 
 
 def _scores(entries: Sequence[Entry], judge: str, perfect: float | None) -> Figure:
