@@ -187,6 +187,15 @@ def test_columns_of_no_form_are_named(tmp_path: Path, row: dict[str, Any], meant
     )
 
 
+def test_a_column_is_not_used_twice(tmp_path: Path) -> None:
+    rows = {"prompt": "yes", "question": "who?"}
+    assert complaint(tmp_path, rows, columns={"completion": "prompt"}).startswith(
+        "x.jsonl: the columns prompt, question make"
+    )
+    (entry,) = entries_of(tmp_path, rows, columns={"completion": "prompt", "prompt": "question"})
+    assert entry.chosen == WHO_YES
+
+
 def test_an_answer_without_a_prompt_is_named(tmp_path: Path) -> None:
     assert complaint(tmp_path, {"question": "a", "chosen": "b", "rejected": "c"}) == (
         "x.jsonl:1: field 'chosen' has no prompt before it: name the prompt's column with data.columns.prompt "

@@ -53,6 +53,7 @@ def test_upper_case_does_not_move_a_prompt(text: str) -> None:
     [
         ("Who  is\nit?", "who is it?"),
         ("ＡＢＣ１", "abc1"),  # full width
+        ("\U0001d401\U0001d428\U0001d425\U0001d41d", "bold"),  # mathematical letters, whose case their form hides
         ("straße", "STRASSE"),
         ("caf\u00e9", "CAFE\u0301"),  # composed and not
         ("\ufb01sh", "FISH"),  # a ligature
