@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rlhf.errors import UserError
 from rlhf.models.tokens import Batch, Example, collate
 
 
@@ -56,7 +57,18 @@ def _read_logits(logits: Tensor, batch: Batch, temperature: float) -> tuple[Tens
     logprobs = everything.gather(-1, batch.response_ids[..., None])[..., 0]
     with torch.no_grad():
         entropy = -(everything.exp() * everything).nan_to_num(0.0).sum(-1)
-    return torch.where(batch.response_mask, logprobs, 0.0), torch.where(batch.response_mask, entropy, 0.0)
+    logprobs = _finite(torch.where(batch.response_mask, logprobs, 0.0), "log-probabilities")
+    return logprobs, torch.where(batch.response_mask, entropy, 0.0)
+
+
+def _finite(numbers: Tensor, what: str) -> Tensor:
+    """The numbers as they are; UserError where one is not finite, before anything is computed from it."""
+    if not bool(numbers.isfinite().all()):
+        raise UserError(
+            f"a model's {what} are not finite: its weights are broken or have diverged. "
+            "Lower the learning rate of the stage that trained it"
+        )
+    return numbers
 
 
 def token_outputs(classifier: PreTrainedModel, input_ids: Tensor) -> Tensor:
@@ -70,14 +82,15 @@ def token_outputs(classifier: PreTrainedModel, input_ids: Tensor) -> Tensor:
 def response_values(critic: PreTrainedModel, batch: Batch) -> Tensor:
     """(B, R) V(s_t), reward units, 0 where masked: the head read one position before token t, when t is not yet known."""
     input_ids, positions = flush_left(batch)
-    return torch.where(batch.response_mask, token_outputs(critic, input_ids).gather(1, positions), 0.0)
+    values = token_outputs(critic, input_ids).gather(1, positions)
+    return _finite(torch.where(batch.response_mask, values, 0.0), "values")
 
 
 def response_scores(reward_model: PreTrainedModel, batch: Batch) -> Tensor:
     """(B,) the reward model on whole responses: its head read at the last real token."""
     input_ids, _ = flush_left(batch)
     last = batch.prompt_mask.sum(1) + batch.response_mask.sum(1) - 1
-    return token_outputs(reward_model, input_ids).gather(1, last[:, None])[:, 0]
+    return _finite(token_outputs(reward_model, input_ids).gather(1, last[:, None])[:, 0], "scores")
 
 
 def logprobs_and_values(
@@ -91,8 +104,8 @@ def logprobs_and_values(
     )
     rows = torch.arange(len(input_ids), device=input_ids.device)[:, None]
     logprobs, _ = _read_logits(output.logits.float()[rows, positions - first], batch, temperature)
-    values = value_head(output.hidden_states[-1][rows, positions]).float()[..., 0]
-    return logprobs, torch.where(batch.response_mask, values, 0.0)
+    values = value_head(output.hidden_states[-1][rows, positions].float())[..., 0]
+    return logprobs, _finite(torch.where(batch.response_mask, values, 0.0), "values")
 
 
 def micro_batches(lengths: Sequence[int], tokens_per_micro_batch: int) -> list[list[int]]:

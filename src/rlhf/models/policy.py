@@ -21,16 +21,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def without_dropout(model: nn.Module) -> nn.Module:
     """Every dropout at 0: the policy that samples, the one that is scored and the one that learns are one function."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    settings = getattr(model, "config", None)
-    for name in ("attention_dropout", "attn_pdrop", "dropout", "embd_pdrop", "resid_pdrop"):
-        if isinstance(getattr(settings, name, None), float):
-            setattr(settings, name, 0.0)
-    for module in model.modules():  # attention reads its dropout from an attribute, not from an nn.Dropout
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
+    configs = [module.config for module in model.modules() if isinstance(module, PreTrainedModel)]
+    for place in [*model.modules(), *configs]:
+        if isinstance(place, nn.Dropout):
+            place.p = 0.0
+        # Layers also read theirs from attributes or from the config, under names that differ: attn_pdrop, layerdrop, …
+        for name in [name for name, value in vars(place).items() if "drop" in name and isinstance(value, float)]:
+            setattr(place, name, 0.0)
     return model
 
 
@@ -53,9 +50,10 @@ def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
     old = int(embeddings.weight.shape[0])  # type: ignore[index]
     if len(tokenizer) > old:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        for table in {model.get_input_embeddings(), model.get_output_embeddings()}:
-            with torch.no_grad():
-                table.weight[old:] = table.weight[:old].mean(0)
+        tables = (model.get_input_embeddings(), model.get_output_embeddings())
+        with torch.no_grad():
+            for parameter in [parameter for table in tables for parameter in table.parameters()]:
+                parameter[old:] = parameter[:old].mean(0)
     agree_on_special_tokens(model, tokenizer)
     return model
 
@@ -89,6 +87,8 @@ def save_pretrained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     model.config._name_or_path = ""
     model.save_pretrained(directory)
     tokenizer.name_or_path = ""
+    for how_it_was_loaded in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(how_it_was_loaded, None)
     tokenizer.save_pretrained(directory)
 
 

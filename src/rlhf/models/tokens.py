@@ -8,11 +8,13 @@ them never depends on the response.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -88,7 +90,7 @@ def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrai
         tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
-    tokenizer.padding_side = "left"
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # the latter is what is written to disk
     return tokenizer
 
 
@@ -104,12 +106,18 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Messages, max_to
     turns = messages[len(system) :]
     while len(ids) > max_tokens and len(turns) > 1:
         turns = turns[1:]
-        ids = _render(tokenizer, system + turns)
+        with suppress(UserError):  # a template may refuse a conversation that opens with an answer: then that goes as well
+            ids = _render(tokenizer, system + turns)
     return ids[len(ids) - min(max_tokens, len(ids)) :], True
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]:
-    encoded: Any = tokenizer.apply_chat_template(messages_to_row(messages), add_generation_prompt=True, return_dict=True)
+    rows = messages_to_row(messages)
+    try:
+        encoded: Any = tokenizer.apply_chat_template(rows, add_generation_prompt=True, return_dict=True)
+    except TemplateError as error:
+        roles = ", ".join(message.role for message in messages)
+        raise UserError(f"the tokenizer's chat template refuses a conversation of the roles {roles}: {error}") from error
     return list(encoded["input_ids"])
 
 

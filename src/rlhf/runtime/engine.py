@@ -21,7 +21,7 @@ Part = TypeVar("Part")
 
 
 def learning_rate(step: int, steps: int, lr: float, warmup_share: float, final_lr_share: float) -> float:
-    """The rate of step 0, 1, …: linear from lr / warm-up steps to lr, then linear to final_lr_share * lr at the last step."""
+    """The rate of step 0, 1, …: linear from lr / warm-up steps to lr, then linear to final_lr_share * lr."""
     warmup = math.ceil(warmup_share * steps)
     if step < warmup:
         return lr * (step + 1) / warmup
@@ -117,8 +117,19 @@ class TorchEngine:
         self._steps_done = state["steps_done"]
 
 
+class _LossOf(nn.Module):
+    """What DeepSpeed takes for its model: its forward is a part's loss, so that all of a step's work passes through it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, part: Part, loss_of: Callable[[Part], Tensor]) -> Tensor:
+        return loss_of(part)
+
+
 class DeepSpeedEngine:
-    """DeepSpeed's ZeRO in one process; the gradient is clipped and averaged by DeepSpeed itself."""
+    """DeepSpeed's ZeRO in one process. Where it keeps weights in parts, `state_dict` has them whole, at any depth."""
 
     def __init__(
         self, model: nn.Module, rate: Callable[[int], float], optimizer: config.Optimizer, engine: config.Engine
@@ -135,20 +146,31 @@ class DeepSpeedEngine:
         self.lr = 0.0
         self._rate = rate
         self._steps_done = 0
-        self._engine, *_ = deepspeed.initialize(model=model, optimizer=_adamw(model, optimizer), config=settings)
+        self._zero_stage = engine.zero_stage
+        self._engine, *_ = deepspeed.initialize(model=_LossOf(model), optimizer=_adamw(model, optimizer), config=settings)
+        if self._zero_stage == 3:
+            for module in model.modules():
+                module.register_state_dict_post_hook(_whole_weights)
 
     def step(self, parts: Sequence[Part], loss_of: Callable[[Part], Tensor]) -> float:
+        for i, part in enumerate(parts):
+            self._engine.set_gradient_accumulation_boundary(i == len(parts) - 1)
+            self._engine.backward(self._engine(part, loss_of))
+        norm = self._gradient_norm()
+        _check_finite(norm, self._steps_done)
         self.lr = self._rate(self._steps_done)
         for group in self._engine.optimizer.param_groups:
             group["lr"] = self.lr
-        for i, part in enumerate(parts):
-            self._engine.set_gradient_accumulation_boundary(i == len(parts) - 1)
-            self._engine.backward(loss_of(part))
         self._engine.step()
-        norm = float(self._engine.get_global_grad_norm())
-        _check_finite(norm, self._steps_done)
         self._steps_done += 1
         return norm
+
+    def _gradient_norm(self) -> float:
+        """DeepSpeed's own comes after the step, when weights may be spoilt, and from ZeRO stage 0 not at all."""
+        from deepspeed.utils import safe_get_full_grad
+
+        gradients = [safe_get_full_grad(p) for p in self.model.parameters() if p.requires_grad]
+        return float(nn.utils.get_total_norm([g for g in gradients if g is not None]))
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -158,9 +180,29 @@ class DeepSpeedEngine:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self._engine.optimizer.load_state_dict(state["optimizer"])
+        with _gathered(self.model):
+            self.model.load_state_dict(state["model"])
+        # From stage 1 on the optimizer belongs to ZeRO, which takes the states of all ranks, and has the weights as well.
+        self._engine.optimizer.load_state_dict([state["optimizer"]] if self._zero_stage else state["optimizer"])
         self._steps_done = state["steps_done"]
+
+
+def _gathered(model: nn.Module) -> Any:
+    """A context in which ZeRO's third stage, where it is on, has put the parameters together, and takes changes to them."""
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(list(model.parameters()), modifier_rank=0)
+
+
+def _whole_weights(module: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    """Under ZeRO's third stage a module's parameters are empty between steps: here its state gets the whole ones.
+
+    Names of one tied parameter stay one tensor, as those who write files expect.
+    """
+    whole: dict[int, Tensor] = {}
+    with _gathered(module):
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            state[prefix + name] = whole.setdefault(id(parameter), parameter.detach().clone())
 
 
 def _import_deepspeed(device: torch.device) -> Any:

@@ -1,0 +1,109 @@
+"""Reward models: a stock head, its zero in the config, and a critic that starts from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.models.forward import scores_of, token_outputs, values_of
+from rlhf.models.policy import save_policy
+from rlhf.models.reward import (
+    centre_scores,
+    critic_from_reward_model,
+    load_reward_model,
+    reward_model_from_policy,
+    save_reward_model,
+)
+from tests.helpers import assert_near
+from tests.models.tiny_models import EOS, PAD, make_classifier, make_policy, random_examples
+
+CPU = torch.device("cpu")
+EXAMPLES = random_examples(6, longest=7)
+
+
+def stock_scores(directory: Path) -> torch.Tensor:
+    """By stock transformers alone: each whole text by itself."""
+    model = AutoModelForSequenceClassification.from_pretrained(directory)
+    with torch.no_grad():
+        ids = [torch.tensor([e.prompt_ids + e.response_ids]) for e in EXAMPLES]
+        return torch.stack([model(input_ids=row).logits[0, 0] for row in ids])
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_stock_scores_are_ours_times_the_scale_plus_the_centre(
+    architecture: str, scale: bool, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = make_classifier(architecture, vocab_size=len(tokenizer))
+    raw = scores_of(model, EXAMPLES, PAD, 40)
+    centre_scores(model, raw, scale)
+    save_reward_model(model, tokenizer, tmp_path)
+    loaded = load_reward_model(tmp_path, CPU)
+    ours = scores_of(loaded, EXAMPLES, PAD, 40)
+    assert_near(ours.double().mean(), 0.0, 1e-6)
+    spread = raw.double().std(correction=0)
+    assert_near(ours.double().std(correction=0), 1.0 if scale else spread, 1e-5)
+    centre, unit = loaded.config.reward_center, float(spread) if scale else 1.0
+    assert_near(centre, raw.double().mean(), 1e-6)
+    assert_near(stock_scores(tmp_path), ours * unit + centre, 1e-5)
+    assert_near(stock_scores(tmp_path), raw, 1e-5)
+
+
+def test_centring_keeps_the_order_and_centring_again_changes_nothing(classifier: PreTrainedModel) -> None:
+    raw = scores_of(classifier, EXAMPLES, PAD, 40)
+    centre_scores(classifier, raw, scale=True)
+    once = scores_of(classifier, EXAMPLES, PAD, 40)
+    assert once.argsort().tolist() == raw.argsort().tolist()
+    centre_scores(classifier, once, scale=True)
+    assert_near(scores_of(classifier, EXAMPLES, PAD, 40), once, 1e-5)
+    centre_scores(classifier, once + 3.0, scale=False)
+    assert_near(scores_of(classifier, EXAMPLES, PAD, 40), once - 3.0, 1e-5)
+
+
+def test_scores_that_are_all_alike_do_not_divide_by_zero(classifier: PreTrainedModel) -> None:
+    centre_scores(classifier, torch.full((4,), 2.5), scale=True)
+    assert scores_of(classifier, EXAMPLES, PAD, 40).isfinite().all()
+
+
+def test_a_reward_model_is_the_policys_trunk_under_a_new_head(
+    architecture: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    policy = make_policy(architecture, vocab_size=len(tokenizer), seed=7)
+    save_policy(policy, tokenizer, tmp_path, 8)
+    model, again, other = (reward_model_from_policy(tmp_path, CPU, "float32", seed) for seed in (1, 1, 2))
+    trunk = policy.base_model.state_dict()
+    assert all(torch.equal(value, trunk[name]) for name, value in model.base_model.state_dict().items())
+    assert torch.equal(model.score.weight, again.score.weight)
+    assert not torch.equal(model.score.weight, other.score.weight)
+    assert model.score.weight.shape == (1, policy.config.hidden_size)
+    assert getattr(model.score, "bias", None) is None
+    assert model.config.num_labels == 1
+
+
+def test_a_new_head_is_drawn_with_variance_one_over_d_plus_one(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    save_policy(make_policy("llama", vocab_size=len(tokenizer), hidden_size=1024), tokenizer, tmp_path, 8)
+    weight = reward_model_from_policy(tmp_path, CPU, "float32", 0).score.weight.detach()
+    assert_near(weight.std() * 1025**0.5, 1.0, 0.1)
+    assert abs(float(weight.mean())) * 1025**0.5 < 0.1
+
+
+def test_a_critic_starts_as_the_reward_model_and_learns_alone(classifier: PreTrainedModel) -> None:
+    centre_scores(classifier, torch.tensor([1.0, 5.0]), scale=True)
+    classifier.requires_grad_(False)
+    critic = critic_from_reward_model(classifier)
+    assert all(p.requires_grad for p in critic.parameters())
+    for ours, theirs in zip(critic.parameters(), classifier.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        assert ours.data_ptr() != theirs.data_ptr()
+    asked_once_more = [type(e)(e.prompt_ids, [*e.response_ids, EOS]) for e in EXAMPLES]
+    last_values = torch.stack([row[-1] for row in values_of(critic, asked_once_more, PAD, 500)])
+    assert_near(last_values, scores_of(classifier, EXAMPLES, PAD, 500), 1e-5)
+    ids = torch.tensor([EXAMPLES[0].prompt_ids])
+    before = token_outputs(classifier, ids)
+    with torch.no_grad():
+        for p in critic.parameters():
+            p.add_(1.0)
+    assert torch.equal(token_outputs(classifier, ids), before)
+    assert not any(p.requires_grad for p in classifier.parameters())

@@ -1,0 +1,76 @@
+"""A model made here: the same for the same seed, of the sizes asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlhf.errors import UserError
+from rlhf.models.policy import without_dropout
+from rlhf.models.tiny import make_model, make_tokenizer
+from tests.helpers import assert_near
+from tests.models.tiny_models import CONTEXT, SPREAD, model_settings, words_tokenizer
+
+CPU = torch.device("cpu")
+TEXTS = ["the cat sat", "the dog sat , too", "a cat ran"]
+
+
+@pytest.mark.parametrize("kind", ["words", "bpe"])
+def test_a_tokenizer_depends_on_its_texts_alone(kind: str) -> None:
+    settings = model_settings(tokenizer=kind)
+    once, again = make_tokenizer(TEXTS, settings), make_tokenizer(TEXTS, settings)
+    assert once.get_vocab() == again.get_vocab()
+    assert once.backend_tokenizer.to_str() == again.backend_tokenizer.to_str()
+    assert [once.pad_token_id, once.bos_token_id, once.eos_token_id, once.unk_token_id] == [0, 1, 2, 3]
+    assert once.chat_template
+
+
+def test_words_have_ids_in_alphabetical_order_whatever_the_order_of_the_texts() -> None:
+    settings = model_settings()
+    vocabulary = make_tokenizer(TEXTS, settings).get_vocab()
+    assert vocabulary == make_tokenizer(TEXTS[::-1], settings).get_vocab()
+    by_id = sorted(vocabulary, key=lambda word: vocabulary[word])
+    special = ["<pad>", "<s>", "</s>", "<unk>", "Human:", "Assistant:"]
+    assert by_id == [*special, ",", "a", "cat", "dog", "ran", "sat", "the", "too"]
+
+
+def test_an_unknown_word_is_unknown_and_known_ones_stay_whole() -> None:
+    tokenizer = words_tokenizer("cat catalogue")
+    assert tokenizer.convert_ids_to_tokens(tokenizer.encode("catalogue zebra")) == ["catalogue", "<unk>"]
+
+
+def test_more_words_than_the_vocabulary_holds_are_an_error() -> None:
+    assert len(make_tokenizer(["a b c d"], model_settings(vocabulary=10))) == 10
+    with pytest.raises(UserError, match=r"model.vocabulary \(10\) must be at least .* \(11\)"):
+        make_tokenizer(["a b c d e"], model_settings(vocabulary=10))
+
+
+def test_bpe_keeps_to_its_vocabulary() -> None:
+    assert len(make_tokenizer(TEXTS * 5, model_settings(tokenizer="bpe", vocabulary=270))) <= 270
+
+
+def test_the_same_seed_makes_the_same_model_and_leaves_other_chance_alone() -> None:
+    tokenizer, settings = words_tokenizer("a b c"), model_settings()
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    once = make_model(tokenizer, settings, 5, CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    again, other = make_model(tokenizer, settings, 5, CPU), make_model(tokenizer, settings, 6, CPU)
+    same = [torch.equal(a, b) for a, b in zip(once.parameters(), again.parameters(), strict=True)]
+    assert all(same)
+    assert not torch.equal(once.get_input_embeddings().weight, other.get_input_embeddings().weight)
+
+
+def test_a_model_has_the_sizes_and_special_tokens_of_its_settings() -> None:
+    tokenizer = words_tokenizer("a b c")
+    model = make_model(tokenizer, model_settings(hidden_size=64), 0, CPU)
+    sizes = model.config
+    assert (sizes.vocab_size, sizes.hidden_size, sizes.num_hidden_layers) == (len(tokenizer), 64, 2)
+    assert (sizes.intermediate_size, sizes.num_attention_heads, sizes.max_position_embeddings) == (24, 4, CONTEXT)
+    assert (sizes.eos_token_id, sizes.pad_token_id, sizes.bos_token_id) == (2, 0, 1)
+    weights = model.model.layers[0].self_attn.q_proj.weight
+    assert_near(weights.std(), SPREAD, 0.05)
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    ids = torch.tensor([[4, 5]])
+    assert torch.equal(without_dropout(model.train())(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
