@@ -24,8 +24,7 @@ def main(arguments: argparse.Namespace) -> int:
         guard.write(ROOT)
         print("wrote params.yaml")
     else:
-        note = guard.check(ROOT)
-        print(note or "params.yaml is what conf/ composes to")
+        print(guard.check(ROOT))
         output = ROOT / "artifacts" / "config" / "guard.txt"
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text("The settings are checked.\n", encoding="utf-8")

@@ -11,6 +11,8 @@ from rlhf.errors import UserError
 from rlhf.runtime import guard
 from tests.runtime.conftest import ROOT, Repository
 
+SAME = "params.yaml is what conf/ composes to"
+
 
 @pytest.fixture
 def written(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:
@@ -42,7 +44,7 @@ def test_what_is_written_passes_and_is_what_dvc_writes(written: Repository, tmp_
 
     compose_and_dump(tmp_path / "by_dvc.yaml", str(written.root / "conf"), None, "config", str(tmp_path), [])
     assert (written.root / "params.yaml").read_bytes() == (tmp_path / "by_dvc.yaml").read_bytes()
-    assert guard.check(written.root) == ""
+    assert guard.check(written.root) == SAME
 
 
 def test_an_edit_of_conf_stops_with_the_key_both_values_and_the_command(written: Repository) -> None:
@@ -58,7 +60,7 @@ def test_an_edit_of_conf_stops_with_the_key_both_values_and_the_command(written:
 
 def test_a_comment_is_no_change(written: Repository) -> None:
     edit(written.root / "conf" / "ppo" / "default.yaml", "gamma: 1.0", "gamma: 1.00  # no discount at all\n#")
-    assert guard.check(written.root) == ""
+    assert guard.check(written.root) == SAME
 
 
 def test_a_key_that_only_one_side_has_is_named(written: Repository) -> None:
@@ -70,7 +72,7 @@ def test_a_key_that_only_one_side_has_is_named(written: Repository) -> None:
 def test_within_an_experiment_dvc_has_composed_the_settings(written: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "warm-cat")
     edit(written.root / "params.yaml", "kl_ctl: 0.1", "kl_ctl: 0.2")
-    assert guard.check(written.root) == ""
+    assert guard.check(written.root) == "params.yaml is what DVC composed for the experiment warm-cat"
     edit(written.root / "params.yaml", "kl_ctl: 0.2", "kl_ctl: -0.2")
     with pytest.raises(UserError, match=r"ppo\.kl_ctl \(-0\.2\) must be a finite number of at least 0"):
         guard.check(written.root)

@@ -46,7 +46,7 @@ def pin(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms() imports the compiler, for a second
     torch.backends.cudnn.benchmark = False
 
 

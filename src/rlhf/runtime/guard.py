@@ -23,18 +23,23 @@ ABSENT = object()
 
 
 def check(root: Path) -> str:
-    """UserError if params.yaml is unfit, or is not what conf/ composes to; a note where a DVC experiment explains that.
+    """UserError if params.yaml is unfit, or is not what conf/ composes to; else what it is.
 
     While an experiment runs, DVC itself has just composed its settings, and there is nothing to compare.
     """
     snapshot = settings.values_of(settings.read_snapshot(root))
+    experiment = os.environ.get("DVC_EXP_NAME")
+    what = f"params.yaml is what DVC composed for the experiment {experiment}" if experiment else compare(root, snapshot)
     settings.validate(snapshot)
-    if "DVC_EXP_NAME" in os.environ:
-        return ""
+    return what
+
+
+def compare(root: Path, snapshot: Values) -> str:
+    """UserError with what differs between params.yaml and conf/, unless an applied experiment accounts for all of it."""
     composed = settings.values_of(settings.compose(root))
     changed = differences(snapshot, composed)
     if not changed:
-        return ""
+        return "params.yaml is what conf/ composes to"
     lines = [f"  {key}: {_side(old)} in params.yaml, {_side(new)} in conf/" for key, (old, new) in changed.items()]
     experiment = applied_experiment(root)
     if experiment is None or composed_at(root, experiment) != composed:

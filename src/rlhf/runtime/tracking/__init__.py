@@ -60,7 +60,7 @@ class Tracker:
         self._send(kind="tags", tags=dict(tags))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        self._send(kind="metrics", metrics=dict(metrics), step=step, time=int(time.time() * 1000))
+        self._send(kind="metrics", metrics=dict(metrics), step=step, time=_now())
 
     def log_file(self, path: Path) -> None:
         self._send(kind="file", path=str(path))
@@ -71,7 +71,7 @@ class Tracker:
 
     def close(self, status: str) -> None:
         """Waits for the writer to finish, at most as long as its store deserves."""
-        self._send(kind="close", status=status)
+        self._send(kind="close", status=status, time=_now())
         if self.writer is None:
             return
         if is_remote(self.uri) and self.writer.stdout is not None:
@@ -112,10 +112,16 @@ def start(root: Path, name: str, settings: Mapping[str, Any]) -> Tracker:
     assert writer.stdin is not None
     os.set_blocking(writer.stdin.fileno(), False)
     patience = COPY_PATIENCE if settings["tracking.copy_models"] else REMOTE_PATIENCE if is_remote(uri) else LOCAL_PATIENCE
-    tracker = Tracker(uri, writer, patience)
     shown = {key: "null" if value is None else str(value) for key, value in settings.items()}
-    tracker._send(kind="open", uri=uri, root=str(root), experiment=shown["tracking.experiment"], name=name, settings=shown)
+    about = {"uri": uri, "root": str(root), "experiment": shown["tracking.experiment"], "name": name}
+    tracker = Tracker(uri, writer, patience)
+    tracker._send(kind="open", settings=shown, time=_now(), **about)
     return tracker
+
+
+def _now() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
+    return int(time.time() * 1000)
 
 
 def warn(uri: str, reason: str) -> None:

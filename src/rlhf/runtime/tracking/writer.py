@@ -45,8 +45,8 @@ class Writer:
         self.client = connect(opening["uri"])
         print("ready", flush=True)
         self.experiment = find_experiment(self.client, opening["experiment"])
-        self.run_id = self.client.create_run(self.experiment, run_name=opening["name"]).info.run_id
         self.name, self.root = opening["name"], Path(opening["root"])
+        self.run_id = self.client.create_run(self.experiment, opening["time"], run_name=self.name).info.run_id
         self.copy_models = opening["settings"]["tracking.copy_models"] == "True"
         self.waiting: list[Metric] = []
         self.sent = time.monotonic()
@@ -106,7 +106,7 @@ class Writer:
 
     def close(self, message: Message) -> None:
         self.flush()
-        self.client.set_terminated(self.run_id, message["status"])
+        self.client.set_terminated(self.run_id, message["status"], message.get("time"))
 
 
 def connect(uri: str) -> MlflowClient:
