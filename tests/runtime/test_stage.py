@@ -132,6 +132,18 @@ def test_a_stage_ends_when_dvc_is_killed(repository: Repository) -> None:
     assert statuses(repository) == ["KILLED"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells of a parent's death on Linux only")
+def test_a_stage_does_not_begin_when_dvc_died_before_it(repository: Repository) -> None:
+    script = repository.write_stage()
+    script.write_text("import sys\nsys.stdin.read()  # until the parent is gone\n" + script.read_text())
+    snapshot(repository)
+    start = "import subprocess, sys; subprocess.Popen([sys.executable, 'stages/ppo.py'], stdin=subprocess.PIPE)"
+    command = [sys.executable, "-c", f"{start}; import os; os._exit(0)"]
+    done = subprocess.run(command, cwd=repository.root, env=repository.environment(DVC_STAGE="ppo"), capture_output=True)
+    assert done.stderr == b"ppo: stopped by SIGTERM\n"
+    assert statuses(repository) == []
+
+
 def test_a_checkout_runs_its_own_code(repository: Repository) -> None:
     shutil.copytree(ROOT / "src", repository.root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     repository.write_stage('import rlhf; print("code of", rlhf.__path__[0])')

@@ -56,13 +56,22 @@ def end_with_parent() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     if "DVC_STAGE" in os.environ and sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        leave_if_orphaned()
+        if is_adopted():  # DVC died while the stage was importing
+            raise Terminated
 
 
 def leave_if_orphaned() -> None:
     """Ends a DVC stage whose parent is gone: the next `dvc repro` must not find a second writer."""
     if "DVC_STAGE" in os.environ and os.getppid() != PARENT:
         raise Terminated
+
+
+def is_adopted() -> bool:
+    """Whether the parent is the process that takes in orphans: the first of all, or the user's systemd."""
+    parent = Path("/proc") / str(os.getppid())
+    if parent.name == "1":
+        return b"dvc" not in (parent / "cmdline").read_bytes()  # in a container DVC itself may be the first
+    return (parent / "comm").read_text().strip() == "systemd"
 
 
 def keep_offline(model_source: str) -> None:

@@ -104,14 +104,8 @@ class Run:
 def stage(main: Callable[[Run], None]) -> NoReturn:
     """Runs a stage script to its end and leaves with 0, 1 (what the user can mend: one message), 130 or 143 (stopped)."""
     script = Path(main.__code__.co_filename).resolve()
-    root = script.parents[1]
-    processes.use_checkout(root)
-    processes.end_with_parent()
-    arguments = sys.argv[1:]
-    if "DVC_STAGE" in os.environ:
-        arguments = [*_dvc_arguments(script.stem), *arguments]
-    os.chdir(root)
-    sys.exit(processes.attempt(script.stem, lambda: _launch(main, script, arguments)))
+    processes.use_checkout(script.parents[1])
+    sys.exit(processes.attempt(script.stem, lambda: _launch(main, script)))
 
 
 def _dvc_arguments(name: str) -> list[str]:
@@ -120,13 +114,17 @@ def _dvc_arguments(name: str) -> list[str]:
     return ["-cd", ".", "-cn", "params", *places, "hydra/job_logging=none", "hydra/hydra_logging=none"]
 
 
-def _launch(main: Callable[[Run], None], script: Path, arguments: Sequence[str]) -> int:
+def _launch(main: Callable[[Run], None], script: Path) -> int:
     """Lets Hydra compose the settings and call the stage, once or once a job of a sweep; the worst exit code."""
     import hydra
 
+    processes.end_with_parent()
     device.device_choice()
-    conf = script.parents[1] / "conf"
-    overrides.check_names(conf, [text for text in arguments if "=" in text and not text.startswith("-")])
+    root, arguments = script.parents[1], sys.argv[1:]
+    if "DVC_STAGE" in os.environ:
+        arguments = [*_dvc_arguments(script.stem), *arguments]
+    overrides.check_names(root / "conf", [text for text in arguments if "=" in text and not text.startswith("-")])
+    os.chdir(root)
     codes: list[int] = []
 
     @functools.wraps(main)  # Hydra calls the job after the script that it finds beneath
@@ -136,7 +134,7 @@ def _launch(main: Callable[[Run], None], script: Path, arguments: Sequence[str])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions out instead of printing them
     sys.argv = [str(script), *arguments]
     with overrides.hydra_messages():
-        hydra.main(version_base=None, config_path=str(conf), config_name="config")(job)()
+        hydra.main(version_base=None, config_path=str(root / "conf"), config_name="config")(job)()
     return max(codes, default=0)
 
 
