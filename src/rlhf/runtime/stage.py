@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -105,7 +106,9 @@ def stage(main: Callable[[Run], None]) -> NoReturn:
     """Runs a stage script to its end and leaves with 0, 1 (what the user can mend: one message), 130 or 143 (stopped)."""
     script = Path(main.__code__.co_filename).resolve()
     processes.use_checkout(script.parents[1])
-    sys.exit(processes.attempt(script.stem, lambda: _launch(main, script)))
+    code = processes.attempt(script.stem, lambda: _launch(main, script))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the work is done: nothing is left to close
+    sys.exit(code)
 
 
 def _dvc_arguments(name: str) -> list[str]:
