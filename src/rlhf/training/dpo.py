@@ -82,7 +82,7 @@ def with_reference(
 ) -> list[Reference]:
     """The reference's summed log-probabilities beside every row."""
     logprobs = logprobs_of(reference, [e for row in rows for e in row.examples], pad_id, tokens_per_micro_batch)
-    sums = iter(row.sum() for row in logprobs)
+    sums = iter(row.double().sum() for row in logprobs)
     return [Reference(row, torch.stack([next(sums) for _ in row.examples])) for row in rows]
 
 
@@ -133,7 +133,8 @@ def _learn(
 
     def loss_of(part: list[Reference]) -> Tensor:
         batch = collate([e for r in part for e in r.row.examples], pad_id).to(device)
-        both = pair_up(response_logprobs(policy, batch).sum(1), part)
+        # Summed in float64: neither padding nor the order of the terms moves a margin off 0 where policy is reference.
+        both = pair_up(response_logprobs(policy, batch).double().sum(1), part)
         loss = dpo_loss(both.chosen, both.rejected, both.ref_chosen, both.ref_rejected, beta, label_smoothing)
         loss = loss * (len(both.chosen) / pairs)
         losses.append(loss.detach())

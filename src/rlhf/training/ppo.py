@@ -25,7 +25,9 @@ from rlhf.training.rollout import Rollout, assign_credit, padded, response_mask_
 def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Iterator[dict[str, float]]:
     """Steps until a rule of `ppo.stop` holds, a row each; row 0 is the evaluation before the first step."""
     if state.step == 0:
-        yield {"step": 0} | evaluate(state, environment, ppo)
+        validation = evaluate(state, environment, ppo)
+        state.best_score = validation["validation_score"]
+        yield {"step": 0} | validation
     while not state.stopped_by:
         rollout = sample(state, environment, ppo)
         experience = assign_credit(rollout, ppo, state.kl.kl_ctl)

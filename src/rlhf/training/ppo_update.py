@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlhf import config
 from rlhf.maths.losses import approximate_kl, clip_fraction, policy_loss, sft_loss, value_loss
-from rlhf.models.forward import logprobs_and_values, response_logprobs, response_values
+from rlhf.models.forward import logprobs_and_values, micro_batches, response_logprobs, response_values
 from rlhf.models.tokens import Batch, Example, collate
 from rlhf.runtime.engine import Engine
 from rlhf.seeds import shuffled
@@ -33,6 +34,14 @@ def learn(state: PPOState, experience: Experience, environment: Environment, ppo
             if state.step >= ppo.critic_warmup_steps:
                 seen.append(_learn_policy(state, parts, (epoch, start), environment, ppo))
     return mean_over_steps(seen)
+
+
+@dataclass(frozen=True, slots=True)
+class PtxPart:
+    """A micro-batch of demonstrations, and how many response tokens those of the whole step have."""
+
+    examples: list[Example]
+    tokens_of_step: int
 
 
 def _tokens(parts: Sequence[Minibatch]) -> int:
@@ -68,9 +77,9 @@ def _learn_policy(
     tokens, policy = _tokens(parts), policy_of(state)
     figures: list[dict[str, float]] = []
 
-    def loss_of(part: Minibatch | list[Example]) -> Tensor:
-        if isinstance(part, list):
-            return ppo.ptx_coef * _ptx_loss(policy, part, environment.pad_id)
+    def loss_of(part: Minibatch | PtxPart) -> Tensor:
+        if isinstance(part, PtxPart):
+            return ppo.ptx_coef * _ptx_loss(policy, part, environment)
         batch = _batch(part, environment)
         logprobs = response_logprobs(policy, batch, ppo.temperature)
         loss = policy_loss(
@@ -79,7 +88,7 @@ def _learn_policy(
         figures.append(_policy_figures(loss, logprobs, part, batch.response_mask, tokens, ppo))
         return loss
 
-    everything: list[Minibatch | list[Example]] = [*parts, *_ptx_parts(state, parts, place, environment, ppo)]
+    everything: list[Minibatch | PtxPart] = [*parts, *_ptx_parts(state, parts, place, environment, ppo)]
     norm = state.policy.step(everything, loss_of)
     return _summed(figures) | {"policy_gradient_norm": norm, "lr": state.policy.lr}
 
@@ -92,9 +101,9 @@ def _learn_together(
     assert w_c is not None  # the settings refuse a shared trunk without it
     figures: list[dict[str, float]] = []
 
-    def loss_of(part: Minibatch | list[Example]) -> Tensor:
-        if isinstance(part, list):
-            return ppo.ptx_coef * _ptx_loss(trunk.policy, part, environment.pad_id)
+    def loss_of(part: Minibatch | PtxPart) -> Tensor:
+        if isinstance(part, PtxPart):
+            return ppo.ptx_coef * _ptx_loss(trunk.policy, part, environment)
         batch = _batch(part, environment)
         mask = batch.response_mask
         logprobs, values = logprobs_and_values(trunk.policy, trunk.value_head, batch, ppo.temperature)
@@ -103,7 +112,7 @@ def _learn_together(
         figures.append(_policy_figures(actor, logprobs, part, mask, tokens, ppo) | {"critic_loss": float(critic.detach())})
         return actor + w_c * critic
 
-    everything: list[Minibatch | list[Example]] = [*parts, *_ptx_parts(state, parts, place, environment, ppo)]
+    everything: list[Minibatch | PtxPart] = [*parts, *_ptx_parts(state, parts, place, environment, ppo)]
     norm = state.policy.step(everything, loss_of)
     return _summed(figures) | {"policy_gradient_norm": norm, "lr": state.policy.lr}
 
@@ -127,14 +136,18 @@ def _summed(figures: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def _ptx_parts(
     state: PPOState, parts: Sequence[Minibatch], place: tuple[int, int], environment: Environment, ppo: config.PPO
-) -> list[list[Example]]:
-    """As many demonstrations as the minibatch has responses, in one part; none where ptx_coef is 0."""
+) -> list[PtxPart]:
+    """As many demonstrations as the minibatch has responses, in micro-batches; none where ptx_coef is 0."""
     if not ppo.ptx_coef:
         return []
     order = shuffled(len(environment.demonstrations), environment.seed, "ptx", state.step, *place)
-    return [[environment.demonstrations[i] for i in order[: sum(len(part.examples) for part in parts)]]]
+    chosen = [environment.demonstrations[i] for i in order[: sum(len(part.examples) for part in parts)]]
+    tokens = sum(len(e.response_ids) for e in chosen)
+    groups = micro_batches([len(e) for e in chosen], environment.tokens_per_micro_batch)
+    return [PtxPart([chosen[i] for i in group], tokens) for group in groups]
 
 
-def _ptx_loss(policy: PreTrainedModel, examples: list[Example], pad_id: int) -> Tensor:
-    batch = collate(examples, pad_id).to(policy.device)
-    return sft_loss(response_logprobs(policy, batch), batch.response_mask)
+def _ptx_loss(policy: PreTrainedModel, part: PtxPart, environment: Environment) -> Tensor:
+    """The part's share of the mean over the step's demonstration tokens."""
+    batch = collate(part.examples, environment.pad_id).to(policy.device)
+    return sft_loss(response_logprobs(policy, batch), batch.response_mask, normaliser=part.tokens_of_step)

@@ -1,0 +1,207 @@
+"""The engine: AdamW, its schedule and clipping by hand, a step cut in any way, and DeepSpeed beside plain torch."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rlhf.errors import UserError
+from rlhf.runtime.engine import _import_deepspeed, learning_rate, make_engine
+from tests.helpers import assert_near
+from tests.training.table import engine_for, engine_settings, optimizer, weights
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_schedule_by_hand() -> None:
+    """Two steps of warm-up, then seven equal steps down to a tenth."""
+    rates = [learning_rate(step, 10, 2.0, 0.2, 0.1) for step in range(10)]
+    assert_near(rates, [1.0, 2.0, *(0.2 + 1.8 * i / 7 for i in range(7, -1, -1))])
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup_share", "final", "expected"),
+    [
+        (3, 0.0, 0.0, [1.0, 0.5, 0.0]),
+        (1, 0.05, 0.1, [1.0]),
+        (2, 0.05, 0.1, [1.0, 0.1]),
+        (4, 1.0, 0.5, [0.25, 0.5, 0.75, 1.0]),
+        (3, 0.0, 1.0, [1.0, 1.0, 1.0]),
+    ],
+)
+def test_schedules_at_the_edges(steps: int, warmup_share: float, final: float, expected: list[float]) -> None:
+    assert_near([learning_rate(step, steps, 1.0, warmup_share, final) for step in range(steps)], expected)
+
+
+def test_beyond_its_last_step_the_rate_stays_at_its_end() -> None:
+    assert_near(learning_rate(12, 10, 1.0, 0.0, 0.25), 0.25)
+
+
+class AdamWByHand:
+    """Loshchilov and Hutter 2019, algorithm 2, on one float."""
+
+    def __init__(self, beta1: float, beta2: float, eps: float, weight_decay: float) -> None:
+        self.beta1, self.beta2, self.eps, self.weight_decay = beta1, beta2, eps, weight_decay
+        self.m = self.v = 0.0
+        self.t = 0
+
+    def step(self, x: float, gradient: float, lr: float) -> float:
+        self.t += 1
+        self.m = self.beta1 * self.m + (1 - self.beta1) * gradient
+        self.v = self.beta2 * self.v + (1 - self.beta2) * gradient**2
+        m, v = self.m / (1 - self.beta1**self.t), self.v / (1 - self.beta2**self.t)
+        return x - lr * self.weight_decay * x - lr * m / (math.sqrt(v) + self.eps)
+
+
+class Numbers(nn.Module):
+    def __init__(self, *numbers: float) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.tensor(numbers, dtype=torch.float64))
+
+
+def parabola(model: Numbers, target: float) -> Tensor:
+    return ((model.x - target) ** 2).sum()
+
+
+def test_steps_are_adamw_with_the_schedule_and_the_norm_clipped() -> None:
+    model, lr, steps, largest = Numbers(1.0, -3.0), 0.1, 5, 2.0
+    adamw = optimizer(beta1=0.8, beta2=0.9, eps=1e-6, weight_decay=0.05, max_grad_norm=largest, final_lr_share=0.2)
+    engine = make_engine(model, lr, 0.4, steps, adamw, engine_settings())
+    by_hand, x = [AdamWByHand(0.8, 0.9, 1e-6, 0.05) for _ in range(2)], [1.0, -3.0]
+    for step in range(steps):
+        gradients = [2 * (value - 0.5) + 2 * (value + 1.0) for value in x]
+        norm = math.hypot(*gradients)
+        rate = learning_rate(step, steps, lr, 0.4, 0.2)
+        clipped = [g * min(1.0, largest / norm) for g in gradients]
+        x = [a.step(value, g, rate) for a, value, g in zip(by_hand, x, clipped, strict=True)]
+        assert_near(engine.step([0.5, -1.0], lambda target: parabola(model, target)), norm, 1e-6)
+        assert_near(engine.lr, rate)
+        assert_near(model.x, torch.tensor(x, dtype=torch.float64), 1e-6)
+
+
+def test_frozen_parameters_stay_out() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    before = weights(model[0])
+    engine_for(model, weight_decay=0.5).step([1.0], lambda _: model(torch.ones(1, 2)).sum())
+    assert torch.equal(weights(model[0]), before)
+
+
+def test_gradients_of_an_earlier_step_are_gone() -> None:
+    model = Numbers(1.0)
+    engine = engine_for(model, max_grad_norm=1e9)
+    engine.step([0.0], lambda target: parabola(model, target))
+    expected = 2 * float(model.x.detach()[0])
+    assert_near(engine.step([0.0], lambda target: parabola(model, target)), expected, 1e-6)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_step_that_is_not_finite_is_refused_and_nothing_moves(broken: float) -> None:
+    model = Numbers(1.0, 2.0)
+    engine = engine_for(model)
+    engine.step([0.0], lambda target: parabola(model, target))
+    before, state = weights(model), json.dumps(engine.state_dict()["optimizer"], default=str)
+    with pytest.raises(UserError, match=r"optimizer step 1: the gradient's norm is (nan|inf)"):
+        engine.step([0.0, broken], lambda target: parabola(model, target))
+    assert torch.equal(weights(model), before)
+    assert json.dumps(engine.state_dict()["optimizer"], default=str) == state
+    assert engine.state_dict()["steps_done"] == 1
+    engine.step([0.0], lambda target: parabola(model, target))
+    assert weights(model).isfinite().all()
+
+
+def test_saving_and_loading_gives_the_same_bits() -> None:
+    def steps(model: Numbers, engine: Any, count: int) -> None:
+        for _ in range(count):
+            engine.step([0.5, 3.0], lambda target: parabola(model, target))
+
+    settings = {"weight_decay": 0.1, "final_lr_share": 0.1}
+    whole, first, second = (Numbers(1.0, 2.0) for _ in range(3))
+    steps(whole, engine_for(whole, **settings), 6)
+    engine = engine_for(first, **settings)
+    steps(first, engine, 3)
+    buffer = io.BytesIO()
+    torch.save(engine.state_dict(), buffer)
+    resumed = engine_for(second, **settings)
+    resumed.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
+    steps(second, resumed, 3)
+    assert torch.equal(weights(second), weights(whole))
+    assert resumed.state_dict()["steps_done"] == 6
+
+
+def test_deepspeed_refuses_a_world_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "DS_ACCELERATOR"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"WORLD_SIZE \(2\) must be 1"):
+        _import_deepspeed(torch.device("cpu"))
+
+
+STAGES = ("0", "1", "2", "3")
+
+
+@pytest.fixture(scope="module")
+def deepspeed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """All stages in one process of their own, with nothing said of ranks and ports, and a private place for extensions."""
+    extensions = tmp_path_factory.mktemp("extensions")
+    spoken_of = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "DS_ACCELERATOR")
+    environment = {name: value for name, value in os.environ.items() if name not in spoken_of}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.runtime.deepspeed_run", *STAGES],
+        cwd=ROOT,
+        env=environment | {"TORCH_EXTENSIONS_DIR": str(extensions), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not list(extensions.iterdir()), "DeepSpeed began to build an extension"
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    return dict(json.loads(line.removeprefix("FOUND ")))
+
+
+def assert_same_rows(found: dict[str, Any], tolerance: float) -> None:
+    expected, rows = found["rows"]
+    assert [row.keys() for row in rows] == [row.keys() for row in expected]
+    for ours, theirs in zip(rows, expected, strict=True):
+        for name, value in theirs.items():
+            assert_near(ours[name], value, tolerance)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_deepspeed_trains_as_torch_does(deepspeed: dict[str, Any], stage: str, architecture: str) -> None:
+    found = deepspeed[stage][architecture]
+    assert_same_rows(found, 1e-5)
+    assert found["weights"] < 1e-6
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_deepspeed_goes_on_where_it_stopped_and_saves_whole_weights(
+    deepspeed: dict[str, Any], stage: str, architecture: str
+) -> None:
+    assert deepspeed[stage][architecture]["resumed"] == 0.0
+    assert deepspeed[stage][architecture]["saved"] == 0.0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deepspeed_refuses_a_step_that_is_not_finite(deepspeed: dict[str, Any], stage: str) -> None:
+    assert deepspeed[stage]["refuses_nan"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("critic", ["separate", "shared"])
+def test_ppo_runs_on_deepspeed_with_one_engine_and_with_two(deepspeed: dict[str, Any], stage: str, critic: str) -> None:
+    assert_same_rows(deepspeed[stage][critic], 1e-3)
+    assert deepspeed[stage][critic]["weights"] < 1e-4

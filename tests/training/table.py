@@ -1,0 +1,155 @@
+"""What the loops need, small and real: settings, prompts, tiny models with fixed weights, and a reward model with taste."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
+
+from rlhf.config import PPO, Config, Engine, Optimizer
+from rlhf.runtime.engine import TorchEngine, make_engine
+from rlhf.runtime.settings import compose, validate, values_of
+from rlhf.training.ppo_setup import make_state
+from rlhf.training.ppo_state import Environment, PPOState
+from tests.models.tiny_models import EOS, PAD, make_classifier, make_policy, random_examples
+
+ROOT = Path(__file__).parents[2]
+TOKENS = 64  # of a micro-batch, unless a test is about them
+PPO_FOR_TESTS: dict[str, Any] = {
+    "stop": {"steps": 3, "kl_budget": 0.0, "plateau_evaluations": 0},
+    "responses_per_step": 8,
+    "responses_per_minibatch": 4,
+    "ppo_epochs": 2,
+    "kl_ctl": 0.1,
+    "kl_target": 0.0,
+    "kl_horizon": 100,
+    "clip_range": 0.2,
+    "value_clip": 0.2,
+    "gamma": 1.0,
+    "lam": 0.95,
+    "whiten_advantages": True,
+    "critic": "separate",
+    "critic_target": "gae",
+    "critic_warmup_steps": 0,
+    "w_c": None,
+    "ptx_coef": 0.0,
+    "missing_end_score": -1.0,
+    "temperature": 1.0,
+    "eval_every_steps": 1,
+    "eval_prompts": 4,
+    "keep_every": 0,
+    "lr": 1e-2,
+    "critic_lr": 1e-2,
+    "warmup_share": 0.0,
+}
+SHARED = {"critic": "shared", "w_c": 0.5}
+
+
+def optimizer(**changes: Any) -> Optimizer:
+    settings = {"final_lr_share": 1.0, "weight_decay": 0.0, "max_grad_norm": 1.0, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8}
+    return Optimizer(**settings | changes)
+
+
+# So large an epsilon makes AdamW plain gradient descent: it cannot blow the last bits of a gradient up into a step.
+STEADY = {"eps": 1e3, "max_grad_norm": 1e9}
+
+
+def engine_settings(**changes: Any) -> Engine:
+    settings = {"name": "torch", "dtype": "float32", "threads": 1, "tokens_per_micro_batch": TOKENS, "zero_stage": 0}
+    return Engine(**settings | changes)
+
+
+def engine_for(model: nn.Module, lr: float = 1e-2, steps: int = 6, **changes: Any) -> TorchEngine:
+    engine = make_engine(model, lr, 0.0, steps, optimizer(**changes), engine_settings())
+    assert isinstance(engine, TorchEngine)
+    return engine
+
+
+@cache
+def _composed() -> Config:
+    return validate(values_of(compose(ROOT)))
+
+
+def ppo_settings(**changes: Any) -> PPO:
+    return PPO(**PPO_FOR_TESTS | changes)
+
+
+def all_settings(ppo: PPO, **optimizer_changes: Any) -> Config:
+    """Every other section is the committed one; these tests use none of what it holds but names."""
+    ours = {"ppo": ppo, "optimizer": optimizer(**optimizer_changes), "engine": engine_settings()}
+    return _composed().model_copy(update=ours)
+
+
+def environment_for(policy: PreTrainedModel, reward_model: PreTrainedModel, **changes: Any) -> Environment:
+    whole: dict[str, Any] = {
+        "reference": copy.deepcopy(policy).requires_grad_(False),
+        "reward_model": reward_model.requires_grad_(False),
+        "prompts": [e.prompt_ids for e in random_examples(12, seed=1)],
+        "validation_prompts": [e.prompt_ids for e in random_examples(4, seed=2)],
+        "truncated_prompts": 0,
+        "demonstrations": random_examples(10, seed=3),
+        "eos_id": EOS,
+        "pad_id": PAD,
+        "max_response_tokens": 6,
+        "tokens_per_micro_batch": TOKENS,
+        "seed": 5,
+    }
+    return Environment(**whole | changes)
+
+
+def ends_often(policy: PreTrainedModel) -> PreTrainedModel:
+    """Some responses end and some do not: the end token's output row is turned towards the mean hidden state."""
+    head = policy.get_output_embeddings()
+    head.bias = nn.Parameter(torch.zeros(head.weight.shape[0]))
+    with torch.no_grad():
+        head.bias[EOS] = 1.5
+    return policy
+
+
+def ppo_table(
+    ppo: PPO, architecture: str = "llama", optimizer_changes: dict[str, Any] | None = None, **changes: Any
+) -> tuple[PPOState, Environment]:
+    policy = ends_often(make_policy(architecture, seed=0))
+    reward_model = make_classifier(architecture, seed=1)
+    environment = environment_for(policy, reward_model, **changes)
+    return make_state(all_settings(ppo, **optimizer_changes or {}), policy, reward_model), environment
+
+
+def taste_for(token: int, size: int) -> PreTrainedModel:
+    """A real classifier that reads the share of one token in the text: attention without a query is a mean."""
+    torch.manual_seed(0)
+    model = LlamaForSequenceClassification(
+        LlamaConfig(
+            vocab_size=size,
+            hidden_size=size,
+            intermediate_size=4,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            num_key_value_heads=1,
+            max_position_embeddings=64,
+            num_labels=1,
+            pad_token_id=PAD,
+            bos_token_id=None,
+            eos_token_id=EOS,
+        )
+    ).eval()
+    attention = model.model.layers[0].self_attn
+    with torch.no_grad():
+        for matrix in (attention.q_proj, attention.k_proj, model.model.layers[0].mlp.down_proj):
+            matrix.weight.zero_()
+        for matrix in (attention.v_proj, attention.o_proj):
+            matrix.weight.copy_(torch.eye(size))
+        model.get_input_embeddings().weight.copy_(torch.eye(size))
+        model.score.weight.zero_()
+        model.score.weight[0, token] = 1.0
+    return model
+
+
+def weights(model: nn.Module) -> Tensor:
+    """Every parameter in one row, a copy."""
+    return torch.cat([p.detach().double().flatten() for p in model.parameters()])

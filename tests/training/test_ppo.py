@@ -1,0 +1,387 @@
+"""PPO's loop with real models: what holds at its first step, what moves and what must not, when it stops, that it learns."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf.config import PPO
+from rlhf.maths.kl import AdaptiveKL
+from rlhf.models.forward import logprobs_and_values, response_logprobs, response_values
+from rlhf.models.tokens import Example, collate
+from rlhf.training import ppo as loop
+from rlhf.training import ppo_update
+from rlhf.training.ppo import evaluate, train_ppo
+from rlhf.training.ppo_setup import make_state
+from rlhf.training.ppo_state import Environment, PPOState, model_of, policy_of, trunk_of
+from rlhf.training.rollout import Rollout, assign_credit
+from tests.helpers import assert_near
+from tests.maths import twins
+from tests.models.tiny_models import EOS, PAD, make_policy, random_examples
+from tests.training.table import (
+    SHARED,
+    STEADY,
+    all_settings,
+    environment_for,
+    ppo_settings,
+    ppo_table,
+    taste_for,
+    weights,
+)
+
+CRITICS = pytest.mark.parametrize("critic", [{}, SHARED], ids=["separate", "shared"])
+
+
+def run(state: PPOState, environment: Environment, settings: PPO) -> list[dict[str, float]]:
+    return list(train_ppo(state, environment, settings))
+
+
+@CRITICS
+def test_before_any_step_kl_is_exactly_0(architecture: str, critic: dict[str, Any]) -> None:
+    settings = ppo_settings(temperature=0.7, **critic)
+    rows = run(*ppo_table(settings, architecture), settings)
+    assert rows[0]["step"] == 0
+    assert [rows[0]["validation_kl_per_response"], rows[1]["kl_per_response"], rows[1]["kl_per_token"]] == [0.0, 0.0, 0.0]
+    assert rows[2]["kl_per_response"] != 0.0
+
+
+@CRITICS
+def test_on_the_first_minibatch_every_ratio_is_1(architecture: str, critic: dict[str, Any]) -> None:
+    settings = ppo_settings(temperature=0.7, ppo_epochs=1, responses_per_minibatch=8, **critic)
+    state, environment = ppo_table(settings, architecture)
+    rollout = loop.sample(state, environment, settings)
+    batch = collate(rollout.examples, PAD)
+    if critic:
+        trunk = trunk_of(state)
+        now, values = logprobs_and_values(trunk.policy, trunk.value_head, batch, 0.7)
+    else:
+        assert state.critic is not None
+        now, values = response_logprobs(policy_of(state), batch, 0.7), response_values(model_of(state.critic), batch)
+    assert_near((now - rollout.old_logprobs).exp(), torch.ones_like(now), 1e-6 * 5)
+    assert_near(values, rollout.values, 1e-5)
+    experience = assign_credit(rollout, settings, 0.1)
+    figures = ppo_update.learn(state, experience, environment, settings)
+    assert figures["clip_fraction"] == 0.0
+    assert abs(figures["approximate_kl"]) < 1e-9
+    advantages = twins.every([row[m].tolist() for row, m in zip(experience.advantages, rollout.response_mask, strict=True)])
+    assert_near(figures["policy_loss"], -twins.mean(advantages), 1e-5)
+
+
+def test_ratios_are_1_to_the_bit_where_the_shapes_are_those_of_the_rollout(architecture: str) -> None:
+    settings = ppo_settings(ppo_epochs=1, responses_per_minibatch=8, lr=1e-12, critic_lr=1e-12)
+    state, environment = ppo_table(settings, architecture, tokens_per_micro_batch=10_000)
+    rollout = loop.sample(state, environment, settings)
+    by_length = sorted(rollout.examples, key=lambda e: -len(e))
+    now = response_logprobs(policy_of(state), collate(by_length, PAD))
+    old = {id(e): row for e, row in zip(rollout.examples, rollout.old_logprobs, strict=True)}
+    assert torch.equal(now, torch.stack([old[id(e)] for e in by_length]))
+
+
+@CRITICS
+def test_with_a_rate_of_almost_0_nothing_moves(critic: dict[str, Any]) -> None:
+    settings = ppo_settings(ppo_epochs=3, lr=1e-12, critic_lr=1e-12, **critic)
+    state, environment = ppo_table(settings)
+    rows = run(state, environment, settings)
+    for row in rows[1:]:
+        assert row["clip_fraction"] == 0.0
+        assert abs(row["approximate_kl"]) < 1e-9
+        assert abs(row["kl_per_response"]) < 1e-5
+    assert_near(rows[-1]["validation_score"], rows[0]["validation_score"], 1e-6)
+
+
+@CRITICS
+def test_after_the_first_epoch_the_old_policy_stays_the_one_that_sampled(critic: dict[str, Any]) -> None:
+    settings = ppo_settings(stop={"steps": 1, "kl_budget": 0.0, "plateau_evaluations": 0}, ppo_epochs=4, lr=3e-2, **critic)
+    row = run(*ppo_table(settings), settings)[1]
+    assert row["approximate_kl"] > 1e-4
+    assert row["clip_fraction"] > 0
+
+
+@CRITICS
+def test_reference_and_reward_model_never_change(critic: dict[str, Any]) -> None:
+    settings = ppo_settings(**critic)
+    state, environment = ppo_table(settings)
+    before = [weights(environment.reference), weights(environment.reward_model)]
+    policy = weights(policy_of(state))
+    run(state, environment, settings)
+    assert torch.equal(weights(environment.reference), before[0])
+    assert torch.equal(weights(environment.reward_model), before[1])
+    assert not torch.equal(weights(policy_of(state)), policy)
+    frozen = [*environment.reference.parameters(), *environment.reward_model.parameters()]
+    assert not any(p.requires_grad or p.grad is not None for p in frozen)
+
+
+@CRITICS
+def test_each_epoch_uses_each_response_once_in_an_order_of_its_own(
+    critic: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ppo_settings(ppo_epochs=3, **critic)
+    state, environment = ppo_table(settings)
+    seen: list[list[int]] = []
+    real_cut = ppo_update.cut
+    monkeypatch.setattr(ppo_update, "cut", lambda e, rows, tokens: seen.append(list(rows)) or real_cut(e, rows, tokens))
+    run(state, environment, settings)
+    assert len(seen) == 3 * 3 * 2  # steps, epochs, minibatches
+    epochs = [seen[i] + seen[i + 1] for i in range(0, len(seen), 2)]
+    assert all(sorted(epoch) == list(range(8)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
+
+
+@CRITICS
+def test_adaptive_kl_is_fed_the_sum_of_each_response(critic: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """kl_ctl of every step by hand from the rollouts (SPEC eq. 7)."""
+    settings = ppo_settings(kl_ctl=0.2, kl_target=0.01, kl_horizon=40, lr=5e-2, **critic)
+    state, environment = ppo_table(settings)
+    rollouts: list[Rollout] = []
+    real_sample = loop.sample
+    monkeypatch.setattr(loop, "sample", lambda *a: rollouts.append(real_sample(*a)) or rollouts[-1])
+    rows = run(state, environment, settings)
+    assert isinstance(state.kl, AdaptiveKL)
+    expected = [0.2]
+    for rollout in rollouts:
+        sums = (rollout.old_logprobs - rollout.ref_logprobs).double().sum(1).tolist()
+        error = min(max(twins.mean(sums) / 0.01 - 1, -0.2), 0.2)
+        expected.append(expected[-1] * (1 + error * 8 / 40))
+    assert_near([row["kl_ctl"] for row in rows[1:]], torch.tensor(expected[:-1], dtype=torch.float64), 1e-6)
+    assert_near(state.kl.kl_ctl, expected[-1], 1e-6)
+    assert len(set(expected)) == 4
+
+
+def test_while_the_critic_warms_up_the_policy_stands_still() -> None:
+    settings = ppo_settings(critic_warmup_steps=2)
+    state, environment = ppo_table(settings)
+    policy, before = policy_of(state), weights(policy_of(state))
+    assert state.critic is not None
+    critic = weights(state.critic.model)
+    rows = train_ppo(state, environment, settings)
+    for _ in range(3):  # the row before the first step, and two steps
+        row = next(rows)
+    assert torch.equal(weights(policy), before)
+    assert not torch.equal(weights(state.critic.model), critic)
+    assert "policy_loss" not in row
+    assert "critic_loss" in row
+    assert "policy_loss" in next(rows)
+    assert not torch.equal(weights(policy), before)
+
+
+def test_the_schedules_end_with_the_last_step() -> None:
+    settings = ppo_settings(critic_warmup_steps=1, lr=1e-2, critic_lr=1e-3)
+    state, environment = ppo_table(settings, optimizer_changes={"final_lr_share": 0.25})
+    run(state, environment, settings)
+    assert state.critic is not None
+    assert_near([state.policy.lr, state.critic.lr], torch.tensor([0.25e-2, 0.25e-3], dtype=torch.float64))
+
+
+def stop(**changes: float) -> dict[str, Any]:
+    return {"stop": {"steps": 6, "kl_budget": 0.0, "plateau_evaluations": 0} | changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps", "reason"),
+    [
+        (stop(), 6, "steps"),
+        (stop() | {"eval_every_steps": 4}, 6, "steps"),
+        (stop(kl_budget=1e-4) | {"lr": 5e-2}, 1, "kl_budget"),
+        (stop(kl_budget=1e-4) | {"lr": 5e-2, "eval_every_steps": 3}, 3, "kl_budget"),
+        (stop(kl_budget=1e9), 6, "steps"),
+        (stop(plateau_evaluations=2) | {"lr": 1e-12}, 2, "plateau"),
+        (stop(plateau_evaluations=2) | {"lr": 1e-12, "eval_every_steps": 2}, 4, "plateau"),
+    ],
+)
+def test_a_run_stops_by_the_first_rule_that_holds(changes: dict[str, Any], steps: int, reason: str) -> None:
+    settings = ppo_settings(**changes)
+    state, environment = ppo_table(settings)
+    rows = run(state, environment, settings)
+    assert (rows[-1]["step"], state.step, state.stopped_by) == (steps, steps, reason)
+    assert "validation_score" in rows[-1]
+    assert run(state, environment, settings) == []
+
+
+def test_a_better_score_starts_the_wait_anew() -> None:
+    settings = ppo_settings(**stop(plateau_evaluations=2))
+    state, _ = ppo_table(settings)
+    reasons = []
+    for score in (1.0, 0.5, 2.0, 1.9, 1.8):
+        row = {"validation_score": score, "validation_kl_per_response": 0.0}
+        reasons.append(loop.stop_reason(state, row, settings.stop))
+    assert reasons == ["", "", "", "", "plateau"]
+    assert state.best_score == 2.0
+
+
+def test_evaluation_is_the_same_each_time_and_asks_the_judge_only_for_the_record() -> None:
+    settings = ppo_settings()
+    state, environment = ppo_table(settings)
+    judged: list[list[Example]] = []
+    with_judge = replace(environment, judge=lambda examples: judged.append(list(examples)) or 3.5)
+    once = evaluate(state, environment, settings)
+    assert evaluate(state, environment, settings) == once
+    assert evaluate(state, with_judge, settings) == once | {"validation_gold_score": 3.5}
+    (examples,) = judged
+    assert [e.prompt_ids for e in examples] == environment.validation_prompts
+    assert once["validation_response_tokens"] == twins.mean([float(len(e.response_ids)) for e in examples])
+    assert once["validation_ended"] == twins.mean([float(e.response_ids[-1] == EOS) for e in examples])
+    plain = run(*ppo_table(settings), settings)
+    other = ppo_table(settings)
+    judged_run = run(other[0], replace(other[1], judge=lambda _: math.pi), settings)
+    assert [{k: v for k, v in row.items() if k != "validation_gold_score"} for row in judged_run] == plain
+
+
+def per_token(state: PPOState, example: Example, temperature: float = 1.0) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Log-probabilities and values of one response, from one row without padding, each of its own forward pass."""
+    policy, start = policy_of(state), len(example.prompt_ids)
+    ids = torch.tensor([example.prompt_ids + example.response_ids])
+    places = range(start - 1, start - 1 + len(example.response_ids))
+    logits = policy(input_ids=ids).logits[0]
+    logprobs = [torch.log_softmax(logits[t] / temperature, -1)[ids[0, t + 1]] for t in places]
+    if state.critic is None:
+        hidden = policy.base_model(input_ids=ids).last_hidden_state[0]
+        return logprobs, [trunk_of(state).value_head(hidden[t])[0] for t in places]
+    critic = model_of(state.critic)
+    hidden = critic.base_model(input_ids=ids).last_hidden_state[0]
+    return logprobs, [critic.score(hidden[t])[0] for t in places]
+
+
+@CRITICS
+@pytest.mark.parametrize("ptx_coef", [0.0, 0.7])
+def test_one_step_descends_the_losses_of_the_definitions(critic: dict[str, Any], ptx_coef: float) -> None:
+    """One rollout, one minibatch: gradient norms and losses against a twin that adds up tokens one by one."""
+    demonstrations = random_examples(8, seed=3)
+    settings = ppo_settings(
+        ppo_epochs=1, responses_per_minibatch=8, temperature=0.8, ptx_coef=ptx_coef, value_clip=0.0, **critic
+    )
+    state, environment = ppo_table(settings, demonstrations=demonstrations)
+    rollout = loop.sample(state, environment, settings)
+    experience = assign_credit(rollout, settings, 0.1)
+
+    twin, _ = ppo_table(settings)
+    gains, errors = [], []
+    for i, example in enumerate(rollout.examples):
+        logprobs, values = per_token(twin, example, 0.8)
+        for t, (logprob, value) in enumerate(zip(logprobs, values, strict=True)):
+            gains.append((logprob - logprob.detach()).exp() * experience.advantages[i, t])
+            errors.append((value - experience.returns[i, t]).square() / 2)
+    nll = torch.stack([-p for e in demonstrations for p in per_token(twin, e)[0]]).mean()
+    actor, of_critic = -torch.stack(gains).mean(), torch.stack(errors).mean()
+    (actor + ptx_coef * nll + (settings.w_c or 1.0) * of_critic).backward()
+
+    def norm(model: torch.nn.Module) -> float:
+        return math.sqrt(sum(float(p.grad.double().square().sum()) for p in model.parameters() if p.grad is not None))
+
+    figures = ppo_update.learn(state, experience, environment, settings)
+    assert_near(figures["policy_loss"], actor, 1e-5)
+    assert_near(figures["critic_loss"], of_critic, 1e-4)
+    assert_near(figures["policy_gradient_norm"], norm(twin.policy.model), 1e-4)
+    if twin.critic is not None:
+        assert_near(figures["critic_gradient_norm"], norm(twin.critic.model), 1e-4)
+
+
+@CRITICS
+@pytest.mark.parametrize("ptx_coef", [0.0, 0.7])
+def test_how_a_step_is_cut_changes_nothing(critic: dict[str, Any], ptx_coef: float) -> None:
+    trained, rate = {}, 30.0
+    for tokens in (1, 25, 10_000):
+        settings = ppo_settings(ppo_epochs=2, ptx_coef=ptx_coef, lr=rate, critic_lr=rate, **critic)
+        state, environment = ppo_table(settings, optimizer_changes=STEADY)
+        before = weights(state.policy.model)
+        rollout = loop.sample(state, environment, settings)  # the same rollout for all, cut apart in learning alone
+        experience = assign_credit(rollout, settings, 0.1)
+        figures = ppo_update.learn(state, experience, replace(environment, tokens_per_micro_batch=tokens), settings)
+        both = [weights(engine.model) for engine in (state.policy, state.critic) if engine]
+        assert float((both[0] - before).abs().max()) > 1e-3
+        trained[tokens] = (torch.cat(both), figures)
+    for tokens in (1, 25):
+        assert_near(trained[tokens][0], trained[10_000][0], 2e-6)
+        for name, value in trained[tokens][1].items():
+            assert_near(value, trained[10_000][1][name], 1e-4)
+
+
+def test_the_value_loss_of_a_shared_trunk_reaches_the_trunk_and_w_c_weighs_it() -> None:
+    """With advantages of 0 only the critic teaches; its head is 0 at first, so the trunk hears from the second step on."""
+    moved = {}
+    for w_c in (0.0, 1.0):
+        settings = ppo_settings(critic="shared", w_c=w_c, ppo_epochs=2, responses_per_minibatch=8)
+        state, environment = ppo_table(settings)
+        trunk = weights(policy_of(state).base_model)
+        experience = assign_credit(loop.sample(state, environment, settings), settings, 0.1)
+        silent = replace(experience, advantages=torch.zeros_like(experience.advantages))
+        ppo_update.learn(state, silent, environment, settings)
+        moved[w_c] = not torch.equal(weights(policy_of(state).base_model), trunk)
+    assert moved == {0.0: False, 1.0: True}
+
+
+def test_a_separate_critic_leaves_the_policy_alone() -> None:
+    settings = ppo_settings(ppo_epochs=2)
+    state, environment = ppo_table(settings)
+    before = weights(policy_of(state))
+    experience = assign_credit(loop.sample(state, environment, settings), settings, 0.1)
+    ppo_update.learn(state, replace(experience, advantages=torch.zeros_like(experience.advantages)), environment, settings)
+    assert_near(weights(policy_of(state)), before, 1e-9)
+
+
+@CRITICS
+@pytest.mark.parametrize("kl_target", [0.0, 0.05])
+def test_stopping_and_going_on_gives_the_same_bits(critic: dict[str, Any], kl_target: float) -> None:
+    settings = ppo_settings(**stop(plateau_evaluations=6), kl_target=kl_target, ptx_coef=0.1, **critic)
+    schedule = {"final_lr_share": 0.1, "weight_decay": 0.01}
+    whole, environment = ppo_table(settings, optimizer_changes=schedule)
+    expected = run(whole, environment, settings)
+
+    stopped, environment = ppo_table(settings, optimizer_changes=schedule)
+    rows = train_ppo(stopped, environment, settings)
+    before = [next(rows) for _ in range(4)]
+    assert before[-1]["step"] == 3
+    buffer = io.BytesIO()
+    torch.save(stopped.state_dict(), buffer)
+    fresh, environment = ppo_table(settings, optimizer_changes=schedule)
+    fresh.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
+    assert before + run(fresh, environment, settings) == expected
+    assert torch.equal(weights(fresh.policy.model), weights(whole.policy.model))
+    assert fresh.kl.kl_ctl == whole.kl.kl_ctl
+    left, right = fresh.state_dict(), whole.state_dict()
+    assert {k: v for k, v in left.items() if k not in ("policy", "critic")} == {
+        k: v for k, v in right.items() if k not in ("policy", "critic")
+    }
+
+
+@CRITICS
+def test_a_policy_finds_the_token_that_pays(critic: dict[str, Any]) -> None:
+    """Eight tokens, one of which the reward model likes: a thirtieth rollout is made of little else."""
+    paying, size = 5, 8
+    settings = ppo_settings(
+        stop={"steps": 30, "kl_budget": 0.0, "plateau_evaluations": 0},
+        responses_per_step=32,
+        responses_per_minibatch=16,
+        kl_ctl=0.01,
+        lam=1.0,
+        missing_end_score=0.0,
+        eval_every_steps=30,
+        lr=2e-2,
+        **critic,
+    )
+    prompts = [[token] for token in (3, 4, 6, 7)]
+    policy = make_policy("llama", vocab_size=size, num_hidden_layers=1)
+    environment = environment_for(
+        policy,
+        taste_for(paying, size),
+        prompts=prompts,
+        validation_prompts=prompts * 8,
+        max_response_tokens=5,
+        tokens_per_micro_batch=1000,
+    )
+    state = make_state(all_settings(settings), policy, environment.reward_model)
+
+    def share() -> float:
+        tokens = [t for e in loop.sample(state, environment, settings).examples for t in e.response_ids if t != EOS]
+        return tokens.count(paying) / len(tokens)
+
+    before = share()
+    rows = run(state, environment, settings)
+    assert before < 0.3
+    assert share() > 0.8
+    assert rows[-1]["validation_score"] > rows[0]["validation_score"]
+    assert rows[-1]["validation_kl_per_response"] > 1.0

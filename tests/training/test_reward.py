@@ -1,0 +1,173 @@
+"""The reward model's loop: every untied pair of a prompt, prompts alike, whatever their number of responses."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from rlhf.models.forward import scores_of
+from rlhf.models.tokens import Example
+from rlhf.records import Message, Ranking, Response, Responses
+from rlhf.training.reward import (
+    RankedExamples,
+    RewardState,
+    accuracy,
+    ranked_examples,
+    report,
+    reward_steps,
+    sampled_examples,
+    score_rows,
+    train_reward,
+    trivial_accuracies,
+)
+from tests.helpers import assert_near
+from tests.maths import twins
+from tests.models.tiny_models import EOS, PAD, make_classifier, random_examples, words_tokenizer
+from tests.training.table import STEADY, TOKENS, engine_for, weights
+
+QUESTION = (Message("user", "one"),)
+
+
+def ranked(*ranks: int, seed: int = 0) -> RankedExamples:
+    """As many responses to one prompt as there are ranks."""
+    examples = random_examples(len(ranks), seed=seed)
+    return RankedExamples([Example(examples[0].prompt_ids, e.response_ids) for e in examples], list(ranks))
+
+
+ROWS = [
+    ranked(1, 0, seed=1),
+    ranked(0, 1, 2, seed=2),
+    ranked(2, 0, 0, 1, seed=3),
+    ranked(0, 5, seed=4),
+    ranked(1, 1, 0, seed=5),
+]
+
+
+def train(
+    model: PreTrainedModel,
+    rows: list[RankedExamples],
+    epochs: int = 1,
+    lr: float = 1e-2,
+    tokens: int = TOKENS,
+    **adamw: float,
+) -> list[dict[str, float]]:
+    state = RewardState(engine_for(model, lr, reward_steps(len(rows), epochs, len(rows)), **adamw))
+    sizes = {"prompts_per_step": len(rows), "eval_every_steps": 2, "tokens_per_micro_batch": tokens}
+    return list(train_reward(state, rows, rows, epochs=epochs, pad_id=PAD, seed=1, **sizes))
+
+
+def test_a_head_of_zeros_loses_ln_2_and_is_right_half_the_time(architecture: str) -> None:
+    model = make_classifier(architecture)
+    torch.nn.init.zeros_(model.score.weight)
+    (row,) = train(model, ROWS)
+    assert_near(row["loss"], math.log(2), 1e-6)
+    assert row["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("tokens", [1, 60, 10_000])
+def test_the_loss_is_the_mean_over_prompts_of_the_mean_over_pairs(architecture: str, tokens: int) -> None:
+    model = make_classifier(architecture)
+    scores = [[float(scores_of(model, [e], PAD, 1)) for e in row.examples] for row in ROWS]
+    losses = [twins.ranking(s, row.ranks) for s, row in zip(scores, ROWS, strict=True)]
+    pairs = [(s[i], s[j]) for s, row in zip(scores, ROWS, strict=True) for i, j in row.pairs()]
+    (row,) = train(model, ROWS, tokens=tokens)
+    assert_near(row["loss"], twins.mean(losses), 1e-5)
+    assert_near(row["accuracy"], twins.mean([float(better > worse) for better, worse in pairs]), 1e-9)
+    assert len(pairs) == 1 + 3 + 5 + 1 + 2
+
+
+def test_how_a_step_is_cut_changes_nothing() -> None:
+    trained = {}
+    for tokens in (1, 60, 10_000):
+        model = make_classifier("llama")
+        train(model, ROWS, lr=100.0, tokens=tokens, **STEADY)
+        trained[tokens] = weights(model)
+    assert float((trained[1] - weights(make_classifier("llama"))).abs().max()) > 1e-3
+    assert_near(trained[1], trained[10_000], 1e-6)
+    assert_near(trained[60], trained[10_000], 1e-6)
+
+
+def test_a_model_learns_who_is_better() -> None:
+    model = make_classifier("llama")
+    rows = train(model, ROWS, epochs=40)
+    assert rows[-1]["validation_accuracy"] == 1.0
+    assert rows[-1]["loss"] < 0.1
+    assert [row["step"] for row in rows if "validation_accuracy" in row] == list(range(2, 41, 2))
+
+
+def ranking(*answers: tuple[str, int], split: str = "train", ended: bool = True) -> Ranking:
+    responses = tuple(Response(text, ended, "sft") for text, _ in answers)
+    return Ranking(QUESTION, responses, tuple(rank for _, rank in answers), split, "gold")
+
+
+def test_rankings_become_ids_and_equal_texts_one_response() -> None:
+    tokenizer = words_tokenizer("one two three four five six")
+    rows = ranked_examples(
+        [
+            ranking(("two", 1), ("three four", 0), ("two", 1)),
+            ranking(("two", 1), ("three", 1)),
+            ranking(("two", 0), ("two", 0)),
+            ranking(("one two three four five six", 0), ("two", 1)),
+        ],
+        tokenizer,
+        max_tokens=7,
+    )
+    assert (len(rows.rows), rows.tied, rows.dropped, rows.truncated) == (1, 2, 1, 0)
+    (row,) = rows.rows
+    assert row.ranks == [1, 0]
+    assert [tokenizer.convert_ids_to_tokens(e.response_ids) for e in row.examples] == [
+        ["two", "</s>"],
+        ["three", "four", "</s>"],
+    ]
+    assert row.examples[0].prompt_ids == row.examples[1].prompt_ids
+
+
+def test_a_response_that_did_not_end_has_no_end_token_and_is_another_response() -> None:
+    tokenizer = words_tokenizer("one two three")
+    ended, cut_off = Response("two", True, "sft"), Response("two", False, "sft")
+    rows = ranked_examples([Ranking(QUESTION, (ended, cut_off), (0, 1), "train", "gold")], tokenizer, 20)
+    assert [e.response_ids[-1] == EOS for e in rows.rows[0].examples] == [True, False]
+
+
+def test_accuracy_counts_pairs_and_an_equal_score_is_half_right() -> None:
+    rows = [ranked(0, 1, 2), ranked(0, 1), ranked(1, 1, 0)]
+    scores = [[3.0, 1.0, 2.0], [5.0, 5.0], [0.0, 4.0, 4.0]]
+    # (0>1) right, (0>2) right, (1>2) wrong; half; (2>0) right, (2>1) half
+    assert_near(accuracy(scores, rows), (1 + 1 + 0 + 0.5 + 1 + 0.5) / 6)
+
+
+def test_what_needs_no_model_by_hand() -> None:
+    prompt = [5]
+    lengths = [(4, 2), (2, 4), (3, 3), (1, 2)]
+    rows = [
+        RankedExamples([Example(prompt, [7] * better), Example(prompt, [7] * worse)], [0, 1]) for better, worse in lengths
+    ]
+    assert trivial_accuracies(rows) == {"longer_wins": 1.5 / 4, "shorter_wins": 2.5 / 4}
+
+
+def test_the_report_is_the_models_accuracy_and_loss_beside_those() -> None:
+    model = make_classifier("gpt2")
+    scores = score_rows(model, ROWS, PAD, 40)
+    figures = report(model, ROWS, PAD, TOKENS)
+    assert figures["pairs"] == 12
+    assert_near(figures["accuracy"], accuracy(scores, ROWS))
+    losses = [twins.ranking(s, row.ranks) for s, row in zip(scores, ROWS, strict=True)]
+    assert_near(figures["loss"], twins.mean(losses), 1e-5)
+    assert figures["longer_wins"] + figures["shorter_wins"] == 1.0
+
+
+def test_scores_stay_with_their_rows() -> None:
+    model = make_classifier("llama")
+    for scores, row in zip(score_rows(model, ROWS, PAD, 50), ROWS, strict=True):
+        assert_near(torch.tensor(scores), torch.stack([scores_of(model, [e], PAD, 1)[0] for e in row.examples]), 1e-5)
+
+
+def test_the_zero_is_measured_on_the_sft_models_train_responses() -> None:
+    tokenizer = words_tokenizer("one two three four")
+    answers = (Response("two", True, "sft"), Response("three", True, "base"), Response("four", False, "sft"))
+    rows = [Responses(QUESTION, answers, "train"), Responses(QUESTION, answers, "test")]
+    sampled = sampled_examples(rows, tokenizer, 20)
+    assert [tokenizer.convert_ids_to_tokens(e.response_ids) for e in sampled] == [["two", "</s>"], ["four"]]

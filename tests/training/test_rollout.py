@@ -1,0 +1,178 @@
+"""From responses to what each token is worth, against slow twins on lists."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf.config import PPO
+from rlhf.models.forward import response_logprobs, response_values
+from rlhf.models.tokens import collate
+from rlhf.training import ppo, ppo_metrics
+from rlhf.training.rollout import Rollout, assign_credit, cut, padded, response_mask_of
+from tests.helpers import assert_near
+from tests.maths import twins
+from tests.models.tiny_models import EOS, PAD, random_examples
+from tests.training.table import SHARED, ppo_settings, ppo_table
+
+
+def a_rollout(settings: PPO, architecture: str = "llama") -> Rollout:
+    """Of a policy that has left its reference, so that the KL is not 0."""
+    state, environment = ppo_table(settings, architecture)
+    with torch.no_grad():
+        for parameter in state.policy.model.parameters():
+            parameter.mul_(1.05)
+    return ppo.sample(state, environment, settings)
+
+
+def real(rollout: Rollout, x: torch.Tensor) -> list[list[float]]:
+    return [row[mask].tolist() for row, mask in zip(x, rollout.response_mask, strict=True)]
+
+
+def test_a_rollout_holds_what_each_model_says(architecture: str) -> None:
+    settings = ppo_settings(temperature=0.8, missing_end_score=-7.0, responses_per_step=12)
+    state, environment = ppo_table(settings, architecture)
+    rollout = ppo.sample(state, environment, settings)
+    batch = collate(rollout.examples, PAD)
+    assert 0 < int(rollout.ended.sum()) < 12
+    assert rollout.ended.tolist() == [e.response_ids[-1] == EOS for e in rollout.examples]
+    assert torch.equal(rollout.response_mask, batch.response_mask)
+    assert_near(rollout.old_logprobs, response_logprobs(state.policy.model, batch, 0.8), 1e-5)
+    assert_near(rollout.ref_logprobs, response_logprobs(environment.reference, batch, 0.8), 1e-5)
+    assert state.critic is not None
+    assert_near(rollout.values, response_values(state.critic.model, batch), 1e-5)
+    for tensor in (rollout.old_logprobs, rollout.ref_logprobs, rollout.entropy, rollout.values):
+        assert not tensor.requires_grad
+        assert tensor[~rollout.response_mask].eq(0).all()
+
+
+def test_a_response_without_an_end_gets_the_constant_instead_of_its_score() -> None:
+    rollout = a_rollout(ppo_settings(missing_end_score=-7.0, responses_per_step=12))
+    assert (rollout.scores == -7.0).tolist() == (~rollout.ended).tolist()
+    assert torch.equal(rollout.scores[rollout.ended], rollout.raw_scores[rollout.ended])
+    assert (rollout.raw_scores != -7.0).all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"gamma": 0.9, "lam": 0.7}, {"lam": 0.0}, {"critic_target": "td", "gamma": 0.9}])
+def test_credit_is_what_the_definitions_say(changes: dict[str, Any]) -> None:
+    settings = ppo_settings(whiten_advantages=False, responses_per_step=12, responses_per_minibatch=12, **changes)
+    rollout = a_rollout(settings)
+    experience = assign_credit(rollout, settings, kl_ctl=0.3)
+    everything = (rollout.old_logprobs, rollout.ref_logprobs, rollout.values)
+    told = (experience.rewards, experience.advantages, experience.returns)
+    rows = zip(rollout.scores.tolist(), *(real(rollout, x) for x in (*everything, *told)), strict=True)
+    for score, old, ref, values, rewards, advantages, returns in rows:
+        paid = twins.rewards(score, old, ref, 0.3)
+        expected = twins.gae(paid, values, settings.gamma, settings.lam)
+        targets = [a + v for a, v in zip(expected, values, strict=True)]
+        if settings.critic_target == "td":
+            targets = [d + v for d, v in zip(twins.deltas(paid, values, settings.gamma), values, strict=True)]
+        for ours, theirs in ((rewards, paid), (advantages, expected), (returns, targets)):
+            assert_near(torch.tensor(ours), torch.tensor(theirs), 1e-5)
+
+
+def test_the_score_sits_on_the_last_real_token() -> None:
+    rollout = a_rollout(ppo_settings(responses_per_step=12))
+    rewards = assign_credit(rollout, ppo_settings(), kl_ctl=0.0).rewards
+    for row, score, example in zip(rewards.tolist(), rollout.scores.tolist(), rollout.examples, strict=True):
+        last = len(example.response_ids) - 1
+        assert [t for t, reward in enumerate(row) if reward] == [last]
+        assert row[last] == score
+
+
+def test_whitening_is_over_the_real_tokens_of_the_whole_rollout() -> None:
+    rollout = a_rollout(ppo_settings(responses_per_step=12))
+    plain, white = (
+        assign_credit(rollout, ppo_settings(whiten_advantages=whiten), 0.1).advantages for whiten in (False, True)
+    )
+    before, after = (twins.every(real(rollout, x)) for x in (plain, white))
+    centre, spread = twins.mean(before), twins.variance(before) ** 0.5
+    assert_near(torch.tensor(after), torch.tensor([(x - centre) / spread for x in before]), 1e-5)
+    assert white[~rollout.response_mask].eq(0).all()
+
+
+def test_returns_are_those_before_whitening() -> None:
+    rollout = a_rollout(ppo_settings(responses_per_step=12))
+    plain, white = (assign_credit(rollout, ppo_settings(whiten_advantages=w), 0.1).returns for w in (False, True))
+    assert torch.equal(plain, white)
+
+
+@pytest.mark.parametrize("tokens", [1, 25, 10_000])
+def test_minibatches_are_their_rows_cut_to_their_longest(tokens: int) -> None:
+    settings = ppo_settings(responses_per_step=12)
+    experience = assign_credit(a_rollout(settings), settings, 0.1)
+    chosen = [7, 2, 11, 0, 5]
+    by_example = {id(e): i for i, e in enumerate(experience.rollout.examples)}
+    seen = []
+    for part in cut(experience, chosen, tokens):
+        rows = [by_example[id(e)] for e in part.examples]
+        seen += rows
+        width = max(len(e.response_ids) for e in part.examples)
+        whole = (experience.rollout.old_logprobs, experience.rollout.values, experience.advantages, experience.returns)
+        for ours, theirs in zip((part.old_logprobs, part.old_values, part.advantages, part.returns), whole, strict=True):
+            assert torch.equal(ours, theirs[rows][:, :width])
+    assert sorted(seen) == sorted(chosen)
+
+
+def test_padding_and_masks_by_hand() -> None:
+    assert padded([torch.tensor([1.0]), torch.tensor([2.0, 3.0])], 3).tolist() == [[1.0, 0.0, 0.0], [2.0, 3.0, 0.0]]
+    examples = random_examples(3)
+    assert response_mask_of(examples, PAD).sum(1).tolist() == [len(e.response_ids) for e in examples]
+
+
+@pytest.mark.parametrize("critic", [{}, SHARED])
+def test_figures_of_a_rollout(critic: dict[str, Any]) -> None:
+    settings = ppo_settings(responses_per_step=12, **critic)
+    rollout = a_rollout(settings)
+    experience = assign_credit(rollout, settings, 0.3)
+    figures = ppo_metrics.rollout_metrics(experience, 0.3)
+    old, ref, entropy, values, returns = (
+        real(rollout, x)
+        for x in (rollout.old_logprobs, rollout.ref_logprobs, rollout.entropy, rollout.values, experience.returns)
+    )
+    kl = [[p - q for p, q in zip(a, b, strict=True)] for a, b in zip(old, ref, strict=True)]
+    errors = [r - v for r, v in zip(twins.every(returns), twins.every(values), strict=True)]
+    expected = {
+        "score": twins.mean(rollout.raw_scores.tolist()),
+        "reward": twins.mean([s - 0.3 * sum(row) for s, row in zip(rollout.scores.tolist(), kl, strict=True)]),
+        "kl_per_response": twins.mean([sum(row) for row in kl]),
+        "kl_per_token": twins.mean(twins.every(kl)),
+        "kl_ctl": 0.3,
+        "entropy": twins.mean(twins.every(entropy)),
+        "response_tokens": twins.mean([float(len(e.response_ids)) for e in rollout.examples]),
+        "ended": twins.mean([float(e.response_ids[-1] == EOS) for e in rollout.examples]),
+        "explained_variance": 1 - twins.variance(errors) / twins.variance(twins.every(returns)),
+        "returns": twins.mean(twins.every(returns)),
+    }
+    assert figures.keys() == expected.keys()
+    for name, value in expected.items():
+        assert_near(figures[name], value, 1e-5)
+    assert abs(expected["kl_per_response"]) > 1e-3
+
+
+def test_means_over_steps_are_over_those_that_have_the_figure() -> None:
+    assert ppo_metrics.mean_over_steps([{"a": 1.0}, {"a": 3.0, "b": 5.0}]) == {"a": 2.0, "b": 5.0}
+
+
+def test_a_rollout_is_a_function_of_the_step() -> None:
+    settings = ppo_settings()
+    state, environment = ppo_table(settings)
+    first, again = (ppo.sample(state, environment, settings).examples for _ in range(2))
+    assert first == again
+    later = copy.copy(state)
+    later.step = 1
+    assert ppo.sample(later, environment, settings).examples != first
+
+
+def test_every_prompt_is_used_once_before_any_comes_again() -> None:
+    settings = ppo_settings(responses_per_step=4)
+    state, environment = ppo_table(settings)  # 12 prompts: three steps an epoch
+    for epoch in range(2):
+        used = []
+        for step in range(3 * epoch, 3 * epoch + 3):
+            state.step = step
+            used += [e.prompt_ids for e in ppo.sample(state, environment, settings).examples]
+        assert sorted(used) == sorted(environment.prompts)

@@ -1,0 +1,173 @@
+"""Supervised learning: the mean over the step's response tokens, end token included, and nothing of the prompt."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlhf.models.tokens import Example
+from rlhf.records import Demonstration, Message
+from rlhf.training import sft
+from rlhf.training.sft import SFTState, demonstration_examples, document_examples, nll, sft_steps, train_sft
+from tests.helpers import assert_near
+from tests.models.tiny_models import EOS, PAD, make_policy, random_examples, words_tokenizer
+from tests.training.table import STEADY, TOKENS, engine_for, weights
+
+EXAMPLES = random_examples(8, seed=4)
+
+
+def token_losses(policy: PreTrainedModel, example: Example) -> list[Tensor]:
+    """-log p of every response token, from one row without padding."""
+    logits = policy(input_ids=torch.tensor([example.prompt_ids + example.response_ids])).logits[0]
+    start = len(example.prompt_ids)
+    return [-torch.log_softmax(logits[start + t - 1], -1)[token] for t, token in enumerate(example.response_ids)]
+
+
+def train(
+    policy: PreTrainedModel, examples: list[Example], epochs: int = 1, examples_per_step: int = 8, **changes: object
+) -> list[dict[str, float]]:
+    settings = {"lr": 1e-2, "tokens_per_micro_batch": TOKENS, "validation": [], "eval_every_steps": 100} | changes
+    steps = sft_steps(len(examples), epochs, examples_per_step)
+    adamw = {name: settings.pop(name) for name in ("eps", "max_grad_norm") if name in settings}
+    state = SFTState(engine_for(policy, settings.pop("lr"), steps, **adamw))
+    return list(
+        train_sft(
+            state,
+            examples,
+            settings.pop("validation"),
+            epochs=epochs,
+            examples_per_step=examples_per_step,
+            pad_id=PAD,
+            seed=7,
+            **settings,
+        )
+    )
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_step_descends_the_mean_over_all_response_tokens(architecture: str) -> None:
+    """Against the gradient of the definition, row by row: the end token counts, the prompt and the padding do not."""
+    policy, twin = make_policy(architecture), make_policy(architecture)
+    losses = [loss for example in EXAMPLES for loss in token_losses(twin, example)]
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    norm = math.sqrt(sum(float(p.grad.double().square().sum()) for p in twin.parameters() if p.grad is not None))
+    (row,) = train(policy, EXAMPLES)
+    assert_near(row["loss"], loss, 1e-6)
+    assert_near(row["gradient_norm"], norm, 1e-5)
+    assert row["response_tokens"] == sum(len(e.response_ids) for e in EXAMPLES)
+
+
+def test_the_mean_is_not_that_of_the_rows_means() -> None:
+    """Or a test of unequal lengths would say nothing."""
+    rows = [torch.stack(token_losses(make_policy("llama"), e)).detach() for e in EXAMPLES]
+    assert abs(float(torch.cat(rows).mean() - torch.stack([r.mean() for r in rows]).mean())) > 1e-3
+
+
+def test_how_a_step_is_cut_changes_nothing() -> None:
+    trained = {}
+    for tokens in (1, 30, 10_000):
+        policy = make_policy("llama")
+        rows = train(policy, EXAMPLES, lr=100.0, tokens_per_micro_batch=tokens, **STEADY)
+        trained[tokens] = (weights(policy), rows[0]["loss"])
+    assert float((trained[1][0] - weights(make_policy("llama"))).abs().max()) > 1e-3
+    for tokens in (1, 30):
+        assert_near(trained[tokens][0], trained[10_000][0], 1e-6)
+        assert_near(trained[tokens][1], trained[10_000][1], 1e-6)
+
+
+def test_every_row_is_learned_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Example] = []
+
+    def spy(engine: object, policy: object, examples: list[Example], tokens: int, pad: int) -> dict[str, float]:
+        seen.extend(examples)
+        return {}
+
+    monkeypatch.setattr(sft, "_learn", spy)
+    assert len(train(make_policy("llama"), EXAMPLES, epochs=3, examples_per_step=5)) == 5  # 24 rows, the last step has 4
+    assert len(seen) == 24
+    for epoch in range(3):
+        assert {id(e) for e in seen[8 * epoch : 8 * epoch + 8]} == {id(e) for e in EXAMPLES}
+
+
+def test_a_tiny_model_learns_its_examples_by_heart() -> None:
+    policy = make_policy("llama")
+    before = nll(policy, EXAMPLES[:4], PAD, TOKENS)
+    train(policy, EXAMPLES[:4], epochs=60, examples_per_step=4, lr=3e-2)
+    assert before > 2.0
+    assert nll(policy, EXAMPLES[:4], PAD, TOKENS) < 0.05
+
+
+def test_validation_is_measured_every_so_often_and_at_the_end() -> None:
+    policy = make_policy("llama")
+    rows = train(policy, EXAMPLES, epochs=1, examples_per_step=2, validation=EXAMPLES[:3], eval_every_steps=3)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows if "validation_loss" in row] == [3, 4]
+    assert_near(rows[-1]["validation_loss"], nll(policy, EXAMPLES[:3], PAD, 1), 1e-6)
+
+
+def test_nll_is_the_mean_over_tokens_of_all_the_examples() -> None:
+    policy = make_policy("gpt2")
+    expected = torch.stack([loss for e in EXAMPLES for loss in token_losses(policy, e)]).mean()
+    assert_near(nll(policy, EXAMPLES, PAD, TOKENS), expected, 1e-6)
+
+
+def test_stopping_and_going_on_gives_the_same_bits() -> None:
+    whole, first, second = (make_policy("llama") for _ in range(3))
+
+    def steps(state: SFTState, count: int) -> list[dict[str, float]]:
+        settings = {"epochs": 3, "examples_per_step": 4, "eval_every_steps": 2, "tokens_per_micro_batch": TOKENS}
+        rows = train_sft(state, EXAMPLES, EXAMPLES[:2], pad_id=PAD, seed=7, **settings)
+        return [next(rows) for _ in range(count)]
+
+    adamw = {"final_lr_share": 0.1, "weight_decay": 0.1}
+    expected = steps(SFTState(engine_for(whole, **adamw)), 6)
+    stopped = SFTState(engine_for(first, **adamw))
+    before = steps(stopped, 3)
+    buffer = io.BytesIO()
+    torch.save({"engine": stopped.engine.state_dict(), "step": stopped.step}, buffer)
+    saved = torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+    resumed = SFTState(engine_for(second, **adamw), saved["step"])
+    resumed.engine.load_state_dict(saved["engine"])
+    assert before + steps(resumed, 3) == expected
+    assert torch.equal(weights(second), weights(whole))
+
+
+def test_demonstrations_that_do_not_fit_are_cut_or_dropped_and_counted() -> None:
+    tokenizer = words_tokenizer("one two three four five six seven eight")
+
+    def demonstration(question: str, answer: str) -> Demonstration:
+        return Demonstration((Message("user", question),), answer, "train")
+
+    rows = [
+        demonstration("one", "two"),  # <s> Human: one Assistant: | two </s>
+        demonstration("one two three four five", "six"),  # 8 + 2: the prompt loses 2
+        demonstration("one", "one two three four five six seven eight"),  # 9 of response: no room
+    ]
+    examples = demonstration_examples(rows, tokenizer, max_tokens=8)
+    assert (examples.truncated, examples.dropped) == (1, 1)
+    words = [" ".join(tokenizer.convert_ids_to_tokens(e.prompt_ids + e.response_ids)) for e in examples.examples]
+    assert words == ["<s> Human: one Assistant: two </s>", "one two three four five Assistant: six </s>"]
+    assert examples.examples[1].response_ids == [tokenizer.convert_tokens_to_ids("six"), EOS]
+
+
+def test_a_document_is_a_response_to_the_start_token() -> None:
+    tokenizer = words_tokenizer("one two three")
+    short, long = document_examples(["one two", "one two three one two three"], tokenizer, max_tokens=5)
+    assert short.prompt_ids == long.prompt_ids == [tokenizer.bos_token_id]
+    assert tokenizer.convert_ids_to_tokens(short.response_ids) == ["one", "two", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(long.response_ids) == ["one", "two", "three", "one"]
+    startless = copy.deepcopy(tokenizer)
+    startless.bos_token = None
+    assert document_examples(["one"], startless, 5)[0].prompt_ids == [EOS]
+
+
+@pytest.mark.parametrize(("examples", "epochs", "a_step", "steps"), [(8, 1, 8, 1), (9, 1, 8, 2), (9, 3, 8, 4), (1, 1, 8, 1)])
+def test_steps_cover_the_last_row(examples: int, epochs: int, a_step: int, steps: int) -> None:
+    assert sft_steps(examples, epochs, a_step) == steps
