@@ -52,7 +52,7 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("overrides", "message"),
     [
         ("ppo.kl_clt=0.2", "ppo.kl_clt: no such setting; did you mean ppo.kl_ctl?"),
         ("pppo.kl_ctl=0.2", "pppo.kl_ctl: no such setting; did you mean ppo.kl_ctl?"),
@@ -78,15 +78,15 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ("data=files", "data.path has no value: set it, as in data.path=VALUE"),
         ("data.columns.prompt=x", "data.columns.prompt=x: names of your own are added with a plus: +data.columns.prompt=x"),
         (
-            "ppo.responses_per_minibatch=33",
-            "ppo.responses_per_step (128) must be a multiple of ppo.responses_per_minibatch (33)",
+            "ppo.responses_per_step=64 ppo.responses_per_minibatch=10",
+            "ppo.responses_per_step (64) must be a multiple of ppo.responses_per_minibatch (10)",
         ),
-        ("model.heads=3", "model.hidden_size (80) must be a multiple of model.heads (3)"),
+        ("model.heads=3 model.hidden_size=80", "model.hidden_size (80) must be a multiple of model.heads (3)"),
     ],
 )
-def test_what_is_wrong_is_said_with_the_name_the_value_and_what_it_must_be(override: str, message: str) -> None:
+def test_what_is_wrong_is_said_with_the_name_the_value_and_what_it_must_be(overrides: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        compose(override)
+        compose(*overrides.split())
     assert str(caught.value) == message
 
 

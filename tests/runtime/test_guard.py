@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from rlhf.errors import UserError
 from rlhf.runtime import guard
 from tests.runtime.conftest import ROOT, Repository
 
+KL = r"kl_ctl: [\d.]+"
 SAME = "params.yaml is what conf/ composes to"
 
 
@@ -26,9 +28,10 @@ def written(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Reposito
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    """Replaces what a regular expression finds, once."""
+    text, count = re.subn(old, new, path.read_text(encoding="utf-8"), count=1)
+    assert count == 1
+    path.write_text(text, encoding="utf-8")
 
 
 def apply_experiment(repository: Repository, name: str, old: str, new: str) -> None:
@@ -71,25 +74,25 @@ def test_a_key_that_only_one_side_has_is_named(written: Repository) -> None:
 
 def test_within_an_experiment_dvc_has_composed_the_settings(written: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "warm-cat")
-    edit(written.root / "params.yaml", "kl_ctl: 0.1", "kl_ctl: 0.2")
+    edit(written.root / "params.yaml", KL, "kl_ctl: 7.5")
     assert guard.check(written.root) == "params.yaml is what DVC composed for the experiment warm-cat"
-    edit(written.root / "params.yaml", "kl_ctl: 0.2", "kl_ctl: -0.2")
+    edit(written.root / "params.yaml", KL, "kl_ctl: -0.2")
     with pytest.raises(UserError, match=r"ppo\.kl_ctl \(-0\.2\) must be a finite number of at least 0"):
         guard.check(written.root)
 
 
 def test_an_applied_experiment_is_named_and_no_error(written: Repository) -> None:
-    apply_experiment(written, "warm-cat", "kl_ctl: 0.1", "kl_ctl: 0.2")
+    apply_experiment(written, "warm-cat", KL, "kl_ctl: 7.5")
     edit(written.root / "conf" / "ppo" / "default.yaml", "gamma: 1.0", "gamma: 1.0 #")
     note = guard.check(written.root)
     assert "experiment warm-cat" in note
-    assert "ppo.kl_ctl: 0.2 in params.yaml, 0.1 in conf/" in note
+    assert "ppo.kl_ctl: 7.5 in params.yaml, " in note
     assert "--keep NAME" in note
     assert "--write" in note
 
 
 def test_an_edit_of_conf_after_an_applied_experiment_is_an_error_all_the_same(written: Repository) -> None:
-    apply_experiment(written, "warm-cat", "kl_ctl: 0.1", "kl_ctl: 0.2")
+    apply_experiment(written, "warm-cat", KL, "kl_ctl: 7.5")
     edit(written.root / "conf" / "ppo" / "default.yaml", "gamma: 1.0", "gamma: 0.9")
     with pytest.raises(UserError, match=r"ppo\.gamma: 1\.0 in params\.yaml, 0\.9 in conf/"):
         guard.check(written.root)
@@ -98,7 +101,7 @@ def test_an_edit_of_conf_after_an_applied_experiment_is_an_error_all_the_same(wr
 def test_an_experiment_that_is_kept_composes_to_the_same_settings(written: Repository) -> None:
     from rlhf.runtime import settings
 
-    edit(written.root / "params.yaml", "kl_ctl: 0.1", "kl_ctl: 0.2")
+    edit(written.root / "params.yaml", KL, "kl_ctl: 7.5")
     edit(written.root / "params.yaml", "columns: {}", "columns: {prompt: question}")
     kept = guard.keep(written.root, "careful")
     assert kept == written.root / "conf" / "experiment" / "careful.yaml"
