@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.data.files import read_documents, read_records
+from rlhf.models.card import POLICY, write_card
 from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy, save_policy
 from rlhf.models.tiny import make_model, make_tokenizer
 from rlhf.models.tokens import load_tokenizer, pad_id
@@ -26,6 +27,7 @@ def main(run: Run) -> None:
         model = fit_to_tokenizer(load_policy(settings.path, run.device, revision=settings.revision), tokenizer)
         run.curve([])
     save_policy(model, tokenizer, run.output / "model", run.config.data.max_response_tokens)
+    write_card(run.output / "model", POLICY, "Base model", "What supervised fine-tuning starts from: not taught to answer.")
     sizes = {"parameters": sum(p.numel() for p in model.parameters()), "vocabulary": len(tokenizer)}
     run.finish(sizes | {"context_tokens": context_of(model, settings.max_tokens)} | (run.rows[-1] if run.rows else {}))
     run.log_model(run.output / "model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlhf.data.files import read_records
+from rlhf.models.card import POLICY, write_card
 from rlhf.models.policy import context_of, load_policy, save_policy
 from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import Preference
@@ -45,6 +46,9 @@ def main(run: Run) -> None:
     for _ in run.follow(rows, steps):
         pass
     save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
+    write_card(
+        run.output / "model", POLICY, "DPO policy", f"Direct preference optimization of the SFT policy, beta {dpo.beta}."
+    )
     counts = {"prompts": len(train.rows), "pairs": sum(len(row.pairs) for row in train.rows)}
     figures = implicit_rewards(policy, held_out, dpo.beta, *sizes) if held_out else {}
     run.finish(counts | {"truncated_prompts": train.truncated, "dropped": train.dropped, "validation": figures})

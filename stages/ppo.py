@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlhf.data.files import read_records
+from rlhf.models.card import POLICY, write_card
 from rlhf.models.policy import context_of, load_policy, save_policy
 from rlhf.models.reward import load_reward_model
 from rlhf.models.tokens import load_tokenizer, same_tokens
@@ -39,6 +40,8 @@ def main(run: Run) -> None:
             save_policy(policy, tokenizer, place, config.data.max_response_tokens)
             run.log_model(place, state.step, {k: v for k, v in row.items() if k.startswith("validation_")})
     save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
+    about = f"Proximal policy optimization of the SFT policy, kl_ctl {ppo.kl_ctl}, {state.step} rollouts."
+    write_card(run.output / "model", POLICY, "PPO policy", about)
     run.finish(row | {"stopped_by": state.stopped_by, "truncated_prompts": environment.truncated_prompts})
     run.log_model(run.output / "model", state.step)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from rlhf.data.files import read_records
 from rlhf.data.world import load_world
-from rlhf.labeling.agreement import gold_gaps, noise_figures, ratings_of
-from rlhf.labeling.pairs import preferences_of
+from rlhf.labeling.agreement import noise_of
+from rlhf.models.card import REWARD_MODEL, write_card
 from rlhf.models.forward import scores_of
 from rlhf.models.policy import context_of
 from rlhf.models.reward import centre_scores, reward_model_from_policy, save_reward_model
@@ -53,16 +53,16 @@ def main(run: Run) -> None:
         sampled = training.sampled_examples(responses, tokenizer, context)
         centre_scores(model, scores_of(model, sampled, *sizes), reward.scale)
     save_reward_model(model, tokenizer, run.output / "model")
-
+    about = f"Trained on rankings of {len(train.rows)} prompts by labeler {config.labeler.name} (Bradley-Terry)."
+    write_card(run.output / "model", REWARD_MODEL, "Reward model", about)
     counts = {"prompts": len(train.rows), "truncated_prompts": train.truncated, "dropped": train.dropped, "tied": train.tied}
     metrics: dict[str, Any] = counts | {
         split: training.report(model, kept.rows, *sizes) for split, kept in rows.items() if kept.rows
     }
     if run.has("prepare", "world.yaml") and "test" in metrics:
         world = load_world(run.read("prepare", "world.yaml"))
-        held_out = [r for r in rankings if r.split == "test"]
-        gaps = gold_gaps([p for r in held_out for p in preferences_of(r)], ratings_of(held_out, world))
-        metrics["test"] |= noise_figures(gaps, config.labeler.temperature)
+        noise = noise_of([r for r in rankings if r.split == "test"], world, config.labeler.temperature)
+        metrics["test"] |= noise | {"share_of_ceiling": (metrics["test"]["accuracy"] - 0.5) / (noise["noise_ceiling"] - 0.5)}
     run.finish(metrics)
     run.log_model(run.output / "model")
 

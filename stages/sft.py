@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlhf.data.files import read_records
+from rlhf.models.card import POLICY, write_card
 from rlhf.models.policy import context_of, load_policy, save_policy
 from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import Demonstration
@@ -40,6 +41,7 @@ def main(run: Run) -> None:
     for row in run.follow(rows, steps):
         last = row
     save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
+    write_card(run.output / "model", POLICY, "SFT policy", "Supervised fine-tuning on demonstrations.")
     run.finish(
         {
             "demonstrations": len(train.examples),

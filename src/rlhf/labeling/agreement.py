@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhf.data.world import Rating, World
+from rlhf.labeling.pairs import preferences_of
 from rlhf.records import Preference, Ranking
 
 Floats = NDArray[np.float64]
@@ -56,6 +57,12 @@ def noise_figures(gaps: Floats, temperature: float) -> dict[str, float]:
         "observed_agreement": agreement(gaps),
         "noise_ceiling": float(likely_agreement(gaps, temperature).mean()),
     }
+
+
+def noise_of(rankings: Sequence[Ranking], world: World, temperature: float) -> dict[str, float]:
+    """`noise_figures` of all the preferences that the rankings carry."""
+    preferences = [preference for ranking in rankings for preference in preferences_of(ranking)]
+    return noise_figures(gold_gaps(preferences, ratings_of(rankings, world)), temperature)
 
 
 def preference_curve(gaps: Floats, temperature: float | None) -> list[dict[str, float]]:

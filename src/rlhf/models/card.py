@@ -1,0 +1,43 @@
+"""The README.md of a model directory, as the Hugging Face hub shows it: what the model is and how to call it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+POLICY = """---
+library_name: transformers
+pipeline_tag: text-generation
+---
+# {title}
+
+{about}
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(DIRECTORY)
+model = AutoModelForCausalLM.from_pretrained(DIRECTORY)
+messages = [{{"role": "user", "content": "..."}}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
+```
+
+`generate` samples at temperature 1, as in training; pass `do_sample=False` for the likeliest answer.
+"""
+
+REWARD_MODEL = """---
+library_name: transformers
+pipeline_tag: text-classification
+---
+# {title}
+
+{about}
+
+A sequence classifier with one label. `logits` are the scores; the pipeline's own scores are
+(`logits` - `reward_center`) / `reward_scale`, both in config.json (0 and 1 where they are absent).
+"""
+
+
+def write_card(directory: Path, template: str, title: str, about: str) -> None:
+    """Writes README.md beside the weights."""
+    (directory / "README.md").write_text(template.format(title=title, about=about), encoding="utf-8")
