@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -117,6 +118,19 @@ def test_a_run_whose_stage_was_killed_does_not_stay_open(store: str, tmp_path: P
     (run,) = runs_in(store)
     assert run.info.status == "KILLED"
     assert history(store, run.info.run_id, "ppo/loss") == [(1, 0.5)]
+
+
+def test_a_writer_that_stands_still_holds_nobody_up_and_loses_nothing(store: str, tmp_path: Path) -> None:
+    tracker = tracking.start(tmp_path, "ppo", SETTINGS)
+    assert tracker.writer is not None
+    tracker.writer.send_signal(signal.SIGSTOP)
+    for step in range(1, 3001):
+        tracker.log_metrics({"ppo/loss": 0.5}, step)
+    assert len(tracker.backlog) > 0, "the pipe was never full"
+    tracker.writer.send_signal(signal.SIGCONT)
+    tracker.close("FINISHED")
+    (run,) = runs_in(store)
+    assert len(history(store, run.info.run_id, "ppo/loss")) == 3000
 
 
 def test_stages_that_start_at_once_on_a_new_store_all_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
