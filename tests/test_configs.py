@@ -76,7 +76,7 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ("ppo.stop=3", "ppo.stop (3) must be a group of settings"),
         ("~ppo.lr", "ppo.lr is missing: it must be a finite number above 0"),
         ("data=files", "data.path has no value: set it, as in data.path=VALUE"),
-        ("data.columns.prompt=x", "data.columns.prompt=x: names of your own are added with a plus: +data.columns.prompt=x"),
+        ("data.columns.promt=x", "data.columns.promt: no such setting; did you mean data.columns.prompt?"),
         (
             "ppo.responses_per_step=64 ppo.responses_per_minibatch=10",
             "ppo.responses_per_step (64) must be a multiple of ppo.responses_per_minibatch (10)",
@@ -99,8 +99,9 @@ def test_every_fault_gets_its_line() -> None:
     ]
 
 
-def test_columns_of_ones_own_are_added() -> None:
-    assert compose('+data.columns={prompt: "用户", completion: LLM}').data.columns == {"prompt": "用户", "completion": "LLM"}
+def test_columns_of_ones_own() -> None:
+    columns = compose('data.columns={prompt: "用户", completion: LLM}').data.columns
+    assert columns.named() == {"prompt": "用户", "completion": "LLM"}
 
 
 def test_settings_become_flat_and_lose_nothing() -> None:

@@ -29,13 +29,28 @@ def must_divide(whole_name: str, whole: int, part_name: str, part: int) -> None:
         raise ValueError(f"{whole_name} ({whole}) must be a multiple of {part_name} ({part})")
 
 
+class Columns(Section):
+    """The user's names for ours, where a file has other ones; docs/data.md says what each is."""
+
+    prompt: str | None
+    input: str | None
+    completion: str | None
+    messages: str | None
+    chosen: str | None
+    rejected: str | None
+
+    def named(self) -> dict[str, str]:
+        """{our name: the user's} of those that are set."""
+        return {ours: theirs for ours, theirs in self.model_dump().items() if theirs is not None}
+
+
 class Data(Section):
     """Where raw data come from, and how long a response may be."""
 
     name: str
     source: Literal["world", "files", "hh_rlhf"]
     path: str
-    columns: dict[str, str]
+    columns: Columns
     max_response_tokens: Count
     documents: CountOrNone
     demonstrations: CountOrNone

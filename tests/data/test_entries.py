@@ -162,11 +162,6 @@ def test_a_complaint_speaks_of_the_users_column(tmp_path: Path) -> None:
             "data.columns.prompt (qestion): x.jsonl has no such column; did you mean question?; it has question, answer",
         ),
         ({"prompt": "zzz"}, "data.columns.prompt (zzz): x.jsonl has no such column; it has question, answer"),
-        (
-            {"promt": "question"},
-            "data.columns.promt: no such name; did you mean prompt?; "
-            "the names are prompt, input, completion, messages, chosen, rejected",
-        ),
     ],
 )
 def test_a_misspelt_column_setting_is_named(tmp_path: Path, columns: dict[str, str], message: str) -> None:
@@ -183,7 +178,7 @@ def test_a_misspelt_column_setting_is_named(tmp_path: Path, columns: dict[str, s
 def test_columns_of_no_form_are_named(tmp_path: Path, row: dict[str, Any], meant: str) -> None:
     assert complaint(tmp_path, row) == (
         f"x.jsonl: the columns {', '.join(row)} make none of the forms chosen + rejected, messages, prompt + completion"
-        f"{meant}; say which is which, for example '+data.columns={{prompt: question, completion: answer}}'"
+        f"{meant}; say which is which, for example 'data.columns={{prompt: question, completion: answer}}'"
     )
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from rlhf.config import Config, Data, Prepare
+from rlhf.config import Columns, Config, Data, Prepare
+from rlhf.data.columns import NAMES
 from rlhf.data.prepared import Prepared, check, counts, length_curve
 from rlhf.data.sources import prepare
 from rlhf.data.splits import key_of, split_of
@@ -28,7 +29,8 @@ needs_real_files = pytest.mark.skipif(not REAL, reason="RLHF_TRIAL_DATA names no
 
 
 def settings(source: str, path: Path | str, **changes: Any) -> Data:
-    given = {"documents": 0, "demonstrations": 0, "prompts": 0, "columns": {}} | changes
+    columns = Columns(**(dict.fromkeys(NAMES) | changes.pop("columns", {})))
+    given = {"documents": 0, "demonstrations": 0, "prompts": 0, "columns": columns} | changes
     return Data(name="x", source=source, path=str(path), max_response_tokens=40, **given)  # type: ignore[arg-type]
 
 

@@ -67,8 +67,8 @@ def test_a_comment_is_no_change(written: Repository) -> None:
 
 
 def test_a_key_that_only_one_side_has_is_named(written: Repository) -> None:
-    edit(written.root / "params.yaml", "columns: {}", "columns: {prompt: question}")
-    with pytest.raises(UserError, match=r"data\.columns\.prompt: question in params\.yaml, nothing in conf/"):
+    edit(written.root / "params.yaml", "    prompt: null", "    prompt: question")
+    with pytest.raises(UserError, match=r"data\.columns\.prompt: question in params\.yaml, null in conf/"):
         guard.check(written.root)
 
 
@@ -102,7 +102,7 @@ def test_an_experiment_that_is_kept_composes_to_the_same_settings(written: Repos
     from rlhf.runtime import settings
 
     edit(written.root / "params.yaml", KL, "kl_ctl: 7.5")
-    edit(written.root / "params.yaml", "columns: {}", "columns: {prompt: question}")
+    edit(written.root / "params.yaml", "    prompt: null", "    prompt: question")
     kept = guard.keep(written.root, "careful")
     assert kept == written.root / "conf" / "experiment" / "careful.yaml"
     composed = settings.values_of(settings.compose(written.root, ["experiment=careful"]))

@@ -24,11 +24,9 @@ def name_columns(path: str, there: Sequence[str], columns: Mapping[str, str]) ->
     `input` is used only where `data.columns` says so: in other files it is often something else.
 
     Raises:
-        UserError: `data.columns` has a name that is none of ours, or a column that is not there.
+        UserError: `data.columns` names a column that is not there.
     """
     for ours, theirs in columns.items():
-        if ours not in NAMES:
-            raise UserError(f"data.columns.{ours}: no such name{_nearest(ours, NAMES)}; the names are {', '.join(NAMES)}")
         if theirs not in there:
             raise UserError(
                 f"data.columns.{ours} ({theirs}): {path} has no such column{_nearest(theirs, there)}; "
@@ -51,7 +49,7 @@ def choose_form(path: str, there: Sequence[str], named: Mapping[str, str], colum
         raise UserError(
             f"{path}: the columns {', '.join(there)} make none of the forms "
             f"{', '.join(' + '.join(needed) for needed in FORMS.values())}{meant}; "
-            "say which is which, for example '+data.columns={prompt: question, completion: answer}'"
+            "say which is which, for example 'data.columns={prompt: question, completion: answer}'"
         )
     return max(fitting, key=lambda form: sum(name in columns for name in FORMS[form]))
 

@@ -56,7 +56,7 @@ def from_file(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
     by a draw; 0 leaves out none. The corpus is the text of the train demonstrations, of which no prompt is held out.
     """
     path = Path(data.path)
-    found = sort_out(read_entries(path, "hh_rlhf" if data.source == "hh_rlhf" else "files", data.columns))
+    found = sort_out(read_entries(path, "hh_rlhf" if data.source == "hh_rlhf" else "files", data.columns.named()))
     refuse_too_many(str(path), found, shares.max_dropped_share)
     kept = _of_some_prompts(found.kept, data.prompts, seed_of("prompts"))
     every = dict.fromkeys(_demonstration(entry.prompt, entry.chosen[-1].content, shares) for entry in kept)

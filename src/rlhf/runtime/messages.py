@@ -79,14 +79,9 @@ def _schema() -> Values:
 def schema_at(location: Sequence[str | int]) -> Values:
     schema = _schema()
     for part in location:
-        schema = schema.get("items", {}) if isinstance(part, int) else properties(schema).get(part, free(schema))
+        schema = schema.get("items", {}) if isinstance(part, int) else properties(schema).get(part, {})
         schema = _resolved(schema)
     return schema
-
-
-def free(schema: Values) -> Values:
-    """What a mapping asks of the names that are the user's own; empty where there are none."""
-    return schema.get("additionalProperties") or {}
 
 
 def properties(schema: Values) -> Values:

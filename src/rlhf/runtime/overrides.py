@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf.errors import UserError
-from rlhf.runtime.messages import free, known_settings, schema_at, shown, unknown
+from rlhf.runtime.messages import known_settings, schema_at, shown, unknown
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -34,12 +34,8 @@ def _problems(conf: Path, override: Override) -> Iterator[str]:
     if key in groups:
         yield from _wrong_choices(conf / key, override)
         return
-    settings, schema = known_settings(), schema_at(key.split("."))
-    own_names = key not in settings or (isinstance(override.value(), dict) and free(schema))
-    if not schema:
-        yield unknown(key, [*settings, *groups])
-    elif own_names and not override.is_add():
-        yield f"{override.input_line}: names of your own are added with a plus: +{override.input_line}"
+    if not schema_at(key.split(".")):
+        yield unknown(key, [*known_settings(), *groups])
 
 
 def _wrong_choices(group: Path, override: Override) -> Iterator[str]:
