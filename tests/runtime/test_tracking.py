@@ -110,6 +110,21 @@ def test_tags_name_the_experiment_and_the_md5_of_each_input(
     assert b"hunter2" not in (tmp_path / "mlflow.db").read_bytes()
 
 
+def test_inputs_outside_the_repository_are_named_as_well(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    root, outside = tmp_path / "repository", tmp_path / "raw.txt"
+    root.mkdir()
+    outside.write_text("abc")
+    (root / "dvc.yaml").write_text("stages:\n  sft:\n    cmd: python\n    deps: ['${data.path}', ../raw.txt]\n")
+    tracker = tracking.start(root, "sft", SETTINGS | {"data.path": str(outside)})
+    tracker.close("FINISHED")
+    (run,) = runs_in(store)
+    abc = "900150983cd24fb0d6963f7d28e17f72"
+    assert run.data.tags["md5/raw.txt"] == run.data.tags[f"md5{outside}"] == abc
+
+
 def test_a_run_whose_stage_was_killed_does_not_stay_open(store: str, tmp_path: Path) -> None:
     tracker = tracking.start(tmp_path, "ppo", SETTINGS)
     tracker.log_metrics({"ppo/loss": 0.5}, 1)

@@ -19,7 +19,12 @@ def provenance(root: Path, stage: str, settings: Mapping[str, str]) -> dict[str,
     made = {out["path"]: out.get("md5", "") for entry in stages for out in entry.get("outs", [])}
     dependencies = _resolve((_load(root / "dvc.yaml").get("stages") or {}).get(stage, {}).get("deps", []), settings)
     hashes = {path: _hash(root, path, made) for path in dependencies}
-    return _git(root) | _experiment() | {f"md5/{path}": md5 for path, md5 in hashes.items() if md5}
+    return _git(root) | _experiment() | {_tag(path): md5 for path, md5 in hashes.items() if md5}
+
+
+def _tag(path: str) -> str:
+    """MLflow refuses a name that, as a path, means another one; a path outside the repository would give such a name."""
+    return "/".join(["md5", *(part for part in Path(path).parts if part not in ("/", ".."))])
 
 
 def _hash(root: Path, path: str, made: Mapping[str, str]) -> str:
