@@ -84,13 +84,14 @@ class Run:
         outputs.write_metrics(self.output / "metrics.json", metrics)
         self.tracker.log_metrics(outputs.numbers(metrics, f"{self.name}/"), self._last_step())
 
-    def log_model(self, directory: Path, step: int | None = None, metrics: Mapping[str, float] | None = None) -> None:
-        """Makes a model known to MLflow, tied to the step and the metrics it was made at."""
+    def log_model(self, directory: Path) -> None:
+        """Makes a model known to MLflow, tied to the step it was made at and the validation figures of that step."""
         relative = directory.relative_to(self.output)
         name = "-".join([self.name, *(part for part in relative.parts if part != "model")])
-        at = self._last_step() if step is None else step
         place = directory.relative_to(self.root) if directory.is_relative_to(self.root) else directory
-        self.tracker.log_model(name, place, at, metrics or {})
+        last = self.rows[-1] if self.rows else {}
+        figures = {key: value for key, value in last.items() if key.startswith("validation_")}
+        self.tracker.log_model(name, place, self._last_step(), figures)
 
     def _log(self, row: Row) -> None:
         self.rows.append(row)
