@@ -10,9 +10,8 @@ from rlhf.models.tokens import load_tokenizer, same_tokens
 from rlhf.records import Demonstration, Prompt
 from rlhf.runtime.stage import Run, stage
 from rlhf.training.ppo import train_ppo
-from rlhf.training.ppo_setup import make_environment, make_state
+from rlhf.training.ppo_setup import gold_judge, make_environment, make_state
 from rlhf.training.sft import demonstration_examples
-from rlhf.training.watch import gold_judge
 
 
 def main(run: Run) -> None:
@@ -36,7 +35,7 @@ def main(run: Run) -> None:
     )
     state = make_state(config, policy, reward_model)
     for row in run.follow(train_ppo(state, environment, ppo), ppo.stop.steps):
-        if ppo.keep_every and state.step and state.step % ppo.keep_every == 0:
+        if ppo.keep_every and row["step"] % ppo.keep_every == 0:
             place = run.output / "snapshots" / f"step_{state.step:04d}"
             save_policy(policy, tokenizer, place, config.data.max_response_tokens)
             run.log_model(place)
