@@ -6,11 +6,12 @@ from rlhf.data.files import read_records
 from rlhf.models.card import POLICY, write_card
 from rlhf.models.policy import context_of, load_policy, save_policy
 from rlhf.models.tokens import load_tokenizer, pad_id
-from rlhf.records import Preference
+from rlhf.records import Preference, Prompt
 from rlhf.runtime.engine import make_engine
 from rlhf.runtime.stage import Run, stage
-from rlhf.training.dpo import DPOState, dpo_steps, implicit_rewards, paired_examples, train_dpo, with_reference
+from rlhf.training.dpo import DPOState, dpo_steps, paired_examples, train_dpo, with_reference
 from rlhf.training.rows import refuse_dropped
+from rlhf.training.watch import gold_judge, make_watch
 
 
 def main(run: Run) -> None:
@@ -26,8 +27,10 @@ def main(run: Run) -> None:
         for split in ("train", "validation")
     )
     refuse_dropped("dpo", train.dropped, len(train.rows), dpo.max_dropped_share, context)
-    # Before its first step the policy is the reference, so one model serves for both.
-    learned, held_out = (with_reference(policy, rows, *sizes) for rows in (train.rows, validation.rows))
+    reference = load_policy(run.read("sft", "model"), run.device, config.engine.dtype)
+    learned, held_out = (with_reference(reference, rows, *sizes) for rows in (train.rows, validation.rows))
+    prompts = read_records(run.read("prepare", "prompts.jsonl"), Prompt)
+    judge = gold_judge(run.read("prepare", "world.yaml"), tokenizer) if run.has("prepare", "world.yaml") else None
 
     steps = dpo_steps(len(learned), dpo.epochs, dpo.prompts_per_step)
     rows = train_dpo(
@@ -42,16 +45,14 @@ def main(run: Run) -> None:
         tokens_per_micro_batch=sizes[1],
         pad_id=sizes[0],
         seed=run.seed("rows"),
+        watch=make_watch(config, reference, tokenizer, prompts, judge, run.seed("watch")),
     )
-    for _ in run.follow(rows, steps):
-        pass
+    for row in run.follow(rows, steps):
+        last = row
     save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
-    write_card(
-        run.output / "model", POLICY, "DPO policy", f"Direct preference optimization of the SFT policy, beta {dpo.beta}."
-    )
+    write_card(run.output / "model", POLICY, "DPO policy", f"Direct preference optimization of SFT, beta {dpo.beta}.")
     counts = {"prompts": len(train.rows), "pairs": sum(len(row.pairs) for row in train.rows)}
-    figures = implicit_rewards(policy, held_out, dpo.beta, *sizes) if held_out else {}
-    run.finish(counts | {"truncated_prompts": train.truncated, "dropped": train.dropped, "validation": figures})
+    run.finish(counts | {"truncated_prompts": train.truncated, "dropped": train.dropped} | last)
     run.log_model(run.output / "model")
 
 

@@ -10,8 +10,9 @@ from rlhf.models.tokens import load_tokenizer, same_tokens
 from rlhf.records import Demonstration, Prompt
 from rlhf.runtime.stage import Run, stage
 from rlhf.training.ppo import train_ppo
-from rlhf.training.ppo_setup import gold_judge, make_environment, make_state
+from rlhf.training.ppo_setup import make_environment, make_state
 from rlhf.training.sft import demonstration_examples
+from rlhf.training.watch import gold_judge
 
 
 def main(run: Run) -> None:
@@ -34,15 +35,15 @@ def main(run: Run) -> None:
         seed=run.seed("rollouts"),
     )
     state = make_state(config, policy, reward_model)
-    for row in run.follow(train_ppo(state, environment, ppo), ppo.stop.steps):
-        if ppo.keep_every and row["step"] % ppo.keep_every == 0:
+    for last in run.follow(train_ppo(state, environment, ppo), ppo.stop.steps):
+        if ppo.keep_every and last["step"] and last["step"] % ppo.keep_every == 0:
             place = run.output / "snapshots" / f"step_{state.step:04d}"
             save_policy(policy, tokenizer, place, config.data.max_response_tokens)
             run.log_model(place)
     save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
     about = f"Proximal policy optimization of the SFT policy, kl_ctl {ppo.kl_ctl}, {state.step} rollouts."
     write_card(run.output / "model", POLICY, "PPO policy", about)
-    run.finish(row | {"stopped_by": state.stopped_by, "truncated_prompts": environment.truncated_prompts})
+    run.finish(last | {"stopped_by": state.stopped_by, "truncated_prompts": environment.truncated_prompts})
     run.log_model(run.output / "model")
 
 

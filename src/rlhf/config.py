@@ -254,6 +254,7 @@ class DPO(Section):
     beta: Positive
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5, allow_inf_nan=False)]
     eval_every_steps: Count
+    eval_prompts: Count
     max_dropped_share: Share
     lr: Positive
     warmup_share: Share

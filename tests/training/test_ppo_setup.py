@@ -14,8 +14,9 @@ from rlhf.maths.kl import AdaptiveKL, FixedKL
 from rlhf.models.tokens import Example, encode_response
 from rlhf.records import Message, Prompt
 from rlhf.training.ppo import train_ppo
-from rlhf.training.ppo_setup import gold_judge, make_environment, make_state
+from rlhf.training.ppo_setup import make_environment, make_state
 from rlhf.training.ppo_state import Environment, SharedTrunk
+from rlhf.training.watch import gold_judge
 from tests.helpers import assert_near
 from tests.models.tiny_models import make_classifier, make_policy, words_tokenizer
 from tests.training.table import ROOT, SHARED, all_settings, ppo_settings, ppo_table, weights

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 Row = dict[str, float]
+VALIDATION = "validation_"
 
 
 @dataclass(frozen=True)
@@ -83,21 +84,26 @@ class Run:
         """Writes metrics.json: nested, of numbers and words."""
         outputs.write_metrics(self.output / "metrics.json", metrics)
         self.tracker.log_metrics(outputs.numbers(metrics, f"{self.name}/"), self._last_step())
+        # Without the stage's name as well: MLflow compares runs of two stages by the names they have in common.
+        self.tracker.log_metrics(outputs.numbers(self._validation(), "validation/"), self._last_step())
 
     def log_model(self, directory: Path) -> None:
         """Makes a model known to MLflow, tied to the step it was made at and the validation figures of that step."""
         relative = directory.relative_to(self.output)
         name = "-".join([self.name, *(part for part in relative.parts if part != "model")])
         place = directory.relative_to(self.root) if directory.is_relative_to(self.root) else directory
-        last = self.rows[-1] if self.rows else {}
-        figures = {key: value for key, value in last.items() if key.startswith("validation_")}
-        self.tracker.log_model(name, place, self._last_step(), figures)
+        self.tracker.log_model(name, place, self._last_step(), self._validation())
 
     def _log(self, row: Row) -> None:
         self.rows.append(row)
         numbers = outputs.numbers(row, f"{self.name}/")
         step = int(numbers.pop(f"{self.name}/step"))
         self.tracker.log_metrics(numbers, step)
+
+    def _validation(self) -> Row:
+        """The validation figures of the last row, without that word."""
+        last = self.rows[-1] if self.rows else {}
+        return {key.removeprefix(VALIDATION): value for key, value in last.items() if key.startswith(VALIDATION)}
 
     def _last_step(self) -> int:
         return int(self.rows[-1]["step"]) if self.rows else 0

@@ -16,6 +16,7 @@ from rlhf.models.tokens import Example, collate, encode_response, fit
 from rlhf.records import Messages, Preference
 from rlhf.runtime.engine import Engine
 from rlhf.seeds import draw_rows
+from rlhf.training.watch import Watch, look
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,12 @@ def train_dpo(
     tokens_per_micro_batch: int,
     pad_id: int,
     seed: int,
+    watch: Watch | None = None,
 ) -> Iterator[dict[str, float]]:
-    """Steps to the end of the last epoch; a row each, with figures on validation every so often and at the end."""
+    """Steps to the end of the last epoch; a row each, with figures on validation every so often and at the end.
+
+    watch: what the policy says by itself then, too, where that is wanted.
+    """
     policy = state.engine.model
     assert isinstance(policy, PreTrainedModel)
     steps = dpo_steps(len(train), epochs, prompts_per_step)
@@ -113,6 +118,7 @@ def train_dpo(
         if validation and (state.step % eval_every_steps == 0 or state.step == steps):
             figures = implicit_rewards(policy, validation, beta, pad_id, tokens_per_micro_batch)
             row |= {f"validation_{name}": value for name, value in figures.items()}
+            row |= look(policy, watch)[1] if watch else {}
         yield {"step": state.step} | row
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from rlhf import config
-from rlhf.maths.kl import k1
 from rlhf.models.forward import logprobs_and_entropy_of, logprobs_of, scores_of, shared_values_of, values_of
 from rlhf.models.tokens import Example
 from rlhf.seeds import derive_seed, draw_rows
@@ -20,6 +19,7 @@ from rlhf.training.ppo_metrics import rollout_metrics
 from rlhf.training.ppo_state import Environment, PPOState, model_of, policy_of, trunk_of
 from rlhf.training.ppo_update import learn
 from rlhf.training.rollout import Rollout, assign_credit, padded, response_mask_of, sample_responses
+from rlhf.training.watch import Watch, look
 
 
 def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Iterator[dict[str, float]]:
@@ -92,26 +92,21 @@ def _values(state: PPOState, examples: list[Example], environment: Environment) 
 
 
 def evaluate(state: PPOState, environment: Environment, ppo: config.PPO) -> dict[str, float]:
-    """What the policy is worth now, on validation prompts with random numbers of their own, the same every time."""
-    policy, sizes = policy_of(state), (environment.pad_id, environment.tokens_per_micro_batch)
-    examples, ended = sample_responses(
-        policy,
-        environment.validation_prompts,
+    """What the policy is worth now, on validation prompts."""
+    watch = Watch(
+        reference=environment.reference,
+        prompts=environment.validation_prompts,
         eos_id=environment.eos_id,
         pad_id=environment.pad_id,
         max_response_tokens=environment.max_response_tokens,
+        tokens_per_micro_batch=environment.tokens_per_micro_batch,
         temperature=ppo.temperature,
         seed=derive_seed(environment.seed, "validation"),
+        judge=environment.judge,
     )
-    now = logprobs_of(policy, examples, *sizes, ppo.temperature)
-    then = logprobs_of(environment.reference, examples, *sizes, ppo.temperature)
-    row = {
-        "validation_score": float(scores_of(environment.reward_model, examples, *sizes).mean()),
-        "validation_kl_per_response": sum(float(k1(a, b).sum()) for a, b in zip(now, then, strict=True)) / len(examples),
-        "validation_response_tokens": sum(len(e.response_ids) for e in examples) / len(examples),
-        "validation_ended": float(ended.double().mean()),
-    }
-    return row | ({"validation_gold_score": environment.judge(examples)} if environment.judge else {})
+    examples, figures = look(policy_of(state), watch)
+    scores = scores_of(environment.reward_model, examples, environment.pad_id, environment.tokens_per_micro_batch)
+    return {"validation_score": float(scores.mean())} | figures
 
 
 def stop_reason(state: PPOState, validation: dict[str, float], stop: config.Stop) -> str:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf import config
-from rlhf.data.world import load_world
 from rlhf.errors import UserError
 from rlhf.maths.kl import AdaptiveKL, FixedKL
 from rlhf.models.policy import context_of
 from rlhf.models.reward import critic_from_reward_model
-from rlhf.models.tokens import Example, decode_response, encode_prompt, end_id, pad_id
+from rlhf.models.tokens import Example, encode_prompt, end_id, pad_id
 from rlhf.records import Prompt
 from rlhf.runtime.engine import make_engine
 from rlhf.training.ppo_state import Environment, PPOState, SharedTrunk
@@ -85,16 +83,3 @@ def make_environment(
         seed=seed,
         judge=(lambda examples: judge(chosen["validation"], examples)) if judge else None,
     )
-
-
-def gold_judge(table: Path, tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Prompt], Sequence[Example]], float]:
-    """The world's mean gold score of responses to prompts."""
-    world = load_world(table)
-
-    def judge(prompts: Sequence[Prompt], examples: Sequence[Example]) -> float:
-        pairs = zip(prompts, examples, strict=True)
-        return sum(
-            world.rate(p.prompt[-1].content, decode_response(tokenizer, e.response_ids)).gold for p, e in pairs
-        ) / len(examples)
-
-    return judge

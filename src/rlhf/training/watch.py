@@ -1,0 +1,98 @@
+"""What a policy in training says: its own answers to validation prompts, with the same random numbers every time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf import config
+from rlhf.data.world import load_world
+from rlhf.maths.kl import k1
+from rlhf.models.forward import logprobs_of
+from rlhf.models.policy import context_of
+from rlhf.models.tokens import Example, decode_response, encode_prompt, end_id, pad_id
+from rlhf.records import Prompt
+from rlhf.training.rollout import sample_responses
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Whom to ask what, and what to hold the answers against.
+
+    judge: the gold score of the answers, for the record only, where there is a gold rater: no decision is made by it.
+    """
+
+    reference: PreTrainedModel
+    prompts: list[list[int]]
+    eos_id: int
+    pad_id: int
+    max_response_tokens: int
+    tokens_per_micro_batch: int
+    temperature: float
+    seed: int
+    judge: Callable[[Sequence[Example]], float] | None = None
+
+
+def look(policy: PreTrainedModel, watch: Watch) -> tuple[list[Example], dict[str, float]]:
+    """The policy's answers, and their figures: signed KL summed per response, lengths, how many ended, gold."""
+    examples, ended = sample_responses(
+        policy,
+        watch.prompts,
+        eos_id=watch.eos_id,
+        pad_id=watch.pad_id,
+        max_response_tokens=watch.max_response_tokens,
+        temperature=watch.temperature,
+        seed=watch.seed,
+    )
+    now, then = (
+        logprobs_of(model, examples, watch.pad_id, watch.tokens_per_micro_batch, watch.temperature)
+        for model in (policy, watch.reference)
+    )
+    figures = {
+        "validation_kl_per_response": sum(float(k1(a, b).sum()) for a, b in zip(now, then, strict=True)) / len(examples),
+        "validation_response_tokens": sum(len(e.response_ids) for e in examples) / len(examples),
+        "validation_ended": float(ended.double().mean()),
+    }
+    return examples, figures | ({"validation_gold_score": watch.judge(examples)} if watch.judge else {})
+
+
+def make_watch(
+    settings: config.Config,
+    reference: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    judge: Callable[[Sequence[Prompt], Sequence[Example]], float] | None,
+    seed: int,
+) -> Watch | None:
+    """Looks at a policy as it is, at temperature 1, on validation prompts; None where there are none."""
+    chosen = [p for p in prompts if p.split == "validation"][: settings.dpo.eval_prompts]
+    room = context_of(reference, settings.model.max_tokens) - settings.data.max_response_tokens
+    if not chosen or room < 1:
+        return None
+    return Watch(
+        reference=reference.requires_grad_(False),
+        prompts=[encode_prompt(tokenizer, p.prompt, room)[0] for p in chosen],
+        eos_id=end_id(tokenizer),
+        pad_id=pad_id(tokenizer),
+        max_response_tokens=settings.data.max_response_tokens,
+        tokens_per_micro_batch=settings.engine.tokens_per_micro_batch,
+        temperature=1.0,
+        seed=seed,
+        judge=(lambda examples: judge(chosen, examples)) if judge else None,
+    )
+
+
+def gold_judge(table: Path, tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Prompt], Sequence[Example]], float]:
+    """The world's mean gold score of responses to prompts."""
+    world = load_world(table)
+
+    def judge(prompts: Sequence[Prompt], examples: Sequence[Example]) -> float:
+        pairs = zip(prompts, examples, strict=True)
+        return sum(
+            world.rate(p.prompt[-1].content, decode_response(tokenizer, e.response_ids)).gold for p, e in pairs
+        ) / len(examples)
+
+    return judge
