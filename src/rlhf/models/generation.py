@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedModel
 
 ROWS_AT_ONCE = 512  # rows of one decoding batch: wide enough to hide Python, small enough for the cache
+BLOCK = 256  # tokens of one block of the vocabulary, in sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def _decode(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        tokens = _choose(logits.float(), temperature, None if uniforms is None else uniforms[alive, t].to(device))
+        tokens = _choose(logits.float(), temperature, None if uniforms is None else uniforms[alive, t])
         for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
             responses[row].append(token)
         going = tokens != eos_id
@@ -95,10 +97,26 @@ def _decode(
 
 
 def _choose(logits: Tensor, temperature: float | None, uniforms: Tensor | None) -> Tensor:
-    """(B,) tokens: the likeliest, or the inverse of the cumulative distribution at each row's uniform number."""
+    """(B,) tokens: the likeliest, or the inverse of the cumulative distribution at each row's uniform number in [0, 1).
+
+    In two levels: first the block of the vocabulary that the number falls into, then the token in it. Few numbers are summed
+    up one after the other, and those on the CPU: running sums of floats have no fixed order on a GPU.
+    """
     if temperature is None or uniforms is None:
         return logits.argmax(-1)
-    cumulative = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
-    # The total is 1 only up to rounding; scaling the draw by it keeps the last token with probability above 0 the limit.
-    draws = (uniforms[:, None] * cumulative[:, -1:]).contiguous()
-    return torch.searchsorted(cumulative, draws, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    probabilities = torch.softmax(logits.double() / temperature, dim=-1)
+    blocks = pad(probabilities, (0, -logits.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    sums = blocks.sum(-1).cpu()
+    reach = sums.cumsum(-1)
+    block, rest = _find(reach, uniforms.cpu()[:, None] * reach[:, -1:])
+    rest = rest - (reach - sums).gather(-1, block)
+    rows = torch.arange(len(logits), device=logits.device)
+    token, _ = _find(blocks[rows, block[:, 0].to(logits.device)].cpu().cumsum(-1), rest)
+    return (block * BLOCK + token)[:, 0].to(logits.device)
+
+
+def _find(reach: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 1) the first place that reaches beyond each draw; and the draw, kept below a total that rounding lifts it to."""
+    below = torch.nextafter(reach[:, -1:], torch.zeros_like(draws))
+    held = draws.clamp(min=0.0).minimum(below).contiguous()
+    return torch.searchsorted(reach, held, right=True), held

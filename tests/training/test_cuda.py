@@ -1,0 +1,64 @@
+"""The loops on a GPU, where there is one: they run, with deterministic kernels only, and say the same twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from rlhf.runtime import device
+from rlhf.training.ppo import train_ppo
+from rlhf.training.ppo_setup import make_state
+from rlhf.training.sft import SFTState, train_sft
+from tests.models.tiny_models import PAD, make_classifier, make_policy, random_examples
+from tests.training.table import SHARED, TOKENS, all_settings, engine_for, ends_often, environment_for, ppo_settings, weights
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: the loops ran on the CPU only")
+
+
+@pytest.fixture(autouse=True)
+def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    threads = torch.get_num_threads()
+    device.pin(1)
+    yield
+    torch.set_deterministic_debug_mode("default")
+    torch.set_num_threads(threads)
+
+
+def supervised() -> tuple[list[dict[str, float]], torch.Tensor]:
+    policy = make_policy("llama", seed=0).to("cuda")
+    rows = train_sft(
+        SFTState(engine_for(policy)),
+        random_examples(8, seed=1),
+        random_examples(4, seed=2),
+        epochs=1,
+        examples_per_step=4,
+        eval_every_steps=1,
+        tokens_per_micro_batch=TOKENS,
+        pad_id=PAD,
+        seed=0,
+    )
+    return list(rows), weights(policy)
+
+
+def reinforced(**changes: object) -> tuple[list[dict[str, float]], torch.Tensor]:
+    ppo = ppo_settings(**changes)
+    policy, reward_model = ends_often(make_policy("llama", seed=0)).to("cuda"), make_classifier("llama", seed=1).to("cuda")
+    environment = environment_for(policy, reward_model)
+    state = make_state(all_settings(ppo), policy, reward_model)
+    return list(train_ppo(state, environment, ppo)), weights(policy)
+
+
+def test_supervised_learning_says_the_same_twice() -> None:
+    (rows, learned), (again, relearned) = supervised(), supervised()
+    assert rows == again
+    assert torch.equal(learned, relearned)
+
+
+@pytest.mark.parametrize("critic", [{}, SHARED])
+def test_ppo_says_the_same_twice(critic: dict[str, object]) -> None:
+    (rows, learned), (again, relearned) = reinforced(**critic), reinforced(**critic)
+    assert rows == again
+    assert torch.equal(learned, relearned)
