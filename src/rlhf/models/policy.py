@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
 from rlhf.errors import UserError
-from rlhf.models.tokens import end_id, pad_id
+from rlhf.models.tokens import end_id, pad_id, reading
 
 # A stage has one progress bar, its own; and a missing head is no news where a head is what is made here.
 logging.disable_progress_bar()
@@ -35,9 +35,10 @@ def load_policy(
     path: str | Path, device: torch.device, dtype: str = "float32", revision: str | None = None
 ) -> PreTrainedModel:
     """A causal language model with its dropout off, in evaluation mode, on the device."""
-    model = AutoModelForCausalLM.from_pretrained(
-        str(path), dtype=DTYPES[dtype], revision=revision, trust_remote_code=False, use_safetensors=True
-    )
+    with reading(path, revision):
+        model = AutoModelForCausalLM.from_pretrained(
+            str(path), dtype=DTYPES[dtype], revision=revision, trust_remote_code=False, use_safetensors=True
+        )
     return without_dropout(model).to(device).eval()  # type: ignore[return-value]
 
 

@@ -15,13 +15,15 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.models.policy import DTYPES, save_pretrained, without_dropout
+from rlhf.models.tokens import reading
 
 
 def load_reward_model(path: str | Path, device: torch.device, dtype: str = "float32") -> PreTrainedModel:
     """A sequence classifier with one label, dropout off, in evaluation mode, on the device."""
-    model = AutoModelForSequenceClassification.from_pretrained(
-        str(path), num_labels=1, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
-    )
+    with reading(path):
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(path), num_labels=1, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+        )
     return without_dropout(model).to(device).eval()  # type: ignore[return-value]
 
 

@@ -7,14 +7,15 @@ them never depends on the response.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from jinja2 import TemplateError
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -31,6 +32,7 @@ PLAIN_CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
 )
+REASON_LENGTH = 200  # characters of another library's complaint
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,21 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model directory (or hub id), made complete: see `complete_tokenizer`."""
-    tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+    with reading(path, revision):
+        tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
     return complete_tokenizer(tokenizer, str(path))
+
+
+@contextmanager
+def reading(path: str | Path, revision: str | None = None) -> Iterator[None]:
+    """What cannot be loaded becomes a UserError that names the place; without a revision that is a folder, no hub id."""
+    if revision is None and not Path(path).is_dir():
+        raise UserError(f"{path}: no such folder; name a Hugging Face model directory, or a hub id (model=hub)")
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:REASON_LENGTH]
+        raise UserError(f"{path}: no model can be loaded from it ({reason})") from error
 
 
 def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
