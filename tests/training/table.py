@@ -103,11 +103,11 @@ def environment_for(policy: PreTrainedModel, reward_model: PreTrainedModel, **ch
 
 
 def ends_often(policy: PreTrainedModel) -> PreTrainedModel:
-    """Some responses end and some do not: the end token's output row is turned towards the mean hidden state."""
+    """Some responses end and some do not: the end token is likelier than chance at every place."""
     head = policy.get_output_embeddings()
     head.bias = nn.Parameter(torch.zeros(head.weight.shape[0]))
     with torch.no_grad():
-        head.bias[EOS] = 1.5
+        head.bias[EOS] = 2.0
     return policy
 
 

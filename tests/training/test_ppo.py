@@ -103,6 +103,23 @@ def test_after_the_first_epoch_the_old_policy_stays_the_one_that_sampled(critic:
 
 
 @CRITICS
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_ratio_that_has_left_its_range_earns_nothing_more(critic: dict[str, Any], sign: float) -> None:
+    """Log-ratios of 1 where that pays, or of -1 where that does: a loss at the edge of the clip, and no gradient."""
+    settings = ppo_settings(ppo_epochs=1, responses_per_minibatch=8, clip_range=0.2, value_clip=0.0, **critic)
+    state, environment = ppo_table(settings)
+    experience = assign_credit(loop.sample(state, environment, settings), settings, 0.1)
+    mask = experience.rollout.response_mask
+    moved = replace(experience.rollout, old_logprobs=(experience.rollout.old_logprobs - sign) * mask)
+    paid = replace(experience, rollout=moved, advantages=sign * mask.float(), returns=moved.values)
+    figures = ppo_update.learn(state, paid, environment, settings)
+    assert_near(figures["policy_loss"], -sign * (1 + sign * 0.2), 1e-5)
+    assert figures["clip_fraction"] == pytest.approx(1.0)
+    assert_near(figures["approximate_kl"], math.exp(sign) - 1 - sign, 1e-5)
+    assert figures["policy_gradient_norm"] < 1e-6
+
+
+@CRITICS
 def test_reference_and_reward_model_never_change(critic: dict[str, Any]) -> None:
     settings = ppo_settings(**critic)
     state, environment = ppo_table(settings)
@@ -140,11 +157,16 @@ def test_adaptive_kl_is_fed_the_sum_of_each_response(critic: dict[str, Any], mon
     rollouts: list[Rollout] = []
     real_sample = loop.sample
     monkeypatch.setattr(loop, "sample", lambda *a: rollouts.append(real_sample(*a)) or rollouts[-1])
+    fed: list[tuple[float, int]] = []
+    real_update = AdaptiveKL.update
+    monkeypatch.setattr(AdaptiveKL, "update", lambda kl, *told: fed.append(told) or real_update(kl, *told))
     rows = run(state, environment, settings)
     assert isinstance(state.kl, AdaptiveKL)
     expected = [0.2]
-    for rollout in rollouts:
+    for rollout, (kl_per_response, responses) in zip(rollouts, fed, strict=True):
         sums = (rollout.old_logprobs - rollout.ref_logprobs).double().sum(1).tolist()
+        assert_near(kl_per_response, twins.mean(sums), 1e-5)
+        assert responses == 8
         error = min(max(twins.mean(sums) / 0.01 - 1, -0.2), 0.2)
         expected.append(expected[-1] * (1 + error * 8 / 40))
     assert_near([row["kl_ctl"] for row in rows[1:]], torch.tensor(expected[:-1], dtype=torch.float64), 1e-6)
@@ -200,6 +222,14 @@ def test_a_run_stops_by_the_first_rule_that_holds(changes: dict[str, Any], steps
     assert (rows[-1]["step"], state.step, state.stopped_by) == (steps, steps, reason)
     assert "validation_score" in rows[-1]
     assert run(state, environment, settings) == []
+
+
+@pytest.mark.parametrize(("kl", "reason"), [(2.0, ""), (2.01, "kl_budget"), (-5.0, "")])
+def test_the_kl_budget_is_of_nats_per_response(kl: float, reason: str) -> None:
+    settings = ppo_settings(**stop(kl_budget=2.0))
+    state, _ = ppo_table(settings)
+    row = {"validation_score": 9.0, "validation_kl_per_response": kl}
+    assert loop.stop_reason(state, row, settings.stop) == reason
 
 
 def test_a_better_score_starts_the_wait_anew() -> None:

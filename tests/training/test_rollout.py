@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -25,7 +24,10 @@ def a_rollout(settings: PPO, architecture: str = "llama") -> Rollout:
     with torch.no_grad():
         for parameter in state.policy.model.parameters():
             parameter.mul_(1.05)
-    return ppo.sample(state, environment, settings)
+    rollout = ppo.sample(state, environment, settings)
+    assert 0 < int(rollout.ended.sum()) < len(rollout.examples)
+    assert not rollout.response_mask.all()
+    return rollout
 
 
 def real(rollout: Rollout, x: torch.Tensor) -> list[list[float]]:
@@ -162,9 +164,17 @@ def test_a_rollout_is_a_function_of_the_step() -> None:
     state, environment = ppo_table(settings)
     first, again = (ppo.sample(state, environment, settings).examples for _ in range(2))
     assert first == again
-    later = copy.copy(state)
-    later.step = 1
-    assert ppo.sample(later, environment, settings).examples != first
+
+
+def test_the_same_prompts_get_other_responses_at_another_step() -> None:
+    settings = ppo_settings()
+    state, environment = ppo_table(settings, prompts=[[5, 6, 7]] * 8)
+    first = ppo.sample(state, environment, settings).examples
+    state.step = 1
+    second = ppo.sample(state, environment, settings).examples
+    assert [e.prompt_ids for e in first] == [e.prompt_ids for e in second]
+    assert first != second
+    assert all(a not in second for a in first if len(a.response_ids) > 3)
 
 
 def test_every_prompt_is_used_once_before_any_comes_again() -> None:
