@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _checkout  # noqa: F401
+
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.data.files import read_documents, read_records

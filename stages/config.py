@@ -7,6 +7,8 @@ python stages/config.py --keep NAME  saves what params.yaml has of its own as co
 
 from __future__ import annotations
 
+import _checkout  # noqa: F401
+
 import argparse
 import sys
 from pathlib import Path
@@ -40,5 +42,4 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    processes.use_checkout(ROOT)
     sys.exit(processes.attempt("config", lambda: main(parse())))

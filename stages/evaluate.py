@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _checkout  # noqa: F401
+
 from functools import partial
 from itertools import count, tee
 

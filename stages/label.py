@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _checkout  # noqa: F401
+
 from rlhf.data.files import read_records, write_records
 from rlhf.data.world import load_world
 from rlhf.labeling.agreement import (

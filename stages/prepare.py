@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _checkout  # noqa: F401
+
 import shutil
 
 from rlhf.data.prepared import check, counts, length_curve, write

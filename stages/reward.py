@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _checkout  # noqa: F401
+
 from typing import Any
 
 from rlhf.data.files import read_records

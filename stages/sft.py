@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _checkout  # noqa: F401
+
 from rlhf.data.files import read_records
 from rlhf.models.card import POLICY, write_card
 from rlhf.models.policy import context_of, load_policy, save_policy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from rlhf.runtime.closure import imported_names
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "rlhf"
 MODULES = sorted(SOURCE.rglob("*.py"))
-STAGES = sorted((ROOT / "stages").glob("*.py"))
+STAGES = sorted((ROOT / "stages").glob("[!_]*.py"))
+CHECKOUT = ROOT / "stages" / "_checkout.py"
 
 FLOORS = [
     {"errors"},
@@ -73,7 +75,7 @@ def test_imports_point_down(path: Path) -> None:
         assert mine not in STANDARD_ONLY or theirs in STANDARD_ONLY
 
 
-@pytest.mark.parametrize("path", MODULES + STAGES, ids=shown)
+@pytest.mark.parametrize("path", [*MODULES, *STAGES, CHECKOUT], ids=shown)
 def test_each_library_is_known_to_its_own_edge_alone(path: Path) -> None:
     for name in imports(path) - NAMES_OF_TYPES:
         allowed = ONLY_IN.get(name.partition(".")[0])
@@ -90,6 +92,13 @@ def test_an_import_upwards_or_of_another_edge_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=shown)
 def test_every_module_imports(path: Path) -> None:
     importlib.import_module(".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__"))
+
+
+@pytest.mark.parametrize("path", STAGES, ids=shown)
+def test_a_stage_chooses_its_checkout_before_it_imports_anything_else(path: Path) -> None:
+    future, first = [node for node in tree(path).body if isinstance(node, ast.Import | ast.ImportFrom)][:2]
+    assert [*imported_names(future), *imported_names(first)] == ["__future__.annotations", "_checkout"]
+    assert all(name.partition(".")[0] in sys.stdlib_module_names for name in imports(CHECKOUT))
 
 
 @pytest.mark.parametrize("path", STAGES, ids=shown)
@@ -128,7 +137,7 @@ def unsafe(path: Path) -> Iterator[str]:
                 yield f"says {word}={value}"
 
 
-@pytest.mark.parametrize("path", MODULES + STAGES, ids=shown)
+@pytest.mark.parametrize("path", [*MODULES, *STAGES, CHECKOUT], ids=shown)
 def test_nothing_that_is_read_can_run(path: Path) -> None:
     assert list(unsafe(path)) == []
 

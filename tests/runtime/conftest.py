@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 STAGE = """
+import _checkout
 from rlhf.runtime.stage import Run, stage
 
 
@@ -78,6 +79,7 @@ def copy_store(empty_store: Path, folder: Path) -> None:
 def repository(tmp_path: Path, empty_store: Path) -> Repository:
     root = tmp_path / "a repository"
     (root / "stages").mkdir(parents=True)
+    shutil.copy(ROOT / "stages" / "_checkout.py", root / "stages")
     shutil.copytree(ROOT / "conf", root / "conf")
     copy_store(empty_store, root)
     return Repository(root)

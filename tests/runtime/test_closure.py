@@ -17,7 +17,9 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages
 
 def test_imports_are_followed_however_they_are_written(tmp_path: Path) -> None:
     files = {
-        "stages/one.py": "import torch\nfrom rlhf.data.files import read\nfrom rlhf import maths, late\n",
+        "stages/one.py": "import _first\nimport torch\nfrom rlhf.data.files import read\nfrom rlhf import maths, late\n",
+        "stages/_first.py": "import os\n",
+        "stages/two.py": "pass\n",
         "src/rlhf/__init__.py": "",
         "src/rlhf/data/__init__.py": "x = 1\n",
         "src/rlhf/data/files.py": "from rlhf.runtime.tracking import start\n",
@@ -36,6 +38,7 @@ def test_imports_are_followed_however_they_are_written(tmp_path: Path) -> None:
         "src/rlhf/late/__init__.py",
         "src/rlhf/late/deep.py",
         "src/rlhf/maths.py",
+        "stages/_first.py",
         "stages/one.py",
     ]
 

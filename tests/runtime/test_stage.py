@@ -144,11 +144,26 @@ def test_a_stage_does_not_begin_when_dvc_died_before_it(repository: Repository) 
     assert statuses(repository) == []
 
 
-def test_a_checkout_runs_its_own_code(repository: Repository) -> None:
+def test_a_checkout_runs_its_own_code_though_the_environment_knows_another(repository: Repository) -> None:
+    """Renamed in the copy alone: neither the stage nor the writer that it starts could import the original's."""
     shutil.copytree(ROOT / "src", repository.root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    repository.write_stage('import rlhf; print("code of", rlhf.__path__[0])')
+    for path in (repository.root / "src").rglob("*.py"):
+        path.write_text(path.read_text(encoding="utf-8").replace("md5_of", "digest_of"), encoding="utf-8")
+    script = repository.write_stage()
+    script.write_text(
+        script.read_text().replace("from rlhf.runtime", "from rlhf.runtime.hashes import digest_of\nfrom rlhf.runtime", 1)
+    )
     done = repository.run()
-    assert f"code of {repository.root / 'src' / 'rlhf'}" in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert statuses(repository) == ["FINISHED"]
+
+
+def test_threads_are_those_of_the_settings_whatever_the_caller_says(repository: Repository) -> None:
+    repository.write_stage(
+        "import os, torch; print('threads', os.environ['OPENBLAS_NUM_THREADS'], torch.get_num_threads(), flush=True)"
+    )
+    done = repository.run("engine.threads=2", OMP_NUM_THREADS="7", OPENBLAS_NUM_THREADS="7")
+    assert "threads 1 2\n" in done.stdout, done.stderr
 
 
 def make_run(root: Path, **changes: object) -> Run:

@@ -21,7 +21,7 @@ CODE_LINE = re.compile(r"^      - (src/rlhf|stages)/")
 
 
 def closure(root: Path, script: Path) -> list[str]:
-    """The script and the files beneath src/ that it imports, directly or not, as sorted paths from root."""
+    """The script and the files of this project that it imports, directly or not, as sorted paths from root."""
     found: set[Path] = set()
     waiting = [script]
     while waiting:
@@ -29,16 +29,16 @@ def closure(root: Path, script: Path) -> list[str]:
         path = file.relative_to(root).as_posix()
         if file not in found and not path.startswith(EXEMPT):
             found.add(file)
-            waiting += imported_files(root / "src", file)
+            waiting += imported_files(root, file)
     paths = (file for file in found if file.stat().st_size)  # an empty __init__.py says nothing
     return sorted(file.relative_to(root).as_posix() for file in paths)
 
 
-def imported_files(source: Path, file: Path) -> list[Path]:
-    """The files of this package behind a file's import statements, wherever in it they stand."""
+def imported_files(root: Path, file: Path) -> list[Path]:
+    """The files of src/ and stages/ behind a file's import statements, wherever in it they stand."""
     names = {name for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) for name in imported_names(node)}
     modules = {".".join(name.split(".")[:length]) for name in names for length in range(1, name.count(".") + 2)}
-    candidates = (source / Path(*module.split(".")) for module in modules if module.split(".")[0] == "rlhf")
+    candidates = (root / folder / Path(*module.split(".")) for folder in ("src", "stages") for module in modules)
     return [path for place in candidates for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()]
 
 

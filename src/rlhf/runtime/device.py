@@ -33,18 +33,15 @@ def choose_device(choice: str, source: str) -> torch.device:
     return torch.device(choice)
 
 
-def limit_threads(threads: int) -> None:
-    """Pins every thread pool; to be called before the libraries that read these variables are imported."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-
-
 def pin(threads: int) -> None:
-    """Same inputs, same bits: a fixed number of threads, and only kernels that sum in a fixed order."""
+    """Same inputs, same bits: a fixed number of threads, and only kernels that sum in a fixed order.
+
+    The thread pools of other libraries have one thread from their start (stages/_checkout.py).
+    """
     import torch
 
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read at the first product on a GPU
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms() imports the compiler, for a second
     torch.backends.cudnn.benchmark = False

@@ -1,4 +1,4 @@
-"""How a stage lives among other processes: whose code it runs, whose end is its end, what it may reach."""
+"""How a stage lives among other processes: what it says when it ends, whose end is its end, what it may reach."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def attempt(name: str, work: Callable[[], int]) -> int:
     try:
         return work()
     except UserError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        said = str(error)
+        print(said if said.startswith(f"{name}: ") else f"{name}: {said}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{name}: stopped by Ctrl-C", file=sys.stderr)
@@ -37,18 +38,6 @@ def attempt(name: str, work: Callable[[], int]) -> int:
     except Exception:
         traceback.print_exc()
         return 1
-
-
-def use_checkout(root: Path) -> None:
-    """Starts anew with the package that lies beside the script, where another checkout's was found first.
-
-    A queued experiment runs in a copy of the repository, with an environment that knows the original alone.
-    """
-    source = root / "src"
-    mine = source / "rlhf" / "__init__.py"
-    if mine.exists() and not mine.samefile(Path(__file__).parents[1] / "__init__.py"):
-        path = os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")]))
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"PYTHONPATH": path})
 
 
 def end_with_parent() -> None:

@@ -112,7 +112,6 @@ class Run:
 def stage(main: Callable[[Run], None]) -> NoReturn:
     """Runs a stage script to its end and leaves with 0, 1 (what the user can mend: one message), 130 or 143 (stopped)."""
     script = Path(main.__code__.co_filename).resolve()
-    processes.use_checkout(script.parents[1])
     code = processes.attempt(script.stem, lambda: _launch(main, script))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the work is done: nothing is left to close
     sys.exit(code)
@@ -158,7 +157,6 @@ def _run(main: Callable[[Run], None], script: Path, composed: DictConfig) -> int
     declared = pipeline.declared(root, name)
     print(settings.describe(values, declared.params), flush=True)
     output = Path(HydraConfig.get().runtime.output_dir)
-    device.limit_threads(config.engine.threads)
     processes.keep_offline(config.model.source)
     tracker = tracking.start(root, name, settings.flatten(values))
     start, status = time.monotonic(), "FAILED"
