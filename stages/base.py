@@ -16,8 +16,6 @@ from rlhf.runtime.engine import make_engine
 from rlhf.runtime.stage import Run, stage
 from rlhf.training.sft import SFTState, document_examples, sft_steps, train_sft
 
-HELD_OUT_SHARE = 50  # one document in so many measures the loss
-
 
 def main(run: Run) -> None:
     """Trains a model or takes one, sees to its end and pad tokens and chat template, and writes a plain model directory."""
@@ -25,8 +23,9 @@ def main(run: Run) -> None:
     if settings.source == "tiny":
         tokenizer, model = train(run)
     else:
-        tokenizer = load_tokenizer(settings.path, settings.revision)
-        model = fit_to_tokenizer(load_policy(settings.path, run.device, revision=settings.revision), tokenizer)
+        place = settings.id or settings.path
+        tokenizer = load_tokenizer(place, settings.revision)
+        model = fit_to_tokenizer(load_policy(place, run.device, revision=settings.revision), tokenizer)
         run.curve([])
     save_policy(model, tokenizer, run.output / "model", run.config.data.max_response_tokens)
     write_card(run.output / "model", POLICY, "Base model", "What supervised fine-tuning starts from: not taught to answer.")
@@ -45,7 +44,8 @@ def train(run: Run) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     model = make_model(tokenizer, config.model, run.seed("weights"), run.device)
 
     examples = document_examples(documents, tokenizer, config.model.max_tokens)
-    held_out, read = examples[: len(examples) // HELD_OUT_SHARE], examples[len(examples) // HELD_OUT_SHARE :]
+    first = int(len(examples) * base.held_out_share)
+    held_out, read = examples[:first], examples[first:]
     steps = sft_steps(len(read), base.epochs, base.documents_per_step)
     rows = train_sft(
         SFTState(make_engine(model, base.lr, base.warmup_share, steps, config.optimizer, config.engine)),

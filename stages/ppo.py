@@ -41,6 +41,9 @@ def main(run: Run) -> None:
         if ppo.keep_every and last["step"] and last["step"] % ppo.keep_every == 0:
             place = run.output / "snapshots" / f"step_{state.step:04d}"
             save_policy(policy, tokenizer, place, config.data.max_response_tokens)
+            write_card(
+                place, POLICY, "PPO policy in training", f"As it was after {state.step} of {ppo.stop.steps} rollouts."
+            )
             run.log_model(place)
     save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
     about = f"Proximal policy optimization of the SFT policy, kl_ctl {ppo.kl_ctl}, {state.step} rollouts."

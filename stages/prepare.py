@@ -21,6 +21,8 @@ def main(run: Run) -> None:
         shutil.copyfile(config.data.path, run.output / "world.yaml")  # its presence says that there is a gold rater
     run.curve(length_curve(prepared))
     run.finish(counts(prepared))
+    if config.data.source != "world" and not prepared.preferences:
+        print("prepare: the data bring no preferences, so `dvc repro sft` is as far as they go")
 
 
 if __name__ == "__main__":

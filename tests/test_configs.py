@@ -17,7 +17,7 @@ NEEDS = {  # what a choice cannot do without
     "data=hh_rlhf": ["data.path=data/hh.jsonl.gz", "labeler=dataset"],
     "labeler=dataset": ["data=hh_rlhf", "data.path=data/hh.jsonl.gz"],
     "model=local": ["model.path=models/mine"],
-    "model=hub": ["model.path=owner/name", "model.revision=0123abc"],
+    "model=hub": ["model.id=owner/name", "model.revision=0123abc"],
     "ppo=shared": [],
 }
 
@@ -82,6 +82,25 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "ppo.responses_per_step (64) must be a multiple of ppo.responses_per_minibatch (10)",
         ),
         ("model.heads=3 model.hidden_size=80", "model.hidden_size (80) must be a multiple of model.heads (3)"),
+        (
+            "ppo.critic_warmup_steps=30",
+            "ppo.critic_warmup_steps (30) must be below ppo.stop.steps (30), or the policy never learns",
+        ),
+        ("ppo.kl_target=5 ppo.kl_ctl=0", "ppo.kl_ctl (0) must be above 0 with ppo.kl_target (5): it adapts by a factor"),
+        (
+            "ppo.kl_target=5 ppo.kl_horizon=2",
+            "ppo.responses_per_step (128) must be below 5 x ppo.kl_horizon (2), or one step can turn kl_ctl negative (SPEC eq. 7)",
+        ),
+        (
+            "data.max_response_tokens=128",
+            "data.max_response_tokens (128) must be below model.max_tokens (128): no room is left for a prompt",
+        ),
+        ("sample.models=[sft,sft]", "sample.models (sft, sft) must name each model once"),
+        (
+            "sample.responses_per_prompt=1",
+            "sample.responses_per_prompt (1) must be at least 2 with labeler.name (gold): it ranks responses",
+        ),
+        ("engine.zero_stage=1", "engine.zero_stage (1) must be 0 with engine.name (torch): choose engine=deepspeed"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_name_the_value_and_what_it_must_be(overrides: str, message: str) -> None:

@@ -63,6 +63,7 @@ class Model(Section):
     name: str
     source: Literal["tiny", "local", "hub"]
     path: str
+    id: str | None
     revision: str | None
     tokenizer: Literal["words", "bpe", "own"]
     vocabulary: CountOrNone
@@ -79,8 +80,8 @@ class Model(Section):
             must_divide("model.hidden_size", self.hidden_size, "model.heads", self.heads)
             if self.max_tokens == 0:
                 raise ValueError("model.max_tokens (0) must be at least 1: a model trained here has no context of its own")
-        if self.source == "hub" and not self.revision:
-            raise ValueError("model.revision is missing: a hub model is reproducible at a pinned commit only")
+        if self.source == "hub" and not (self.id and self.revision):
+            raise ValueError("model.id and model.revision are missing: a hub model is reproducible at a pinned commit only")
         return self
 
 
@@ -128,6 +129,7 @@ class Prepare(Section):
 
 
 class Base(Section):
+    held_out_share: OpenShare
     epochs: Count
     documents_per_step: Count
     eval_every_steps: Count
@@ -161,6 +163,8 @@ class Sample(Section):
         must_divide(
             "sample.responses_per_prompt", self.responses_per_prompt, "the number of sample.models", len(self.models)
         )
+        if len(set(self.models)) < len(self.models):
+            raise ValueError(f"sample.models ({', '.join(self.models)}) must name each model once")
         return self
 
 
@@ -221,6 +225,20 @@ class PPO(Section):
         must_divide(
             "ppo.responses_per_step", self.responses_per_step, "ppo.responses_per_minibatch", self.responses_per_minibatch
         )
+        if self.critic_warmup_steps >= self.stop.steps:
+            raise ValueError(
+                f"ppo.critic_warmup_steps ({self.critic_warmup_steps}) must be below ppo.stop.steps ({self.stop.steps}), "
+                "or the policy never learns"
+            )
+        if self.kl_target and not self.kl_ctl:
+            raise ValueError(
+                f"ppo.kl_ctl (0) must be above 0 with ppo.kl_target ({self.kl_target:g}): 0 times anything is 0"
+            )
+        if self.kl_target and self.responses_per_step >= 5 * self.kl_horizon:
+            raise ValueError(
+                f"ppo.responses_per_step ({self.responses_per_step}) must be below 5 x ppo.kl_horizon ({self.kl_horizon}), "
+                "or one step can turn kl_ctl negative (SPEC eq. 7)"
+            )
         if self.critic == "separate" and self.w_c is not None:
             raise ValueError(
                 f"ppo.w_c ({self.w_c}) has no effect with ppo.critic=separate: the critic's own adaptive optimizer cancels "
@@ -300,6 +318,24 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.model.source == "tiny" and self.data.max_response_tokens >= self.model.max_tokens:
+            raise ValueError(
+                f"data.max_response_tokens ({self.data.max_response_tokens}) must be below model.max_tokens "
+                f"({self.model.max_tokens}): no room is left for a prompt"
+            )
+        if self.reward.centre and not ("sft" in self.sample.models and self.sample.prompts.train):
+            raise ValueError(
+                "reward.centre (true) needs SFT responses to train prompts: sample.models must name sft and "
+                f"sample.prompts.train ({self.sample.prompts.train}) be above 0; or set reward.centre=false"
+            )
+        if self.labeler.name == "gold" and self.sample.responses_per_prompt < 2:
+            raise ValueError(
+                "sample.responses_per_prompt (1) must be at least 2 with labeler.name (gold): it ranks responses"
+            )
+        if self.engine.name == "torch" and self.engine.zero_stage:
+            raise ValueError(
+                f"engine.zero_stage ({self.engine.zero_stage}) must be 0 with engine.name (torch): choose engine=deepspeed"
+            )
         if self.labeler.name == "gold" and self.data.source != "world":
             raise ValueError(
                 f"labeler.name (gold) needs the world's rater, but data.source is {self.data.source}: "

@@ -70,11 +70,31 @@ class Demonstration:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One sampled response. `ended` is False where the length limit cut it off: it then has no end token."""
+    """One sampled response. `ended` is False where the length limit cut it off: it then has no end token.
+
+    `token_ids`, end token included, are what the model said; the text alone may be tokenized in another way. None where
+    the text is all there is.
+    """
 
     text: str
     ended: bool
     model: str
+    token_ids: tuple[int, ...] | None = None
+
+    def to_row(self) -> dict[str, Any]:
+        return {"text": self.text, "ended": self.ended, "model": self.model, "token_ids": _ids_to_row(self.token_ids)}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Response:
+        return cls(row["text"], row["ended"], row["model"], _ids_from_row(row["token_ids"]))
+
+
+def _ids_to_row(ids: tuple[int, ...] | None) -> list[int] | None:
+    return None if ids is None else list(ids)
+
+
+def _ids_from_row(ids: list[int] | None) -> tuple[int, ...] | None:
+    return None if ids is None else tuple(ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +106,15 @@ class Responses:
     split: Split
 
     def to_row(self) -> dict[str, Any]:
-        answers = [{"text": r.text, "ended": r.ended, "model": r.model} for r in self.responses]
-        return {"prompt": messages_to_row(self.prompt), "responses": answers, "split": self.split}
+        return {
+            "prompt": messages_to_row(self.prompt),
+            "responses": [response.to_row() for response in self.responses],
+            "split": self.split,
+        }
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Responses:
-        answers = tuple(Response(r["text"], r["ended"], r["model"]) for r in row["responses"])
+        answers = tuple(Response.from_row(response) for response in row["responses"])
         return cls(messages_from_row(row["prompt"]), answers, row["split"])
 
 
@@ -133,7 +156,8 @@ class Ranking:
 class Preference:
     """One ordered pair of a ranking (SPEC section 1): `chosen` y_w, `rejected` y_l.
 
-    `chosen_ended` and `rejected_ended` are False where the response was cut off and so carries no end token.
+    `chosen_ended` and `rejected_ended` are False where the response was cut off and so carries no end token; the token ids
+    are those of the sampled responses, None where there is only text.
     """
 
     prompt: Messages
@@ -143,6 +167,8 @@ class Preference:
     labeler: str
     chosen_ended: bool = True
     rejected_ended: bool = True
+    chosen_token_ids: tuple[int, ...] | None = None
+    rejected_token_ids: tuple[int, ...] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
     def to_row(self) -> dict[str, Any]:
@@ -154,6 +180,8 @@ class Preference:
             "labeler": self.labeler,
             "chosen_ended": self.chosen_ended,
             "rejected_ended": self.rejected_ended,
+            "chosen_token_ids": _ids_to_row(self.chosen_token_ids),
+            "rejected_token_ids": _ids_to_row(self.rejected_token_ids),
             "settings": self.settings,
         }
 
@@ -167,5 +195,7 @@ class Preference:
             labeler=row["labeler"],
             chosen_ended=row["chosen_ended"],
             rejected_ended=row["rejected_ended"],
+            chosen_token_ids=_ids_from_row(row["chosen_token_ids"]),
+            rejected_token_ids=_ids_from_row(row["rejected_token_ids"]),
             settings=row["settings"],
         )

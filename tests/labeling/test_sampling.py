@@ -10,9 +10,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from rlhf.config import Model, PromptsPerSplit
 from rlhf.labeling import sampling
+from rlhf.labeling.pairs import preferences_of
 from rlhf.labeling.sampling import Draw, Sampler, choose_prompts, draw, figures_of, progress_row
 from rlhf.models.tiny import make_tokenizer
-from rlhf.records import Message, Prompt, Response, Responses
+from rlhf.models.tokens import encode_response, end_id
+from rlhf.records import Message, Prompt, Ranking, Response, Responses
 from tests.labeling.records import asked
 
 WORDS = ["why", "how", "?", "because", "so", "."]
@@ -21,6 +23,7 @@ TINY = Model(
     name="tiny",
     source="tiny",
     path="",
+    id=None,
     revision=None,
     tokenizer="words",
     vocabulary=32,
@@ -90,3 +93,18 @@ def test_figures_by_hand() -> None:
         "distinct_share": 3 / 4,
         "truncated_prompts": 1,
     }
+
+
+def test_what_was_sampled_goes_on_as_it_is(sampler: Sampler) -> None:
+    """Token ids pass from the sampling model to the models that learn from it: their text could be tokenized otherwise."""
+    (done,) = draw(sampler, PROMPTS, seed=3)
+    responses = done.responses[0].responses
+    ranking = Ranking(done.responses[0].prompt, responses, tuple(range(len(responses))), "train", "gold")
+    for preference in preferences_of(ranking):
+        said = {response.text: response.token_ids for response in responses}
+        assert preference.chosen_token_ids == said[preference.chosen]
+        assert preference.rejected_token_ids == said[preference.rejected]
+    for response in responses:
+        assert response.token_ids is not None
+        assert encode_response(sampler.tokenizer, "other words", True, response.token_ids) == list(response.token_ids)
+        assert (response.token_ids[-1] == end_id(sampler.tokenizer)) == response.ended

@@ -20,12 +20,13 @@ from transformers import (
 )
 
 from rlhf.errors import UserError
+from rlhf.models.forward import logprobs_of
 from rlhf.models.generation import generate
 from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy, save_policy, without_dropout
 from rlhf.models.tokens import complete_tokenizer, encode_prompt, end_id, load_tokenizer, pad_id
 from rlhf.records import Message
 from tests.helpers import assert_near
-from tests.models.tiny_models import CONTEXT, make_policy, random_ids
+from tests.models.tiny_models import CONTEXT, PAD, make_policy, random_examples, random_ids
 
 CPU = torch.device("cpu")
 QUESTION = (Message("user", "one two ?"),)
@@ -126,11 +127,13 @@ def test_saving_twice_writes_the_same_bytes(saved: Path) -> None:
         assert path.read_bytes() == (saved / path.name).read_bytes(), path.name
 
 
-def test_the_weights_come_back_in_the_precision_asked_for(saved: Path, architecture: str) -> None:
-    loaded = load_policy(saved, CPU, "bfloat16")
-    assert loaded.dtype == torch.bfloat16
-    assert not loaded.training
-    assert load_policy(saved, CPU).dtype == torch.float32
+def test_weights_are_float32_whatever_the_model_computes_in(saved: Path, architecture: str) -> None:
+    half, full = load_policy(saved, CPU, "bfloat16"), load_policy(saved, CPU)
+    assert half.dtype == full.dtype == torch.float32
+    assert not half.training
+    examples = random_examples(4, seed=0)
+    coarse, fine = (torch.cat(logprobs_of(policy, examples, PAD, 64)) for policy in (half, full))
+    assert 0 < float((coarse - fine).abs().max()) < 0.1  # rounded to eight bits somewhere, and no more than that
 
 
 def test_the_context_is_the_smaller_of_the_models_and_the_settings(policy: PreTrainedModel) -> None:

@@ -152,7 +152,7 @@ def model_settings(**changes: Any) -> config.Model:
         "name": "tiny",
         "source": "tiny",
         "path": "",
-        "revision": None,
+        "id": None, "revision": None,
         "tokenizer": "words",
         "vocabulary": 400,
         "hidden_size": 16,

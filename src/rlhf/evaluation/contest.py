@@ -16,12 +16,13 @@ from rlhf.evaluation.answers import (
     demonstrations_nll,
     perfect_gold_scores,
 )
-from rlhf.evaluation.figures import Figures, Yardstick, best_gold_figures, figures_of, reward_model_figures
+from rlhf.evaluation.figures import Figures, Yardstick, best_gold_figures, figures_of, reward_model_figures, strength_figures
 from rlhf.evaluation.measures import best_of_n_kl_bound
 from rlhf.models.policy import PreTrainedModel
 from rlhf.seeds import derive_seed
 
 SAMPLED, GREEDY = "sampled", "greedy"
+SFT = "sft"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,11 @@ def contest(
         policy = load()
         nll = demonstrations_nll(policy, exam)
         for decoding, temperature in ((SAMPLED, exam.temperature), (GREEDY, None)):
-            answers = answer(policy, exam, judges, temperature, _sample_seed(seed, 0))
+            answers = (
+                yardsticks[decoding].sft  # SFT has answered already: the others are held against it
+                if model == SFT
+                else answer(policy, exam, judges, temperature, _sample_seed(seed, 0))
+            )
             yield Contestant(model, decoding, answers, figures_of(answers, nll, yardsticks[decoding]))
     n = settings.best_of
     others = [answer(judges.reference, exam, judges, exam.temperature, _sample_seed(seed, i)) for i in range(1, n)]
@@ -103,6 +108,7 @@ def about_the_exam(
         "win_rate_against": "a second sample of SFT, drawn independently (greedy answers: SFT's greedy ones)",
         "selection": "of best_of_n, kl_per_response is the bound log n - (n - 1) / n; nll_demonstrations is SFT's",
     }
+    about["strengths"] = strength_figures({c.model: c.answers for c in contestants if c.decoding == SAMPLED})
     if judges.world is None or yardstick.perfect is None:
         return about
     about["perfect"] = {"gold_score": float(yardstick.perfect.mean())}

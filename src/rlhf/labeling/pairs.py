@@ -23,6 +23,8 @@ def preferences_of(ranking: Ranking) -> list[Preference]:
                 labeler=ranking.labeler,
                 chosen_ended=chosen.ended,
                 rejected_ended=rejected.ended,
+                chosen_token_ids=chosen.token_ids,
+                rejected_token_ids=rejected.token_ids,
                 settings=ranking.settings,
             )
             pairs.setdefault((chosen.text, rejected.text), preference)
@@ -39,7 +41,7 @@ def with_pairs(rankings: Sequence[Ranking], max_dropped_share: float) -> list[Ra
     dropped = len(rankings) - len(kept)
     if not rankings:
         raise UserError(
-            "label: there is nothing to label: sample.prompts or the data's preferences give 0 prompts; give more"
+            "there is nothing to label, neither responses nor preferences: data without preferences go as far as `dvc repro sft`"
         )
     if dropped > max_dropped_share * len(rankings) or not kept:
         raise UserError(

@@ -57,7 +57,8 @@ def _draw(sampler: Sampler, prompts: Sequence[Prompt], done: int, seed: int) -> 
         generated = _generate(sampler, policy, asked, derive_seed(seed, name))
         tokens += sum(len(g.response_ids) for g in generated)
         for i, g in enumerate(generated):
-            answers[i // each].append(Response(decode_response(sampler.tokenizer, g.response_ids), g.ended, name))
+            text = decode_response(sampler.tokenizer, g.response_ids)
+            answers[i // each].append(Response(text, g.ended, name, tuple(g.response_ids)))
     responses = [Responses(p.prompt, tuple(given), p.split) for p, given in zip(prompts, answers, strict=True)]
     return Draw(done + len(prompts), responses, tokens, sum(truncated for _, truncated in encoded))
 

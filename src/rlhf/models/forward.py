@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.errors import UserError
+from rlhf.models.precision import precision_of
 from rlhf.models.tokens import Batch, Example, collate
 
 
@@ -37,7 +38,8 @@ def response_logits(policy: PreTrainedModel, batch: Batch) -> Tensor:
     """(B, R, V) float32 logits that predict the response tokens; the head reads the response's end of the rows only."""
     input_ids, positions = flush_left(batch)
     first = int(positions[:, 0].min())
-    logits = policy(input_ids=input_ids, use_cache=False, logits_to_keep=input_ids.shape[1] - first).logits.float()
+    with precision_of(policy):
+        logits = policy(input_ids=input_ids, use_cache=False, logits_to_keep=input_ids.shape[1] - first).logits.float()
     rows = torch.arange(len(input_ids), device=input_ids.device)[:, None]
     return logits[rows, positions - first]
 
@@ -73,9 +75,10 @@ def _finite(numbers: Tensor, what: str) -> Tensor:
 
 def token_outputs(classifier: PreTrainedModel, input_ids: Tensor) -> Tensor:
     """(B, S) what the scalar head says after every token, centred (`reward_center`) and scaled (`reward_scale`)."""
-    hidden = classifier.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
     head: Any = classifier.score
-    raw = head(hidden).float()[..., 0]
+    with precision_of(classifier):
+        hidden = classifier.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+    raw = head(hidden.float())[..., 0]  # the head in float32: a score is one number, and its last bits decide pairs
     return (raw - getattr(classifier.config, "reward_center", 0.0)) / getattr(classifier.config, "reward_scale", 1.0)
 
 
@@ -99,9 +102,9 @@ def logprobs_and_values(
     """Log-probabilities and values, each (B, R), of a policy whose trunk the critic shares, in one pass."""
     input_ids, positions = flush_left(batch)
     first = int(positions[:, 0].min())
-    output = policy(
-        input_ids=input_ids, use_cache=False, output_hidden_states=True, logits_to_keep=input_ids.shape[1] - first
-    )
+    kept = input_ids.shape[1] - first
+    with precision_of(policy):
+        output = policy(input_ids=input_ids, use_cache=False, output_hidden_states=True, logits_to_keep=kept)
     rows = torch.arange(len(input_ids), device=input_ids.device)[:, None]
     logprobs, _ = _read_logits(output.logits.float()[rows, positions - first], batch, temperature)
     values = value_head(output.hidden_states[-1][rows, positions].float())[..., 0]

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedModel
 
+from rlhf.models.precision import precision_of
+
 ROWS_AT_ONCE = 512  # rows of one decoding batch: wide enough to hide Python, small enough for the cache
 BLOCK = 256  # tokens of one block of the vocabulary, in sampling
 
@@ -74,14 +76,15 @@ def _decode(
     alive = torch.arange(len(prompts))
     padded = bool((~mask).any())
     for t in range(max_response_tokens):
-        logits = policy(
-            input_ids=input_ids,
-            attention_mask=mask if padded else None,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        with precision_of(policy):
+            logits = policy(
+                input_ids=input_ids,
+                attention_mask=mask if padded else None,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
         tokens = _choose(logits.float(), temperature, None if uniforms is None else uniforms[alive, t])
         for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
             responses[row].append(token)

@@ -10,13 +10,12 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
 from rlhf.errors import UserError
+from rlhf.models.precision import compute_in
 from rlhf.models.tokens import end_id, pad_id, reading
 
 # A stage has one progress bar, its own; and a missing head is no news where a head is what is made here.
 logging.disable_progress_bar()
 logging.set_verbosity_error()
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def without_dropout(model: nn.Module) -> nn.Module:
@@ -34,11 +33,12 @@ def without_dropout(model: nn.Module) -> nn.Module:
 def load_policy(
     path: str | Path, device: torch.device, dtype: str = "float32", revision: str | None = None
 ) -> PreTrainedModel:
-    """A causal language model with its dropout off, in evaluation mode, on the device."""
+    """A causal language model with its dropout off, in evaluation mode, on the device; it computes in `dtype`."""
     with reading(path, revision):
         model = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=DTYPES[dtype], revision=revision, trust_remote_code=False, use_safetensors=True
+            str(path), dtype=torch.float32, revision=revision, trust_remote_code=False, use_safetensors=True
         )
+    compute_in(model, dtype)
     return without_dropout(model).to(device).eval()  # type: ignore[return-value]
 
 

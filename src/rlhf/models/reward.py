@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.models.policy import DTYPES, save_pretrained, without_dropout
+from rlhf.models.policy import save_pretrained, without_dropout
+from rlhf.models.precision import compute_in
 from rlhf.models.tokens import reading
 
 
@@ -22,8 +23,9 @@ def load_reward_model(path: str | Path, device: torch.device, dtype: str = "floa
     """A sequence classifier with one label, dropout off, in evaluation mode, on the device."""
     with reading(path):
         model = AutoModelForSequenceClassification.from_pretrained(
-            str(path), num_labels=1, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+            str(path), num_labels=1, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
         )
+    compute_in(model, dtype)
     return without_dropout(model).to(device).eval()  # type: ignore[return-value]
 
 

@@ -136,8 +136,15 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]
     return list(encoded["input_ids"])
 
 
-def encode_response(tokenizer: PreTrainedTokenizerBase, text: str, ended: bool = True) -> list[int]:
-    """The ids of a response; the end token is one of them where the response ended."""
+def encode_response(
+    tokenizer: PreTrainedTokenizerBase, text: str, ended: bool = True, token_ids: Sequence[int] | None = None
+) -> list[int]:
+    """The ids of a response; the end token is one of them where the response ended.
+
+    token_ids: what was sampled, where that is known: a text may be tokenized in another way than a model said it.
+    """
+    if token_ids is not None:
+        return list(token_ids)
     ids = list(tokenizer.encode(text, add_special_tokens=False))
     return [*ids, end_id(tokenizer)] if ended else ids
 

@@ -46,9 +46,12 @@ def paired_examples(preferences: Sequence[Preference], tokenizer: PreTrainedToke
         by_prompt.setdefault(preference.prompt, []).append(preference)
     rows, truncated, dropped = [], 0, 0
     for prompt, group in by_prompt.items():
-        sides = [((p.chosen, p.chosen_ended), (p.rejected, p.rejected_ended)) for p in group]
+        sides = [
+            ((p.chosen, p.chosen_ended, p.chosen_token_ids), (p.rejected, p.rejected_ended, p.rejected_token_ids))
+            for p in group
+        ]
         places = {side: i for i, side in enumerate(dict.fromkeys(side for pair in sides for side in pair))}
-        responses = [encode_response(tokenizer, text, ended) for text, ended in places]
+        responses = [encode_response(tokenizer, *side) for side in places]
         fitted = fit(tokenizer, prompt, responses, max_tokens)
         if fitted is None:
             dropped += 1

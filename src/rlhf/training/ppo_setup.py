@@ -22,7 +22,7 @@ def make_state(settings: config.Config, policy: PreTrainedModel, reward_model: P
     ppo = settings.ppo
     steps_a_rollout = ppo.ppo_epochs * (ppo.responses_per_step // ppo.responses_per_minibatch)
     engines = (settings.optimizer, settings.engine)
-    policy_steps = steps_a_rollout * max(ppo.stop.steps - ppo.critic_warmup_steps, 1)
+    policy_steps = steps_a_rollout * (ppo.stop.steps - ppo.critic_warmup_steps)
     kl = AdaptiveKL(ppo.kl_ctl, ppo.kl_target, ppo.kl_horizon) if ppo.kl_target else FixedKL(ppo.kl_ctl)
     if ppo.critic == "shared":
         return PPOState(make_engine(SharedTrunk(policy), ppo.lr, ppo.warmup_share, policy_steps, *engines), None, kl)

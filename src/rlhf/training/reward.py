@@ -47,10 +47,11 @@ def ranked_examples(rankings: Sequence[Ranking], tokenizer: PreTrainedTokenizerB
     rows, truncated, dropped, tied = [], 0, 0, 0
     for ranking in rankings:
         distinct = {(r.text, r.ended): rank for r, rank in zip(ranking.responses, ranking.ranks, strict=True)}
+        sampled = {(r.text, r.ended): r.token_ids for r in ranking.responses}
         if len(set(distinct.values())) < 2:
             tied += 1
             continue
-        responses = [encode_response(tokenizer, text, ended) for text, ended in distinct]
+        responses = [encode_response(tokenizer, *response, sampled[response]) for response in distinct]
         fitted = fit(tokenizer, ranking.prompt, responses, max_tokens)
         if fitted is None:
             dropped += 1
@@ -162,7 +163,12 @@ def trivial_accuracies(rows: Sequence[RankedExamples]) -> dict[str, float]:
 def sampled_examples(responses: Sequence[Responses], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[Example]:
     """The SFT model's own train responses as examples: what the scores are centred on."""
     fitted = [
-        fit(tokenizer, row.prompt, [encode_response(tokenizer, response.text, response.ended)], max_tokens)
+        fit(
+            tokenizer,
+            row.prompt,
+            [encode_response(tokenizer, response.text, response.ended, response.token_ids)],
+            max_tokens,
+        )
         for row in responses
         for response in row.responses
         if row.split == "train" and response.model == "sft"
