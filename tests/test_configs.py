@@ -89,7 +89,7 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ("ppo.kl_target=5 ppo.kl_ctl=0", "ppo.kl_ctl (0) must be above 0 with ppo.kl_target (5): it adapts by a factor"),
         (
             "ppo.kl_target=5 ppo.kl_horizon=2",
-            "ppo.responses_per_step (128) must be below 5 x ppo.kl_horizon (2), or one step can turn kl_ctl negative (SPEC eq. 7)",
+            "ppo.responses_per_step (128) must be below 5 x ppo.kl_horizon (2), or kl_ctl can turn negative (SPEC eq. 7)",
         ),
         (
             "data.max_response_tokens=128",

@@ -232,12 +232,12 @@ class PPO(Section):
             )
         if self.kl_target and not self.kl_ctl:
             raise ValueError(
-                f"ppo.kl_ctl (0) must be above 0 with ppo.kl_target ({self.kl_target:g}): 0 times anything is 0"
+                f"ppo.kl_ctl (0) must be above 0 with ppo.kl_target ({self.kl_target:g}): it adapts by a factor"
             )
         if self.kl_target and self.responses_per_step >= 5 * self.kl_horizon:
             raise ValueError(
                 f"ppo.responses_per_step ({self.responses_per_step}) must be below 5 x ppo.kl_horizon ({self.kl_horizon}), "
-                "or one step can turn kl_ctl negative (SPEC eq. 7)"
+                "or kl_ctl can turn negative (SPEC eq. 7)"
             )
         if self.critic == "separate" and self.w_c is not None:
             raise ValueError(

@@ -40,9 +40,7 @@ def with_pairs(rankings: Sequence[Ranking], max_dropped_share: float) -> list[Ra
     kept = [ranking for ranking in rankings if ranking.pairs()]
     dropped = len(rankings) - len(kept)
     if not rankings:
-        raise UserError(
-            "there is nothing to label, neither responses nor preferences: data without preferences go as far as `dvc repro sft`"
-        )
+        raise UserError("there is nothing to label: data without preferences go as far as `dvc repro sft`")
     if dropped > max_dropped_share * len(rankings) or not kept:
         raise UserError(
             f"label: the responses of {dropped} of {len(rankings)} prompts all tie ({dropped / len(rankings):.3f}, above "
