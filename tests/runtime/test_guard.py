@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ SAME = "params.yaml is what conf/ composes to"
 def written(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """A repository whose params.yaml is what conf/ composes to, committed."""
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    shutil.copytree(ROOT / "data" / "world", repository.root / "data" / "world")
     guard.write(repository.root)
     repository.git("init", "--quiet")
     repository.git("add", "conf", "params.yaml")
@@ -81,6 +84,48 @@ def test_within_an_experiment_dvc_has_composed_the_settings(written: Repository,
         guard.check(written.root)
 
 
+@pytest.mark.parametrize("experiment", [None, "warm-cat"])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "path: data/world/english.yaml",
+            "path: raw/none.jsonl",
+            "data.path (raw/none.jsonl): cannot be read (No such file",
+        ),
+        ("path: data/world/english.yaml", "path: raw/empty.jsonl", "data.path (raw/empty.jsonl): is empty"),
+        ("path: data/world/english.yaml", "path: raw", "data.path (raw): is a folder; name a file in it"),
+        (
+            "path: conf/model/tiny.yaml",
+            "path: conf/model/none",
+            "model.path (conf/model/none): cannot be read (No such file",
+        ),
+        ("source: tiny\n  path: .*", "source: local\n  path: raw", "model.path (raw): holds no config.json; name a Hugging"),
+        ("source: tiny\n  path: .*", "source: local\n  path: raw/none", "model.path (raw/none): is no folder"),
+    ],
+)
+def test_inputs_that_are_not_there_stop_the_pipeline_before_anything_is_removed(
+    written: Repository, monkeypatch: pytest.MonkeyPatch, experiment: str | None, old: str, new: str, message: str
+) -> None:
+    (written.root / "raw").mkdir()
+    (written.root / "raw" / "empty.jsonl").touch()
+    apply_experiment(written, "warm-cat", old, new)
+    if experiment:
+        monkeypatch.setenv("DVC_EXP_NAME", experiment)
+    with pytest.raises(UserError) as caught:
+        guard.check(written.root)
+    first, last = str(caught.value).splitlines()
+    assert first.startswith(message)
+    assert last == "Paths are absolute, or start at the root of the repository."
+
+
+def test_a_local_model_is_a_folder_with_its_configuration(written: Repository, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    apply_experiment(written, "warm-cat", "source: tiny\n  path: .*", f"source: local\n  path: {tmp_path / 'model'}")
+    assert "experiment warm-cat" in guard.check(written.root)
+
+
 def test_an_applied_experiment_is_named_and_no_error(written: Repository) -> None:
     apply_experiment(written, "warm-cat", KL, "kl_ctl: 7.5")
     edit(written.root / "conf" / "ppo" / "default.yaml", "gamma: 1.0", "gamma: 1.0 #")
@@ -114,9 +159,7 @@ def test_an_experiment_that_is_kept_composes_to_the_same_settings(written: Repos
 
 
 def test_the_script_writes_one_constant_line(written: Repository) -> None:
-    (written.root / "stages" / "config.py").write_bytes((ROOT / "stages" / "config.py").read_bytes())
-    import sys
-
+    shutil.copy(ROOT / "stages" / "config.py", written.root / "stages")
     for experiment in ({}, {"DVC_EXP_NAME": "warm-cat"}):
         command = [sys.executable, "stages/config.py"]
         done = subprocess.run(

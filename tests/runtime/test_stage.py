@@ -75,6 +75,10 @@ def test_a_sweep_runs_every_job_and_goes_on_after_a_bad_one(repository: Reposito
         ("ppo.kl_clt=0.2", "ppo: ppo.kl_clt: no such setting; did you mean ppo.kl_ctl?"),
         ("ppo.lr=nan", "ppo: ppo.lr (nan) must be a finite number above 0"),
         ("ppo.lr=[1", "ppo: no viable alternative at input '[1'"),
+        (
+            "--lr=3",
+            "ppo: unrecognized arguments: --lr=3; settings have no dashes, as in seed=1 (--help lists the options)",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_setting_is_said_in_one_line_before_torch_is_imported(

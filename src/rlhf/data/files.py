@@ -1,4 +1,4 @@
-"""Reads and writes what the stages hand on: records and documents as JSON lines, figures as JSON, all in UTF-8.
+"""Reads and writes what the stages hand on: records and documents as JSON lines in UTF-8.
 
 A broken file is named with its line: `artifacts/prepare/prompts.jsonl:17: field 'split' is missing`.
 """
@@ -54,17 +54,6 @@ def read_documents(path: Path) -> list[str]:
 def write_documents(path: Path, documents: Iterable[str]) -> None:
     """{"text": …} a line: the form in which pretraining corpora are shared."""
     _write_lines(path, ({"text": document} for document in documents))
-
-
-def read_json(path: Path) -> Any:
-    """The value of a JSON file. UserError names the line where it is broken."""
-    text = "\n".join(line for _, line in text_lines(path))
-    return parse_json(path, text)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Indented by two, with a newline at the end. ValueError for NaN and infinity."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Row]]:

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from rlhf.config import Config
 from rlhf.errors import UserError
 from rlhf.runtime import settings
 from rlhf.runtime.messages import Values, shown
@@ -23,15 +24,42 @@ ABSENT = object()
 
 
 def check(root: Path) -> str:
-    """UserError if params.yaml is unfit, or is not what conf/ composes to; else what it is.
+    """UserError if params.yaml is unfit, or is not what conf/ composes to, or if an input is not there; else what it is.
 
     While an experiment runs, DVC itself has just composed its settings, and there is nothing to compare.
     """
     snapshot = settings.values_of(settings.read_snapshot(root))
     experiment = os.environ.get("DVC_EXP_NAME")
     what = f"params.yaml is what DVC composed for the experiment {experiment}" if experiment else compare(root, snapshot)
-    settings.validate(snapshot)
+    check_inputs(root, settings.validate(snapshot))
     return what
+
+
+def check_inputs(root: Path, config: Config) -> None:
+    """UserError if the data or the model to start from cannot be read.
+
+    Here, because DVC removes what a stage left before it lets the stage find out.
+    """
+    data, model = root / config.data.path, root / config.model.path
+    problems = [f"data.path ({config.data.path}): {what}" for what in _unreadable(data)]
+    if config.model.source != "local":
+        problems += [f"model.path ({config.model.path}): {what}" for what in _unreadable(model)]
+    elif not (model / "config.json").is_file():
+        what = "holds no config.json; name a Hugging Face directory" if model.is_dir() else "is no folder"
+        problems.append(f"model.path ({config.model.path}): {what}")
+    if problems:
+        raise UserError("\n".join([*problems, "Paths are absolute, or start at the root of the repository."]))
+
+
+def _unreadable(path: Path) -> list[str]:
+    """What is wrong with a file, if anything."""
+    if path.is_dir():
+        return ["is a folder; name a file in it"]
+    try:
+        with path.open("rb") as file:
+            return [] if file.read(1) else ["is empty"]
+    except OSError as error:
+        return [f"cannot be read ({error.strerror})"]
 
 
 def compare(root: Path, snapshot: Values) -> str:

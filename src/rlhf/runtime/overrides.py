@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rlhf.errors import UserError
 from rlhf.runtime.messages import known_settings, schema_at, shown, unknown
@@ -15,15 +16,40 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 
+BEYOND_ASCII = re.compile(r"[\w-]*[^\x00-\x7f][\w-]*")
+
+
+def check_options(arguments: Sequence[str]) -> None:
+    """UserError for what begins with a dash and is no option of Hydra's, which would end with its usage and 2."""
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; settings have no dashes, as in seed=1 (--help lists the options)")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(arguments)
+
+
 def check_names(conf: Path, overrides: Sequence[str]) -> None:
     """UserError for an override that names no setting, or chooses what its group does not offer."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    with hydra_messages():
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    problems = [problem for override in parsed for problem in _problems(conf, override)]
+    parser, problems = OverridesParser.create(), []
+    for text in overrides:
+        with hydra_messages(_hint_for(text)):
+            override = parser.parse_override(text)
+        problems += _problems(conf, override)
     if problems:
         raise UserError("\n".join(problems))
+
+
+def _hint_for(override: str) -> str:
+    """Hydra's grammar knows letters beyond ASCII in quotes only."""
+    if override.isascii() or "'" in override or '"' in override:
+        return ""
+    quoted = BEYOND_ASCII.sub(r"'\g<0>'", override)
+    return f'; put it in quotes: "{quoted}"'
 
 
 def _problems(conf: Path, override: Override) -> Iterator[str]:
@@ -41,15 +67,26 @@ def _problems(conf: Path, override: Override) -> Iterator[str]:
 def _wrong_choices(group: Path, override: Override) -> Iterator[str]:
     choices = sorted(path.stem for path in group.glob("*.yaml"))
     values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
-    for value in (shown(value) for value in values if not isinstance(value, list) and value not in choices):
+    for value in values:
+        if isinstance(value, dict):
+            yield f"{group.name} is a group of settings: change them one by one, as in {_first_setting(group.name, value)}"
+    names = (shown(value) for value in values if not isinstance(value, dict | list))
+    for value in (name for name in names if name not in choices):
         near = difflib.get_close_matches(value, choices, n=1)
         hint = f"did you mean {group.name}={near[0]}?" if near else f"there are {', '.join(choices)}"
         yield f"{group.name}={value}: no such choice; {hint}"
 
 
+def _first_setting(key: str, value: Any) -> str:
+    while isinstance(value, dict) and value:
+        name, value = next(iter(value.items()))
+        key = f"{key}.{name}"
+    return f"{key}.NAME=VALUE" if value == {} else f"{key}={shown(value)}"
+
+
 @contextlib.contextmanager
-def hydra_messages() -> Iterator[None]:
-    """Turns what Hydra and OmegaConf raise into a UserError with their words on one line."""
+def hydra_messages(hint: str = "") -> Iterator[None]:
+    """Turns what Hydra and OmegaConf raise into a UserError with their words on one line, and a hint behind them."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -57,4 +94,4 @@ def hydra_messages() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip() and "hydra.cc" not in line]
-        raise UserError(" ".join(lines)) from error
+        raise UserError(" ".join(lines) + hint) from error

@@ -132,6 +132,7 @@ def _launch(main: Callable[[Run], None], script: Path) -> int:
     root, arguments = script.parents[1], sys.argv[1:]
     if "DVC_STAGE" in os.environ:
         arguments = [*_dvc_arguments(script.stem), *arguments]
+    overrides.check_options(arguments)
     overrides.check_names(root / "conf", [text for text in arguments if "=" in text and not text.startswith("-")])
     os.chdir(root)
     codes: list[int] = []

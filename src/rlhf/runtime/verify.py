@@ -21,7 +21,7 @@ import yaml
 
 from rlhf.errors import UserError
 from rlhf.runtime.hashes import md5_of
-from rlhf.runtime.outputs import numbers
+from rlhf.runtime.outputs import numbers, write_metrics
 from rlhf.runtime.processes import attempt
 
 METRICS = Path("artifacts/evaluate/metrics.json")
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     root = Path.cwd()
     if arguments[:1] == ["--reference"]:
         runs = [numbers(_read_json(Path(name))) for name in arguments[1:]]
-        (root / REFERENCE).write_text(json.dumps(intervals(runs), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_metrics(root / REFERENCE, intervals(runs))
         print(f"wrote {REFERENCE}: {len(runs[0])} figures from {len(runs)} runs")
         return 0
     lock = committed_lock(root)
