@@ -70,6 +70,8 @@ def keep_offline(model_source: str) -> None:
     if model_source != "hub":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+        if hub := sys.modules.get("huggingface_hub.constants"):  # read the environment when it was imported
+            hub.HF_HUB_OFFLINE = os.environ["HF_HUB_OFFLINE"] != "0"  # type: ignore[attr-defined]
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
