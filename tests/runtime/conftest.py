@@ -14,6 +14,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+NO_MLFLOW = "http://127.0.0.1:9"  # the port of a service that throws all away, and that nobody runs
+NO_MLFLOW_WARNING = f"warning: no MLflow at {NO_MLFLOW} "
+
 STAGE = """
 import _checkout
 from rlhf.runtime.stage import Run, stage
@@ -48,10 +51,16 @@ class Repository:
         return inherited | more
 
     def run(self, *arguments: str, python: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
+        """A run that MLflow, which takes seconds to import, hears of."""
         command = [sys.executable, *python, "stages/ppo.py", *arguments]
         return subprocess.run(
             command, cwd=self.root, env=self.environment(**environment), capture_output=True, text=True, timeout=120
         )
+
+    def run_untracked(self, *arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+        """The same with no MLflow to be found, and what it said on stderr but for the warnings of that."""
+        done = self.run(*arguments, MLFLOW_TRACKING_URI=NO_MLFLOW, **environment)
+        return done, [line for line in done.stderr.splitlines() if not line.startswith(NO_MLFLOW_WARNING)]
 
     def git(self, *arguments: str) -> str:
         who = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
@@ -61,10 +70,11 @@ class Repository:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store as MLflow makes it, made once."""
+    """An MLflow store as MLflow makes it, made once, by two processes that start at once: one makes it, one waits."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     code = "import sys; from rlhf.runtime.tracking.writer import connect; connect(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", code, f"sqlite:///{path}"], check=True)
+    makers = [subprocess.Popen([sys.executable, "-c", code, f"sqlite:///{path}"]) for _ in range(2)]
+    assert [maker.wait() for maker in makers] == [0, 0]
     return path
 
 

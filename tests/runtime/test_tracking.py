@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import signal
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,43 +88,29 @@ def test_models_are_copied_where_that_is_asked_for(store: str, tmp_path: Path) -
     assert len(list((tmp_path / "mlruns").rglob("config.json"))) == 1
 
 
-def test_tags_name_the_experiment_and_the_md5_of_each_input(
+def test_tags_name_the_experiment_and_the_md5_of_each_input_wherever_it_lies(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     monkeypatch.setenv("DVC_EXP_NAME", "warm-cat")
     monkeypatch.setenv("API_TOKEN", "hunter2-hunter2")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "raw.txt").write_text("abc")
-    (tmp_path / "artifacts" / "base" / "model").mkdir(parents=True)
-    (tmp_path / "dvc.yaml").write_text(
-        "stages:\n  sft:\n    cmd: python stages/sft.py\n    deps: ['${data.path}', artifacts/prepare, artifacts/absent]\n"
-    )
-    (tmp_path / "dvc.lock").write_text("stages:\n  prepare:\n    outs:\n    - {path: artifacts/prepare, md5: 1f.dir}\n")
-    tracker = tracking.start(tmp_path, "sft", SETTINGS)
+    root, outside = tmp_path / "repository", tmp_path / "raw.txt"
+    (root / "artifacts" / "base" / "model").mkdir(parents=True)
+    for path in (root / "words.txt", outside):
+        path.write_text("abc")
+    deps = "['${data.path}', ../raw.txt, words.txt, artifacts/prepare, artifacts/absent]"
+    (root / "dvc.yaml").write_text(f"stages:\n  sft:\n    cmd: python stages/sft.py\n    deps: {deps}\n")
+    (root / "dvc.lock").write_text("stages:\n  prepare:\n    outs:\n    - {path: artifacts/prepare, md5: 1f.dir}\n")
+    tracker = tracking.start(root, "sft", SETTINGS | {"data.path": str(outside)})
     tracker.log_tags({"device": "cpu"})
     tracker.close("FINISHED")
 
     (run,) = runs_in(store)
     tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
     abc = "900150983cd24fb0d6963f7d28e17f72"  # RFC 1321, appendix A.5
-    expected = {"stage": "sft", "device": "cpu", "dvc_experiment": "warm-cat"}
-    assert tags == expected | {"md5/data/raw.txt": abc, "md5/artifacts/prepare": "1f.dir"}
+    inputs = {f"md5{outside}": abc, "md5/raw.txt": abc, "md5/words.txt": abc, "md5/artifacts/prepare": "1f.dir"}
+    assert tags == inputs | {"stage": "sft", "device": "cpu", "dvc_experiment": "warm-cat"}
     assert b"hunter2" not in (tmp_path / "mlflow.db").read_bytes()
-
-
-def test_inputs_outside_the_repository_are_named_as_well(
-    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    root, outside = tmp_path / "repository", tmp_path / "raw.txt"
-    root.mkdir()
-    outside.write_text("abc")
-    (root / "dvc.yaml").write_text("stages:\n  sft:\n    cmd: python\n    deps: ['${data.path}', ../raw.txt]\n")
-    tracker = tracking.start(root, "sft", SETTINGS | {"data.path": str(outside)})
-    tracker.close("FINISHED")
-    (run,) = runs_in(store)
-    abc = "900150983cd24fb0d6963f7d28e17f72"
-    assert run.data.tags["md5/raw.txt"] == run.data.tags[f"md5{outside}"] == abc
 
 
 def test_a_run_whose_stage_was_killed_does_not_stay_open(store: str, tmp_path: Path) -> None:
@@ -148,9 +136,13 @@ def test_a_writer_that_stands_still_holds_nobody_up_and_loses_nothing(store: str
     assert len(history(store, run.info.run_id, "ppo/loss")) == 3000
 
 
-def test_stages_that_start_at_once_on_a_new_store_all_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = f"sqlite:///{tmp_path / 'new.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+def test_a_store_made_by_two_at_once_is_one_store(empty_store: Path) -> None:
+    with contextlib.closing(sqlite3.connect(empty_store)) as made:
+        assert made.execute("select count(*) from alembic_version").fetchone() == (1,)
+        assert made.execute("select name from experiments").fetchall() == [("Default",)]
+
+
+def test_stages_that_start_at_once_with_a_new_experiment_all_arrive(store: str, tmp_path: Path) -> None:
     settings = SETTINGS | {"tracking.experiment": "theirs"}
     trackers = [tracking.start(tmp_path, name, settings) for name in ("ppo", "dpo", "sft")]
     for tracker in trackers:
