@@ -35,7 +35,8 @@ def check_names(conf: Path, overrides: Sequence[str]) -> None:
     """UserError for an override that names no setting, or chooses what its group does not offer."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    parser, problems = OverridesParser.create(), []
+    parser = OverridesParser.create()
+    problems: list[str] = []
     for text in overrides:
         with hydra_messages(_hint_for(text)):
             override = parser.parse_override(text)
