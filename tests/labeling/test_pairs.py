@@ -52,7 +52,7 @@ def test_a_share_at_the_limit_passes_and_one_above_stops() -> None:
 
 @pytest.mark.parametrize("rankings", [[], [TIED]])
 def test_nothing_to_learn_from_stops_whatever_the_limit(rankings: list) -> None:
-    with pytest.raises(UserError, match="nothing to label|all tie"):
+    with pytest.raises(UserError, match=r"nothing to label|all tie"):
         with_pairs(rankings, max_dropped_share=1.0)
 
 
