@@ -1,0 +1,166 @@
+"""What is wrong stops a stage with one message and exit code 1, before anything is overwritten."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from tests.pipeline.clone import Clone, Done, contents
+from tests.pipeline.conftest import SMOKE
+
+ROWS = [{"prompt": f"question {number}", "chosen": "yes", "rejected": "no"} for number in range(1, 41)]
+OWN_FILE = ["data=files", "labeler=dataset"]
+
+
+@pytest.fixture(autouse=True)
+def untouched(shared: Clone) -> Iterator[None]:
+    """Every test here leaves what the stages made as it is, and puts back what it broke itself."""
+    before = outputs(shared)
+    yield
+    after = outputs(shared)
+    shared.git("checkout", "--quiet", ".")
+    shutil.rmtree(shared.root / "runs", ignore_errors=True)
+    assert after == before
+
+
+def outputs(clone: Clone) -> dict[str, str]:
+    """All but the guard's own line, which DVC removes before the guard looks."""
+    return {name: digest for name, digest in contents(clone.artifact()).items() if not name.startswith("config/")}
+
+
+def assert_said(done: Done, message: str) -> None:
+    """One message on stderr, no traceback anywhere, exit code 1."""
+    assert (done.code, done.stderr) == (1, message + "\n")
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("stage", "override", "message"),
+    [
+        ("ppo", "ppo.kl_clt=0.2", "ppo: ppo.kl_clt: no such setting; did you mean ppo.kl_ctl?"),
+        ("sft", "sft.lr=nan", "sft: sft.lr (nan) must be a finite number above 0"),
+        (
+            "ppo",
+            "ppo.responses_per_minibatch=5",
+            "ppo: ppo.responses_per_step (16) must be a multiple of ppo.responses_per_minibatch (5)",
+        ),
+    ],
+)
+def test_a_setting_that_cannot_be(shared: Clone, stage: str, override: str, message: str) -> None:
+    assert_said(shared.stage(stage, SMOKE, override, code=None), message)
+    assert not (shared.root / "runs" / stage / "model").exists()
+
+
+def test_a_setting_that_cannot_be_stops_an_experiment(shared: Clone) -> None:
+    done = shared.dvc("exp", "run", "-S", SMOKE, "-S", "ppo.lr=nan", code=None)
+    assert done.code != 0
+    assert "config: ppo.lr (nan) must be a finite number above 0\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.ran == ["config"]
+
+
+def test_params_yaml_edited_by_hand(shared: Clone) -> None:
+    params = shared.root / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    (line,) = [line for line in text.splitlines() if line.startswith("  lam: ")]
+    params.write_text(text.replace(line, "  lam: 0.123"), encoding="utf-8")
+    for done in (shared.dvc("repro", code=None), shared.run("python", "stages/config.py", code=1)):
+        assert done.code != 0
+        assert "params.yaml is not what conf/ composes to:" in done.stderr
+        assert f"  ppo.lam: 0.123 in params.yaml, {line.split()[1]} in conf/\n" in done.stderr
+        assert "To take over conf/: python stages/config.py --write\n" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert shared.dvc("repro", code=None).ran == ["config"]
+
+
+def test_conf_edited_without_a_word_to_params_yaml(shared: Clone) -> None:
+    conf = shared.root / "conf" / "sft" / "default.yaml"
+    conf.write_text(conf.read_text(encoding="utf-8").replace("epochs: 2", "epochs: 3"), encoding="utf-8")
+    done = shared.dvc("repro", code=None)
+    assert done.code != 0
+    assert "  sft.epochs: 2 in params.yaml, 3 in conf/\n" in done.stderr
+    assert done.ran == ["config"]
+
+
+def test_a_missing_file(shared: Clone) -> None:
+    done = shared.stage("prepare", *OWN_FILE, "data.path=data/none.jsonl", code=None)
+    assert_said(done, "prepare: data/none.jsonl: cannot be read (No such file or directory)")
+
+
+def test_a_broken_line(shared: Clone) -> None:
+    path = write(shared.root / "data" / "x.jsonl", [*ROWS[:16], ROWS[16] | {"chosen": None}, *ROWS[17:]])
+    try:
+        done = shared.stage("prepare", *OWN_FILE, "data.path=data/x.jsonl", code=None)
+        assert_said(done, "prepare: data/x.jsonl:17: field 'chosen' is null")
+    finally:
+        path.unlink()
+
+
+def test_too_many_rows_that_nobody_can_learn_from(shared: Clone, tmp_path: Path) -> None:
+    path = write(tmp_path / "same.jsonl", [row | {"rejected": "yes"} for row in ROWS[:10]] + ROWS[10:])
+    done = shared.stage("prepare", *OWN_FILE, f"data.path={path}", code=None)
+    assert_said(
+        done,
+        f"prepare: {path}: 10 of 40 rows cannot be used (0.250, above prepare.max_dropped_share (0.05)): "
+        f"identical_responses 10 (first {path}:1); mend them, or raise prepare.max_dropped_share",
+    )
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_a_model_that_is_not_there(shared: Clone) -> None:
+    done = shared.stage("base", "model=local", "model.path=models/none", code=None)
+    assert_said(done, "base: models/none: no such folder; name a Hugging Face model directory, or a hub id (model=hub)")
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """The file away, its place free to write to, and then back; a link to DVC's cache stays whole."""
+    kept = path.rename(path.with_name("kept"))
+    try:
+        yield path
+    finally:
+        kept.replace(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "message"),
+    [
+        ("label/preferences.jsonl", '{"prompt": []}\n', "preferences.jsonl:1: field 'chosen' is missing"),
+        ("label/preferences.jsonl", None, "artifacts/label/preferences.jsonl is missing: make it with `dvc repro label`"),
+        ("sft/model/model.safetensors", "cut", "artifacts/sft/model: no model can be loaded from it ("),
+    ],
+)
+def test_a_broken_or_missing_output_of_another_stage(shared: Clone, path: str, text: str | None, message: str) -> None:
+    with replaced(shared.artifact(path)) as file:
+        if text is not None:
+            file.write_text(text, encoding="utf-8")
+        done = shared.stage("dpo", SMOKE, code=None)
+    assert done.code == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_reward_model_of_another_base_model(shared: Clone) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(shared.artifact("reward", "model"))
+    tokenizer.add_tokens(["zyzzyva"])
+    words = len(tokenizer) - 1
+    with replaced(shared.artifact("reward", "model", "tokenizer.json")) as file:
+        tokenizer.backend_tokenizer.save(str(file))
+        done = shared.stage("ppo", SMOKE, code=None)
+    assert_said(
+        done,
+        f"ppo: artifacts/sft/model and artifacts/reward/model have different tokenizers ({words} and {words + 1} "
+        "tokens, end tokens </s> and </s>): they come from different base models; `dvc repro` makes both again",
+    )

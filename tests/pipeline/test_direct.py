@@ -1,0 +1,64 @@
+"""Stages run directly and in sweeps: the same bytes as under DVC, elsewhere, and nothing of DVC's is touched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.clone import Clone, contents, only
+from tests.pipeline.conftest import SMOKE
+
+OF_HYDRA = (".hydra/", "multirun.yaml")
+
+
+def results(folder: Path) -> dict[str, str]:
+    """What a stage left, without Hydra's notes."""
+    return {
+        name: digest for name, digest in contents(folder).items() if not name.startswith(OF_HYDRA) and name[-4:] != ".log"
+    }
+
+
+def assert_untouched(clone: Clone, before: dict[str, str]) -> None:
+    assert contents(clone.artifact()) == before
+    assert json.loads(clone.dvc("status", "--json").stdout) == {}
+    assert clone.git("status", "--porcelain") == ""
+
+
+def test_ppo_run_directly_makes_the_same_bytes_at_another_place_and_time(copy: Clone) -> None:
+    before = contents(copy.artifact())
+    copy.stage("ppo", SMOKE)
+    output = only(copy.root / "runs" / "ppo")
+    assert {"model", "metrics.json", "curve.csv", "snapshots"} <= {path.name for path in output.iterdir()}
+    assert results(output) == contents(copy.artifact("ppo"))
+    assert_untouched(copy, before)
+
+
+def test_another_setting_makes_another_model_in_a_folder_of_its_own(copy: Clone) -> None:
+    before = contents(copy.artifact())
+    done = copy.stage("dpo", SMOKE, "dpo.beta=1", "hydra.run.dir=runs/mine")
+    assert "beta: 1" in done.stdout
+    made, there = results(copy.root / "runs" / "mine"), contents(copy.artifact("dpo"))
+    assert set(made) == set(there)
+    other = {name for name in made if made[name] != there[name]}
+    assert other >= {"model/model.safetensors", "metrics.json", "curve.csv"}
+    assert not [name for name in other if name.startswith("model/") and "token" in name]
+    assert_untouched(copy, before)
+
+
+def test_the_jobs_of_a_sweep_do_not_touch_each_other_or_the_pipeline(copy: Clone) -> None:
+    before = contents(copy.artifact())
+    copy.stage("reward", "-m", SMOKE, f"reward.lr=5e-3,{copy.params()['reward']['lr']}")
+    jobs = only(copy.root / "sweeps" / "reward")
+    first, second = results(jobs / "0"), results(jobs / "1")
+    assert first["model/model.safetensors"] != second["model/model.safetensors"]
+    assert second == contents(copy.artifact("reward"))
+    assert_untouched(copy, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["prepare", "base", "sft", "sample", "label", "dpo", "evaluate"])
+def test_every_stage_run_directly_makes_the_same_bytes(copy: Clone, stage: str) -> None:
+    copy.stage(stage, SMOKE)
+    assert results(only(copy.root / "runs" / stage)) == contents(copy.artifact(stage))
