@@ -137,10 +137,3 @@ def test_a_direct_run_of_a_clean_clone_is_in_the_same_books_and_says_so(copy: Cl
     assert (newest["name"], newest["status"]) == ("label", "FINISHED")
     assert (newest["tags"]["git_commit"], newest["tags"]["git_dirty"]) == (copy.git("rev-parse", "HEAD"), "false")
     assert "dvc_experiment" not in newest["tags"]
-
-
-def test_another_store_takes_the_runs_where_one_is_named(copy: Clone) -> None:
-    before = (copy.root / "mlflow.db").read_bytes()
-    copy.stage("label", SMOKE, MLFLOW_TRACKING_URI=f"sqlite:///{copy.root / 'other.db'}")
-    assert (copy.root / "other.db").stat().st_size
-    assert (copy.root / "mlflow.db").read_bytes() == before

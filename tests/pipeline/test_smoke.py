@@ -43,6 +43,7 @@ TEXTS = (".json", ".jsonl", ".csv", ".md", ".txt", ".yaml", ".jinja")
 def test_every_stage_ran_once_in_order(smoke: Smoke) -> None:
     assert smoke.done.ran == ["config", *STAGES]
     assert "Traceback" not in smoke.done.stderr
+    assert "no MLflow" not in smoke.done.stderr
     assert set(smoke.clone.lock()) == {"config", *STAGES}
 
 
