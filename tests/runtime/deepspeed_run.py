@@ -57,6 +57,7 @@ def resume(architecture: str, stage: int) -> SFTState:
     buffer = io.BytesIO()
     torch.save(first.engine.state_dict(), buffer)
     second = SFTState(engine_of(make_policy(architecture), "deepspeed", stage), 3)
+    # Bytes of its own making, never a file: the state of ZeRO holds classes of DeepSpeed, which a weights-only load refuses.
     second.engine.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=False))
     learn(second, 3)
     return second
