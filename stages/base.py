@@ -6,22 +6,25 @@ import _checkout  # noqa: F401
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlhf.config import TinyModel
 from rlhf.data.files import read_documents, read_records
 from rlhf.models.card import POLICY, write_card
+from rlhf.models.forward import Batching
 from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy, save_policy
 from rlhf.models.tiny import make_model, make_tokenizer
 from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import Demonstration
 from rlhf.runtime.engine import make_engine
 from rlhf.runtime.stage import Run, stage
-from rlhf.training.sft import SFTState, document_examples, sft_steps, train_sft
+from rlhf.training.loop import LoopState, Passes
+from rlhf.training.sft import document_examples, train_sft
 
 
 def main(run: Run) -> None:
     """Trains a model or takes one, sees to its end and pad tokens and chat template, and writes a plain model directory."""
     settings = run.config.model
-    if settings.source == "tiny":
-        tokenizer, model = train(run)
+    if settings.tiny:
+        tokenizer, model = train(run, settings.tiny)
     else:
         place = settings.id or settings.path
         tokenizer = load_tokenizer(place, settings.revision)
@@ -34,32 +37,23 @@ def main(run: Run) -> None:
     run.log_model(run.output / "model")
 
 
-def train(run: Run) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+def train(run: Run, tiny: TinyModel) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Makes a tokenizer and a model, and reads the corpus `base.epochs` times."""
     config, base = run.config, run.config.base
     documents = read_documents(run.read("prepare", "corpus.jsonl"))
     demonstrations = read_records(run.read("prepare", "demonstrations.jsonl"), Demonstration)
     texts = [text for d in demonstrations for text in (d.completion, *(message.content for message in d.prompt))]
-    tokenizer = make_tokenizer([*documents, *texts], config.model)
-    model = make_model(tokenizer, config.model, run.seed("weights"), run.device)
+    tokenizer = make_tokenizer([*documents, *texts], tiny, config.model.max_tokens)
+    model = make_model(tokenizer, tiny, config.model.max_tokens, run.seed("weights"), run.device)
 
     examples = document_examples(documents, tokenizer, config.model.max_tokens)
     first = int(len(examples) * base.held_out_share)
     held_out, read = examples[:first], examples[first:]
-    steps = sft_steps(len(read), base.epochs, base.documents_per_step)
-    rows = train_sft(
-        SFTState(make_engine(model, base.lr, base.warmup_share, steps, config.optimizer, config.engine)),
-        read,
-        held_out,
-        epochs=base.epochs,
-        examples_per_step=base.documents_per_step,
-        eval_every_steps=base.eval_every_steps,
-        tokens_per_micro_batch=config.engine.tokens_per_micro_batch,
-        pad_id=pad_id(tokenizer),
-        seed=run.seed("rows"),
-    )
-    for _ in run.follow(rows, steps):
-        pass
+    passes = Passes(base.epochs, base.documents_per_step, base.eval_every_steps, run.seed("rows"))
+    batching = Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch)
+    steps = passes.steps(len(read))
+    engine = make_engine(model, base.lr, base.warmup_share, steps, config.optimizer, config.engine)
+    run.follow_to_end(train_sft(LoopState(engine), read, held_out, passes, batching), steps)
     return tokenizer, model
 
 

@@ -6,12 +6,14 @@ import _checkout  # noqa: F401
 
 from rlhf.data.files import read_records
 from rlhf.models.card import POLICY, write_card
+from rlhf.models.forward import Batching
 from rlhf.models.policy import context_of, load_policy, save_policy
 from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import Preference, Prompt
 from rlhf.runtime.engine import make_engine
 from rlhf.runtime.stage import Run, stage
-from rlhf.training.dpo import DPOState, dpo_steps, paired_examples, train_dpo, with_reference
+from rlhf.training.dpo import paired_examples, train_dpo, with_reference
+from rlhf.training.loop import LoopState, Passes
 from rlhf.training.rows import refuse_dropped
 from rlhf.training.watch import gold_judge, make_watch
 
@@ -21,7 +23,7 @@ def main(run: Run) -> None:
     config, dpo = run.config, run.config.dpo
     tokenizer = load_tokenizer(run.read("sft", "model"))
     policy = load_policy(run.read("sft", "model"), run.device, config.engine.dtype)
-    sizes = (pad_id(tokenizer), config.engine.tokens_per_micro_batch)
+    batching = Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch)
     preferences = read_records(run.read("label", "preferences.jsonl"), Preference)
     context = context_of(policy, config.model.max_tokens)
     train, validation = (
@@ -30,27 +32,25 @@ def main(run: Run) -> None:
     )
     refuse_dropped("dpo", train.dropped, len(train.rows), dpo.max_dropped_share, context)
     reference = load_policy(run.read("sft", "model"), run.device, config.engine.dtype)
-    learned, held_out = (with_reference(reference, rows, *sizes) for rows in (train.rows, validation.rows))
-    prompts = read_records(run.read("prepare", "prompts.jsonl"), Prompt)
-    judge = gold_judge(run.read("prepare", "world.yaml"), tokenizer) if run.has("prepare", "world.yaml") else None
-
-    steps = dpo_steps(len(learned), dpo.epochs, dpo.prompts_per_step)
-    rows = train_dpo(
-        DPOState(make_engine(policy, dpo.lr, dpo.warmup_share, steps, config.optimizer, config.engine)),
-        learned,
-        held_out,
-        epochs=dpo.epochs,
-        prompts_per_step=dpo.prompts_per_step,
-        eval_every_steps=dpo.eval_every_steps,
-        beta=dpo.beta,
-        label_smoothing=dpo.label_smoothing,
-        tokens_per_micro_batch=sizes[1],
-        pad_id=sizes[0],
-        seed=run.seed("rows"),
-        watch=make_watch(config, reference, tokenizer, prompts, judge, run.seed("watch")),
+    learned, held_out = (with_reference(reference, rows, batching) for rows in (train.rows, validation.rows))
+    watch = make_watch(
+        config,
+        reference,
+        tokenizer,
+        read_records(run.read("prepare", "prompts.jsonl"), Prompt),
+        gold_judge(run.find("prepare", "world.yaml"), tokenizer),
+        most=dpo.eval_prompts,
+        temperature=1.0,
+        seed=run.seed("watch"),
     )
-    for row in run.follow(rows, steps):
-        last = row
+
+    passes = Passes(dpo.epochs, dpo.prompts_per_step, dpo.eval_every_steps, run.seed("rows"))
+    steps = passes.steps(len(learned))
+    engine = make_engine(policy, dpo.lr, dpo.warmup_share, steps, config.optimizer, config.engine)
+    rows = train_dpo(
+        LoopState(engine), learned, held_out, passes, batching, watch, beta=dpo.beta, label_smoothing=dpo.label_smoothing
+    )
+    last = run.follow_to_end(rows, steps)
     save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
     write_card(run.output / "model", POLICY, "DPO policy", f"Direct preference optimization of SFT, beta {dpo.beta}.")
     counts = {"prompts": len(train.rows), "pairs": sum(len(row.pairs) for row in train.rows)}

@@ -29,16 +29,15 @@ def main(run: Run) -> None:
         same_tokens(tokenizer, load_tokenizer(run.read(other, "model")), "artifacts/sft/model", f"artifacts/{other}/model")
     load = partial(load_policy, device=run.device, dtype=config.engine.dtype)
     policies = {model: partial(load, run.read(model, "model")) for model in MODELS}
+    table = run.find("prepare", "world.yaml")
     judges = Judges(
         reference=policies["sft"](),
         reward_model=load_reward_model(run.read("reward", "model"), run.device, config.engine.dtype),
-        world=load_world(run.read("prepare", "world.yaml")) if run.has("prepare", "world.yaml") else None,
+        world=load_world(table) if table else None,
     )
-    prompts = [p for p in read_records(run.read("prepare", "prompts.jsonl"), Prompt) if p.split == "test"]
-    demonstrations = read_records(run.read("prepare", "demonstrations.jsonl"), Demonstration)
     exam = set_exam(
-        prompts,
-        [demonstration for demonstration in demonstrations if demonstration.split == "test"],
+        [p for p in read_records(run.read("prepare", "prompts.jsonl"), Prompt) if p.split == "test"],
+        [d for d in read_records(run.read("prepare", "demonstrations.jsonl"), Demonstration) if d.split == "test"],
         tokenizer,
         context_of(judges.reference, config.model.max_tokens),
         config,

@@ -33,7 +33,7 @@ def main(run: Run) -> None:
         tokenizer,
         prompts=read_records(run.read("prepare", "prompts.jsonl"), Prompt),
         demonstrations=demonstration_examples(learned, tokenizer, context_of(policy, config.model.max_tokens)).examples,
-        judge=gold_judge(run.read("prepare", "world.yaml"), tokenizer) if run.has("prepare", "world.yaml") else None,
+        judge=gold_judge(run.find("prepare", "world.yaml"), tokenizer),
         seed=run.seed("rollouts"),
     )
     state = make_state(config, policy, reward_model)

@@ -8,16 +8,17 @@ from typing import Any
 
 from rlhf.data.files import read_records
 from rlhf.data.world import load_world
-from rlhf.labeling.agreement import noise_of
+from rlhf.labeling.agreement import beside_the_noise
 from rlhf.models.card import REWARD_MODEL, write_card
-from rlhf.models.forward import scores_of
+from rlhf.models.forward import Batching, scores_of
 from rlhf.models.policy import context_of
 from rlhf.models.reward import centre_scores, reward_model_from_policy, save_reward_model
 from rlhf.models.tokens import load_tokenizer, pad_id
-from rlhf.records import Ranking, Responses
+from rlhf.records import SPLITS, Ranking, Responses
 from rlhf.runtime.engine import make_engine
 from rlhf.runtime.stage import Run, stage
 from rlhf.training import reward as training
+from rlhf.training.loop import LoopState, Passes
 from rlhf.training.rows import refuse_dropped
 
 
@@ -26,45 +27,34 @@ def main(run: Run) -> None:
     config, reward = run.config, run.config.reward
     tokenizer = load_tokenizer(run.read("sft", "model"))
     model = reward_model_from_policy(run.read("sft", "model"), run.device, config.engine.dtype, run.seed("head"))
-    sizes = (pad_id(tokenizer), config.engine.tokens_per_micro_batch)
+    batching = Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch)
     rankings = read_records(run.read("label", "rankings.jsonl"), Ranking)
     context = context_of(model, config.model.max_tokens)
-    rows = {
-        split: training.ranked_examples([r for r in rankings if r.split == split], tokenizer, context)
-        for split in ("train", "validation", "test")
-    }
+    by_split = {split: [r for r in rankings if r.split == split] for split in SPLITS}
+    rows = {split: training.ranked_examples(asked, tokenizer, context) for split, asked in by_split.items()}
     train = rows["train"]
     refuse_dropped("reward", train.dropped, len(train.rows), reward.max_dropped_share, context)
 
-    steps = training.reward_steps(len(train.rows), reward.epochs, reward.prompts_per_step)
-    learning = training.train_reward(
-        training.RewardState(make_engine(model, reward.lr, reward.warmup_share, steps, config.optimizer, config.engine)),
-        train.rows,
-        rows["validation"].rows,
-        epochs=reward.epochs,
-        prompts_per_step=reward.prompts_per_step,
-        eval_every_steps=reward.eval_every_steps,
-        tokens_per_micro_batch=sizes[1],
-        pad_id=sizes[0],
-        seed=run.seed("rows"),
-    )
-    for _ in run.follow(learning, steps):
-        pass
+    passes = Passes(reward.epochs, reward.prompts_per_step, reward.eval_every_steps, run.seed("rows"))
+    steps = passes.steps(len(train.rows))
+    engine = make_engine(model, reward.lr, reward.warmup_share, steps, config.optimizer, config.engine)
+    learning = training.train_reward(LoopState(engine), train.rows, rows["validation"].rows, passes, batching)
+    run.follow_to_end(learning, steps)
     if reward.centre:
         responses = read_records(run.read("sample", "responses.jsonl"), Responses)
         sampled = training.sampled_examples(responses, tokenizer, context)
-        centre_scores(model, scores_of(model, sampled, *sizes), reward.scale)
+        centre_scores(model, scores_of(model, sampled, batching), reward.scale)
     save_reward_model(model, tokenizer, run.output / "model")
     about = f"Trained on rankings of {len(train.rows)} prompts by labeler {config.labeler.name} (Bradley-Terry)."
     write_card(run.output / "model", REWARD_MODEL, "Reward model", about)
     counts = {"prompts": len(train.rows), "truncated_prompts": train.truncated, "dropped": train.dropped, "tied": train.tied}
     metrics: dict[str, Any] = counts | {
-        split: training.report(model, kept.rows, *sizes) for split, kept in rows.items() if kept.rows
+        split: training.report(model, kept.rows, batching) for split, kept in rows.items() if kept.rows
     }
-    if run.has("prepare", "world.yaml") and "test" in metrics:
-        world = load_world(run.read("prepare", "world.yaml"))
-        noise = noise_of([r for r in rankings if r.split == "test"], world, config.labeler.temperature)
-        metrics["test"] |= noise | {"share_of_ceiling": (metrics["test"]["accuracy"] - 0.5) / (noise["noise_ceiling"] - 0.5)}
+    table = run.find("prepare", "world.yaml")
+    if table and "test" in metrics:
+        test, temperature = by_split["test"], config.labeler.temperature
+        metrics["test"] |= beside_the_noise(metrics["test"]["accuracy"], test, load_world(table), temperature)
     run.finish(metrics)
     run.log_model(run.output / "model")
 

@@ -9,8 +9,9 @@ from itertools import tee
 from rlhf.data.files import read_records, write_records
 from rlhf.errors import UserError
 from rlhf.labeling.sampling import Sampler, choose_prompts, draw, figures_of, progress_row
+from rlhf.models.generation import Decoding
 from rlhf.models.policy import context_of, load_policy
-from rlhf.models.tokens import load_tokenizer, same_tokens
+from rlhf.models.tokens import end_id, load_tokenizer, pad_id, same_tokens
 from rlhf.records import SPLITS, Prompt
 from rlhf.runtime.stage import Run, stage
 
@@ -32,7 +33,7 @@ def main(run: Run) -> None:
         tokenizer=tokenizer,
         responses_per_prompt=settings.responses_per_prompt,
         max_prompt_tokens=context - config.data.max_response_tokens,
-        max_response_tokens=config.data.max_response_tokens,
+        decoding=Decoding(end_id(tokenizer), pad_id(tokenizer), config.data.max_response_tokens),
         temperature=settings.temperature,
     )
     drawing, shown = tee(draw(sampler, prompts, run.seed("responses")))

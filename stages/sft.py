@@ -6,13 +6,15 @@ import _checkout  # noqa: F401
 
 from rlhf.data.files import read_records
 from rlhf.models.card import POLICY, write_card
+from rlhf.models.forward import Batching
 from rlhf.models.policy import context_of, load_policy, save_policy
 from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import Demonstration
 from rlhf.runtime.engine import make_engine
 from rlhf.runtime.stage import Run, stage
+from rlhf.training.loop import LoopState, Passes
 from rlhf.training.rows import refuse_dropped
-from rlhf.training.sft import SFTState, demonstration_examples, sft_steps, train_sft
+from rlhf.training.sft import demonstration_examples, train_sft
 
 
 def main(run: Run) -> None:
@@ -28,20 +30,12 @@ def main(run: Run) -> None:
     )
     refuse_dropped("sft", train.dropped, len(train.examples), sft.max_dropped_share, context)
 
-    steps = sft_steps(len(train.examples), sft.epochs, sft.demonstrations_per_step)
-    rows = train_sft(
-        SFTState(make_engine(policy, sft.lr, sft.warmup_share, steps, config.optimizer, config.engine)),
-        train.examples,
-        validation.examples,
-        epochs=sft.epochs,
-        examples_per_step=sft.demonstrations_per_step,
-        eval_every_steps=sft.eval_every_steps,
-        tokens_per_micro_batch=config.engine.tokens_per_micro_batch,
-        pad_id=pad_id(tokenizer),
-        seed=run.seed("rows"),
-    )
-    for row in run.follow(rows, steps):
-        last = row
+    passes = Passes(sft.epochs, sft.demonstrations_per_step, sft.eval_every_steps, run.seed("rows"))
+    batching = Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch)
+    steps = passes.steps(len(train.examples))
+    engine = make_engine(policy, sft.lr, sft.warmup_share, steps, config.optimizer, config.engine)
+    rows = train_sft(LoopState(engine), train.examples, validation.examples, passes, batching)
+    last = run.follow_to_end(rows, steps)
     save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
     write_card(run.output / "model", POLICY, "SFT policy", "Supervised fine-tuning on demonstrations.")
     run.finish(

@@ -81,7 +81,19 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "ppo.responses_per_step=64 ppo.responses_per_minibatch=10",
             "ppo.responses_per_step (64) must be a multiple of ppo.responses_per_minibatch (10)",
         ),
-        ("model.heads=3 model.hidden_size=80", "model.hidden_size (80) must be a multiple of model.heads (3)"),
+        ("model.tiny.layers=0", "model.tiny.layers (0) must be a whole number of at least 1"),
+        ("model.tiny.layer=2", "model.tiny.layer: no such setting; did you mean model.tiny.layers?"),
+        (
+            "model.tiny=null",
+            "model.tiny (null) does not go with model.source (tiny): it is the sizes of a model trained "
+            "here. Choose model=tiny, model=local or model=hub",
+        ),
+        (
+            "model.source=local",
+            "model.tiny (a group of settings) does not go with model.source (local): it is the sizes of a model trained "
+            "here. Choose model=tiny, model=local or model=hub",
+        ),
+        ("model.tiny.heads=3", "model.tiny.hidden_size (80) must be a multiple of model.tiny.heads (3)"),
         (
             "ppo.critic_warmup_steps=30",
             "ppo.critic_warmup_steps (30) must be below ppo.stop.steps (30), or the policy never learns",

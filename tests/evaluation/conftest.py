@@ -46,7 +46,7 @@ def config() -> Config:
 
 @pytest.fixture(scope="session")
 def tokenizer(world: World, config: Config) -> PreTrainedTokenizerBase:
-    return make_tokenizer(world.vocabulary(), config.model)
+    return make_tokenizer(world.vocabulary(), config.model.tiny, config.model.max_tokens)
 
 
 def tiny(tokenizer: PreTrainedTokenizerBase, kind: type[PreTrainedModel], seed: int) -> PreTrainedModel:

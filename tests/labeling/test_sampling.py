@@ -8,30 +8,25 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from rlhf.config import Model, PromptsPerSplit
+from rlhf.config import PromptsPerSplit, TinyModel
 from rlhf.labeling import sampling
 from rlhf.labeling.pairs import preferences_of
 from rlhf.labeling.sampling import Draw, Sampler, choose_prompts, draw, figures_of, progress_row
+from rlhf.models.generation import Decoding
 from rlhf.models.tiny import make_tokenizer
-from rlhf.models.tokens import encode_response, end_id
+from rlhf.models.tokens import encode_response, end_id, pad_id
 from rlhf.records import Message, Prompt, Ranking, Response, Responses
 from tests.labeling.records import asked
 
 WORDS = ["why", "how", "?", "because", "so", "."]
 LIMIT = 5
-TINY = Model(
-    name="tiny",
-    source="tiny",
-    path="",
-    id=None,
-    revision=None,
+TINY = TinyModel(
     tokenizer="words",
     vocabulary=32,
     hidden_size=16,
     layers=1,
     heads=2,
     intermediate_size=16,
-    max_tokens=32,
     initializer_range=0.3,
 )
 PROMPTS = [Prompt((Message("user", text),), "train") for text in ("why ?", "how ?", "so why ?", "how so ?", "? ?")]
@@ -39,14 +34,15 @@ PROMPTS = [Prompt((Message("user", text),), "train") for text in ("why ?", "how 
 
 @pytest.fixture(scope="module")
 def sampler() -> Sampler:
-    tokenizer = make_tokenizer(WORDS, TINY)
+    tokenizer = make_tokenizer(WORDS, TINY, 32)
 
     def model(seed: int) -> PreTrainedModel:
         torch.manual_seed(seed)
         sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
         return LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.3, **sizes)).eval()
 
-    return Sampler({"base": model(0), "sft": model(1)}, tokenizer, 4, 32 - LIMIT, LIMIT, 1.0)
+    decoding = Decoding(end_id(tokenizer), pad_id(tokenizer), LIMIT)
+    return Sampler({"base": model(0), "sft": model(1)}, tokenizer, 4, 32 - LIMIT, decoding, 1.0)
 
 
 def texts(draws: list[Draw]) -> list[list[str]]:

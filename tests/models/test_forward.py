@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from rlhf.errors import UserError
 from rlhf.models.forward import (
+    Batching,
     flush_left,
     logprobs_and_entropy,
     logprobs_and_entropy_of,
@@ -94,10 +95,10 @@ def test_extra_padding_on_the_right_changes_nothing(policy: PreTrainedModel) -> 
 def test_neither_company_nor_micro_batches_matter(order: list[int], count: int, tokens: int) -> None:
     policy, classifier = make_policy("gpt2"), make_classifier("gpt2")
     chosen = [EXAMPLES[i] for i in order[:count]]
-    for row, example in zip(logprobs_of(policy, chosen, PAD, tokens), chosen, strict=True):
+    for row, example in zip(logprobs_of(policy, chosen, Batching(PAD, tokens)), chosen, strict=True):
         assert_near(row, picked(alone(policy, example), example), 2e-6)
-    each = [scores_of(classifier, [example], PAD, 1)[0] for example in chosen]
-    assert_near(scores_of(classifier, chosen, PAD, tokens), torch.stack(each), 2e-6)
+    each = [scores_of(classifier, [example], Batching(PAD, 1))[0] for example in chosen]
+    assert_near(scores_of(classifier, chosen, Batching(PAD, tokens)), torch.stack(each), 2e-6)
 
 
 def test_what_stands_in_the_padding_does_not_matter(policy: PreTrainedModel, architecture: str) -> None:
@@ -147,7 +148,7 @@ def test_temperature_divides_the_logits(policy: PreTrainedModel) -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_entropy_is_that_of_the_distribution_sampled_from(policy: PreTrainedModel, temperature: float) -> None:
-    rows = logprobs_and_entropy_of(policy, EXAMPLES, PAD, 40, temperature)[1]
+    rows = logprobs_and_entropy_of(policy, EXAMPLES, Batching(PAD, 40), temperature)[1]
     for row, example in zip(rows, EXAMPLES, strict=True):
         p = alone(policy, example, temperature).double().exp()
         expected = [-sum(float(x) * math.log(float(x)) for x in place) for place in p]
@@ -178,8 +179,8 @@ def test_scores_are_those_of_stock_transformers(classifier: PreTrainedModel) -> 
     for example in EXAMPLES:
         with torch.no_grad():
             stock = classifier(input_ids=torch.tensor([example.prompt_ids + example.response_ids])).logits[0, 0]
-        assert_near(scores_of(classifier, [example], PAD, 64)[0], stock - 0.75, 1e-5)
-    assert_near(scores_of(classifier, EXAMPLES, PAD, 10_000)[-1], stock - 0.75, 1e-5)
+        assert_near(scores_of(classifier, [example], Batching(PAD, 64))[0], stock - 0.75, 1e-5)
+    assert_near(scores_of(classifier, EXAMPLES, Batching(PAD, 10_000))[-1], stock - 0.75, 1e-5)
 
 
 def test_centre_and_scale_come_off_what_the_head_says(classifier: PreTrainedModel) -> None:
@@ -192,9 +193,9 @@ def test_centre_and_scale_come_off_what_the_head_says(classifier: PreTrainedMode
 def test_the_value_of_a_whole_response_is_its_score(classifier: PreTrainedModel) -> None:
     """A further token is one more place to read: there the critic says what the reward model says."""
     longer = [Example(e.prompt_ids, [*e.response_ids, 7]) for e in EXAMPLES]
-    values = values_of(classifier, longer, PAD, 10_000)
+    values = values_of(classifier, longer, Batching(PAD, 10_000))
     last = torch.stack([row[-1] for row in values])
-    assert_near(last, scores_of(classifier, EXAMPLES, PAD, 10_000), 1e-5)
+    assert_near(last, scores_of(classifier, EXAMPLES, Batching(PAD, 10_000)), 1e-5)
 
 
 def value_head(policy: PreTrainedModel) -> nn.Linear:
@@ -212,7 +213,9 @@ def test_a_shared_trunk_gives_the_same_log_probabilities_and_reads_its_last_laye
         start = len(example.prompt_ids)
         expected = [head(hidden[start + t - 1])[0] for t in range(len(example.response_ids))]
         assert_near(row, torch.stack(expected), 1e-5)
-    for ours, row in zip(shared_values_of(policy, head, EXAMPLES, PAD, 30), rows_of(values, EXAMPLES), strict=True):
+    for ours, row in zip(
+        shared_values_of(policy, head, EXAMPLES, Batching(PAD, 30)), rows_of(values, EXAMPLES), strict=True
+    ):
         assert_near(ours, row, 1e-5)
 
 
@@ -231,21 +234,21 @@ def test_a_head_in_float32_reads_a_trunk_in_bfloat16(policy: PreTrainedModel) ->
 
 
 def test_bfloat16_is_near_float32(policy: PreTrainedModel, architecture: str) -> None:
-    exact = torch.cat(logprobs_of(policy, EXAMPLES, PAD, 10_000))
-    rounded = torch.cat(logprobs_of(make_policy(architecture).bfloat16(), EXAMPLES, PAD, 10_000))
+    exact = torch.cat(logprobs_of(policy, EXAMPLES, Batching(PAD, 10_000)))
+    rounded = torch.cat(logprobs_of(make_policy(architecture).bfloat16(), EXAMPLES, Batching(PAD, 10_000)))
     assert rounded.dtype == torch.float32
     assert (exact - rounded).abs().mean() < 0.1
-    alone_rounded = [logprobs_of(make_policy(architecture).bfloat16(), [e], PAD, 64)[0] for e in EXAMPLES]
+    alone_rounded = [logprobs_of(make_policy(architecture).bfloat16(), [e], Batching(PAD, 64))[0] for e in EXAMPLES]
     assert (torch.cat(alone_rounded) - rounded).abs().max() < 0.3
 
 
 def test_reading_a_list_leaves_no_gradient_and_an_empty_list_is_no_error(
     policy: PreTrainedModel, classifier: PreTrainedModel
 ) -> None:
-    outputs = [*logprobs_of(policy, EXAMPLES, PAD, 50), *values_of(classifier, EXAMPLES, PAD, 50)]
-    assert not any(output.requires_grad for output in [*outputs, scores_of(classifier, EXAMPLES, PAD, 50)])
-    assert logprobs_of(policy, [], PAD, 50) == []
-    assert len(scores_of(classifier, [], PAD, 50)) == 0
+    outputs = [*logprobs_of(policy, EXAMPLES, Batching(PAD, 50)), *values_of(classifier, EXAMPLES, Batching(PAD, 50))]
+    assert not any(output.requires_grad for output in [*outputs, scores_of(classifier, EXAMPLES, Batching(PAD, 50))])
+    assert logprobs_of(policy, [], Batching(PAD, 50)) == []
+    assert len(scores_of(classifier, [], Batching(PAD, 50))) == 0
 
 
 def test_weights_that_are_not_finite_are_named(policy: PreTrainedModel, classifier: PreTrainedModel) -> None:

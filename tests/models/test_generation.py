@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.models import generation
-from rlhf.models.forward import logprobs_of
-from rlhf.models.generation import Generated, generate
+from rlhf.models.forward import Batching, logprobs_of
+from rlhf.models.generation import Decoding, Generated, generate
 from rlhf.models.tokens import Example
 from tests.helpers import assert_near
 from tests.models.tiny_models import EOS, PAD, bigram_policy, make_policy
@@ -23,7 +23,7 @@ LIMIT = 12
 def sample(
     policy: PreTrainedModel, prompts: list[list[int]], temperature: float | None = 1.0, seed: int = 0, limit: int = LIMIT
 ) -> list[Generated]:
-    return generate(policy, prompts, EOS, PAD, limit, temperature, seed)
+    return generate(policy, prompts, Decoding(EOS, PAD, limit), temperature, seed)
 
 
 def often_ending(policy: PreTrainedModel) -> PreTrainedModel:
@@ -79,7 +79,7 @@ def test_sampled_tokens_come_as_often_as_softmax_says() -> None:
     table = torch.randn(8, 8, generator=torch.Generator().manual_seed(1)) * 1.5
     rows = 20_000
     for temperature in (1.0, 0.5):
-        drawn = generate(bigram_policy(table), [[4]] * rows, 7, 0, 1, temperature, seed=0)
+        drawn = generate(bigram_policy(table), [[4]] * rows, Decoding(7, 0, 1), temperature, seed=0)
         counts = torch.bincount(torch.tensor([r.response_ids[0] for r in drawn]), minlength=8).double()
         p = (table[4].double() / temperature).softmax(-1)
         chi_square = float(((counts - rows * p).square() / (rows * p)).sum())
@@ -89,7 +89,7 @@ def test_sampled_tokens_come_as_often_as_softmax_says() -> None:
 def test_a_token_without_probability_is_never_drawn() -> None:
     table = torch.full((6, 6), -1e9)
     table[:, 1:3] = 0.0
-    drawn = generate(bigram_policy(table), [[3]] * 2000, 5, 0, 1, 1.0, seed=0)
+    drawn = generate(bigram_policy(table), [[3]] * 2000, Decoding(5, 0, 1), 1.0, seed=0)
     assert {r.response_ids[0] for r in drawn} == {1, 2}
 
 
@@ -97,14 +97,14 @@ def test_what_was_sampled_is_what_is_scored(policy: PreTrainedModel) -> None:
     """The distributions that the cached, left-padded decoding drew from give the log-probabilities of `forward`."""
     seen: list[Tensor] = []
     handle = policy.register_forward_hook(lambda _module, _inputs, output: seen.append(output.logits[:, -1].float()))
-    responses = generate(policy, PROMPTS, eos_id=-1, pad_id=PAD, max_response_tokens=LIMIT, temperature=0.7, seed=5)
+    responses = generate(policy, PROMPTS, Decoding(-1, PAD, LIMIT), temperature=0.7, seed=5)
     handle.remove()
     drawn_from = torch.log_softmax(torch.stack(seen, dim=1) / 0.7, -1)  # in the order of decoding: by length
     examples = [Example(p, r.response_ids) for p, r in zip(PROMPTS, responses, strict=True)]
     by_length = sorted(range(len(PROMPTS)), key=lambda i: len(PROMPTS[i]))
     for row, i in zip(drawn_from, by_length, strict=True):
         own = row.gather(1, torch.tensor(examples[i].response_ids)[:, None])[:, 0]
-        assert_near(own, logprobs_of(policy, [examples[i]], PAD, 1, temperature=0.7)[0], 1e-5)
+        assert_near(own, logprobs_of(policy, [examples[i]], Batching(PAD, 1), temperature=0.7)[0], 1e-5)
 
 
 def test_a_row_draws_the_same_whoever_stands_beside(policy: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:

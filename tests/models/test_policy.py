@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from rlhf.errors import UserError
-from rlhf.models.forward import logprobs_of
-from rlhf.models.generation import generate
+from rlhf.models.forward import Batching, logprobs_of
+from rlhf.models.generation import Decoding, generate
 from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy, save_policy, without_dropout
 from rlhf.models.tokens import complete_tokenizer, encode_prompt, end_id, load_tokenizer, pad_id
 from rlhf.records import Message
@@ -98,7 +98,7 @@ def test_stock_transformers_give_our_greedy_answer(saved: Path) -> None:
     ours_tokenizer = load_tokenizer(saved)
     prompt, _ = encode_prompt(ours_tokenizer, QUESTION, CONTEXT)
     ends = (end_id(ours_tokenizer), pad_id(ours_tokenizer))
-    (ours,) = generate(load_policy(saved, CPU), [prompt], *ends, NEW_TOKENS, None, seed=0)
+    (ours,) = generate(load_policy(saved, CPU), [prompt], Decoding(*ends, NEW_TOKENS), None, seed=0)
     assert theirs == ours.response_ids
 
 
@@ -132,7 +132,7 @@ def test_weights_are_float32_whatever_the_model_computes_in(saved: Path, archite
     assert half.dtype == full.dtype == torch.float32
     assert not half.training
     examples = random_examples(4, seed=0)
-    coarse, fine = (torch.cat(logprobs_of(policy, examples, PAD, 64)) for policy in (half, full))
+    coarse, fine = (torch.cat(logprobs_of(policy, examples, Batching(PAD, 64))) for policy in (half, full))
     assert 0 < float((coarse - fine).abs().max()) < 0.1  # rounded to eight bits somewhere, and no more than that
 
 

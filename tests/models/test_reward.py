@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.models.forward import scores_of, token_outputs, values_of
+from rlhf.models.forward import Batching, scores_of, token_outputs, values_of
 from rlhf.models.policy import save_policy
 from rlhf.models.reward import (
     centre_scores,
@@ -37,11 +37,11 @@ def test_stock_scores_are_ours_times_the_scale_plus_the_centre(
     architecture: str, scale: bool, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     model = make_classifier(architecture, vocab_size=len(tokenizer))
-    raw = scores_of(model, EXAMPLES, PAD, 40)
+    raw = scores_of(model, EXAMPLES, Batching(PAD, 40))
     centre_scores(model, raw, scale)
     save_reward_model(model, tokenizer, tmp_path)
     loaded = load_reward_model(tmp_path, CPU)
-    ours = scores_of(loaded, EXAMPLES, PAD, 40)
+    ours = scores_of(loaded, EXAMPLES, Batching(PAD, 40))
     assert_near(ours.double().mean(), 0.0, 1e-6)
     spread = raw.double().std(correction=0)
     assert_near(ours.double().std(correction=0), 1.0 if scale else spread, 1e-5)
@@ -52,19 +52,19 @@ def test_stock_scores_are_ours_times_the_scale_plus_the_centre(
 
 
 def test_centring_keeps_the_order_and_centring_again_changes_nothing(classifier: PreTrainedModel) -> None:
-    raw = scores_of(classifier, EXAMPLES, PAD, 40)
+    raw = scores_of(classifier, EXAMPLES, Batching(PAD, 40))
     centre_scores(classifier, raw, scale=True)
-    once = scores_of(classifier, EXAMPLES, PAD, 40)
+    once = scores_of(classifier, EXAMPLES, Batching(PAD, 40))
     assert once.argsort().tolist() == raw.argsort().tolist()
     centre_scores(classifier, once, scale=True)
-    assert_near(scores_of(classifier, EXAMPLES, PAD, 40), once, 1e-5)
+    assert_near(scores_of(classifier, EXAMPLES, Batching(PAD, 40)), once, 1e-5)
     centre_scores(classifier, once + 3.0, scale=False)
-    assert_near(scores_of(classifier, EXAMPLES, PAD, 40), once - 3.0, 1e-5)
+    assert_near(scores_of(classifier, EXAMPLES, Batching(PAD, 40)), once - 3.0, 1e-5)
 
 
 def test_scores_that_are_all_alike_do_not_divide_by_zero(classifier: PreTrainedModel) -> None:
     centre_scores(classifier, torch.full((4,), 2.5), scale=True)
-    assert scores_of(classifier, EXAMPLES, PAD, 40).isfinite().all()
+    assert scores_of(classifier, EXAMPLES, Batching(PAD, 40)).isfinite().all()
 
 
 def test_a_reward_model_is_the_policys_trunk_under_a_new_head(
@@ -98,8 +98,8 @@ def test_a_critic_starts_as_the_reward_model_and_learns_alone(classifier: PreTra
         assert torch.equal(ours, theirs)
         assert ours.data_ptr() != theirs.data_ptr()
     asked_once_more = [type(e)(e.prompt_ids, [*e.response_ids, EOS]) for e in EXAMPLES]
-    last_values = torch.stack([row[-1] for row in values_of(critic, asked_once_more, PAD, 500)])
-    assert_near(last_values, scores_of(classifier, EXAMPLES, PAD, 500), 1e-5)
+    last_values = torch.stack([row[-1] for row in values_of(critic, asked_once_more, Batching(PAD, 500))])
+    assert_near(last_values, scores_of(classifier, EXAMPLES, Batching(PAD, 500)), 1e-5)
     ids = torch.tensor([EXAMPLES[0].prompt_ids])
     before = token_outputs(classifier, ids)
     with torch.no_grad():

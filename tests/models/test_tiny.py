@@ -9,7 +9,7 @@ from rlhf.errors import UserError
 from rlhf.models.policy import without_dropout
 from rlhf.models.tiny import make_model, make_tokenizer
 from tests.helpers import assert_near
-from tests.models.tiny_models import CONTEXT, SPREAD, model_settings, words_tokenizer
+from tests.models.tiny_models import CONTEXT, SPREAD, tiny_settings, words_tokenizer
 
 CPU = torch.device("cpu")
 TEXTS = ["the cat sat", "the dog sat , too", "a cat ran"]
@@ -17,8 +17,8 @@ TEXTS = ["the cat sat", "the dog sat , too", "a cat ran"]
 
 @pytest.mark.parametrize("kind", ["words", "bpe"])
 def test_a_tokenizer_depends_on_its_texts_alone(kind: str) -> None:
-    settings = model_settings(tokenizer=kind)
-    once, again = make_tokenizer(TEXTS, settings), make_tokenizer(TEXTS, settings)
+    settings = tiny_settings(tokenizer=kind)
+    once, again = make_tokenizer(TEXTS, settings, CONTEXT), make_tokenizer(TEXTS, settings, CONTEXT)
     assert once.get_vocab() == again.get_vocab()
     assert once.backend_tokenizer.to_str() == again.backend_tokenizer.to_str()
     assert [once.pad_token_id, once.bos_token_id, once.eos_token_id, once.unk_token_id] == [0, 1, 2, 3]
@@ -26,9 +26,9 @@ def test_a_tokenizer_depends_on_its_texts_alone(kind: str) -> None:
 
 
 def test_words_have_ids_in_alphabetical_order_whatever_the_order_of_the_texts() -> None:
-    settings = model_settings()
-    vocabulary = make_tokenizer(TEXTS, settings).get_vocab()
-    assert vocabulary == make_tokenizer(TEXTS[::-1], settings).get_vocab()
+    settings = tiny_settings()
+    vocabulary = make_tokenizer(TEXTS, settings, CONTEXT).get_vocab()
+    assert vocabulary == make_tokenizer(TEXTS[::-1], settings, CONTEXT).get_vocab()
     by_id = sorted(vocabulary, key=lambda word: vocabulary[word])
     special = ["<pad>", "<s>", "</s>", "<unk>", "Human:", "Assistant:"]
     assert by_id == [*special, ",", "a", "cat", "dog", "ran", "sat", "the", "too"]
@@ -40,23 +40,23 @@ def test_an_unknown_word_is_unknown_and_known_ones_stay_whole() -> None:
 
 
 def test_more_words_than_the_vocabulary_holds_are_an_error() -> None:
-    assert len(make_tokenizer(["a b c d"], model_settings(vocabulary=10))) == 10
-    with pytest.raises(UserError, match=r"model.vocabulary \(10\) must be at least .* \(11\)"):
-        make_tokenizer(["a b c d e"], model_settings(vocabulary=10))
+    assert len(make_tokenizer(["a b c d"], tiny_settings(vocabulary=10), CONTEXT)) == 10
+    with pytest.raises(UserError, match=r"model.tiny.vocabulary \(10\) must be at least .* \(11\)"):
+        make_tokenizer(["a b c d e"], tiny_settings(vocabulary=10), CONTEXT)
 
 
 def test_bpe_keeps_to_its_vocabulary() -> None:
-    assert len(make_tokenizer(TEXTS * 5, model_settings(tokenizer="bpe", vocabulary=270))) <= 270
+    assert len(make_tokenizer(TEXTS * 5, tiny_settings(tokenizer="bpe", vocabulary=270), CONTEXT)) <= 270
 
 
 def test_the_same_seed_makes_the_same_model_and_leaves_other_chance_alone() -> None:
-    tokenizer, settings = words_tokenizer("a b c"), model_settings()
+    tokenizer, settings = words_tokenizer("a b c"), tiny_settings()
     torch.manual_seed(123)
     before = torch.get_rng_state()
-    once = make_model(tokenizer, settings, 5, CPU)
+    once = make_model(tokenizer, settings, CONTEXT, 5, CPU)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(99)
-    again, other = make_model(tokenizer, settings, 5, CPU), make_model(tokenizer, settings, 6, CPU)
+    again, other = make_model(tokenizer, settings, CONTEXT, 5, CPU), make_model(tokenizer, settings, CONTEXT, 6, CPU)
     same = [torch.equal(a, b) for a, b in zip(once.parameters(), again.parameters(), strict=True)]
     assert all(same)
     assert not torch.equal(once.get_input_embeddings().weight, other.get_input_embeddings().weight)
@@ -64,7 +64,7 @@ def test_the_same_seed_makes_the_same_model_and_leaves_other_chance_alone() -> N
 
 def test_a_model_has_the_sizes_and_special_tokens_of_its_settings() -> None:
     tokenizer = words_tokenizer("a b c")
-    model = make_model(tokenizer, model_settings(hidden_size=64), 0, CPU)
+    model = make_model(tokenizer, tiny_settings(hidden_size=64), CONTEXT, 0, CPU)
     sizes = model.config
     assert (sizes.vocab_size, sizes.hidden_size, sizes.num_hidden_layers) == (len(tokenizer), 64, 2)
     assert (sizes.intermediate_size, sizes.num_attention_heads, sizes.max_position_embeddings) == (24, 4, CONTEXT)

@@ -27,7 +27,7 @@ from rlhf.models.tokens import (
     same_tokens,
 )
 from rlhf.records import Message, Messages
-from tests.models.tiny_models import EOS, PAD, model_settings, words_tokenizer
+from tests.models.tiny_models import CONTEXT, EOS, PAD, tiny_settings, words_tokenizer
 
 TALK: Messages = (
     Message("system", "be brief"),
@@ -129,7 +129,7 @@ def test_words_come_back_as_they_were(words: list[str], ended: bool) -> None:
 
 @pytest.fixture(scope="module")
 def bpe() -> PreTrainedTokenizerBase:
-    return make_tokenizer(["the cat sat on the mat , and the dog did not"] * 3, model_settings(tokenizer="bpe"))
+    return make_tokenizer(["the cat sat on the mat , and the dog did not"] * 3, tiny_settings(tokenizer="bpe"), CONTEXT)
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=30))

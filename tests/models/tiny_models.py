@@ -147,24 +147,18 @@ def random_ids(rows: int, length: int, seed: int) -> Tensor:
     return torch.randint(4, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
-def model_settings(**changes: Any) -> config.Model:
+def tiny_settings(**changes: Any) -> config.TinyModel:
     settings: dict[str, Any] = {
-        "name": "tiny",
-        "source": "tiny",
-        "path": "",
-        "id": None,
-        "revision": None,
         "tokenizer": "words",
         "vocabulary": 400,
         "hidden_size": 16,
         "layers": 2,
         "heads": 4,
         "intermediate_size": 24,
-        "max_tokens": CONTEXT,
         "initializer_range": SPREAD,
     }
-    return config.Model(**settings | changes)
+    return config.TinyModel(**settings | changes)
 
 
 def words_tokenizer(words: str) -> PreTrainedTokenizerBase:
-    return make_tokenizer([words], model_settings())
+    return make_tokenizer([words], tiny_settings(), CONTEXT)

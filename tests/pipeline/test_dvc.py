@@ -55,7 +55,7 @@ def experiments(clone: Clone) -> dict[str, Any]:
     ("override", "untouched"),
     [
         ("seed=1", set()),
-        ("model.hidden_size=40", {"prepare"}),
+        ("model.tiny.hidden_size=40", {"prepare"}),
         ("labeler.temperature=1.5", {"prepare", "base", "sft", "sample"}),
     ],
 )
@@ -85,7 +85,7 @@ def with_what_follows(clone: Clone, stages: set[str]) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("override", "rerun"), [("seed=1", list(STAGES)), ("model.hidden_size=40", [s for s in STAGES if s != "prepare"])]
+    ("override", "rerun"), [("seed=1", list(STAGES)), ("model.tiny.hidden_size=40", [s for s in STAGES if s != "prepare"])]
 )
 def test_a_changed_setting_runs_all_that_depends_on_it(copy: Clone, override: str, rerun: list[str]) -> None:
     assert copy.dvc("exp", "run", "-S", SMOKE, "-S", override).ran == ["config", *rerun]

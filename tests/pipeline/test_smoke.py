@@ -14,7 +14,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlhf.models.forward import scores_of
+from rlhf.models.forward import Batching, scores_of
 from rlhf.models.reward import load_reward_model
 from rlhf.models.tokens import Example
 from tests.pipeline.clone import STAGES, TRAINED
@@ -166,7 +166,7 @@ def test_stock_scores_are_those_of_the_pipeline_plus_the_centre(smoke: Smoke) ->
     centre, unit = stock.config.reward_center, getattr(stock.config, "reward_scale", 1.0)
     near = {"rtol": 0, "atol": 1e-5}
     torch.testing.assert_close(
-        torch.stack(logits), scores_of(ours, examples, tokenizer.pad_token_id, 4096) * unit + centre, **near
+        torch.stack(logits), scores_of(ours, examples, Batching(tokenizer.pad_token_id, 4096)) * unit + centre, **near
     )
     torch.testing.assert_close(torch.stack(logits), torch.tensor(recorded) * unit + centre, **near)
 

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from rlhf.errors import UserError
+from rlhf.models.forward import Batching
 from rlhf.models.policy import save_policy
 from rlhf.runtime.engine import Engine, make_engine
+from rlhf.training.loop import LoopState, Passes
 from rlhf.training.ppo import train_ppo
 from rlhf.training.ppo_setup import make_state
 from rlhf.training.ppo_state import policy_of
-from rlhf.training.sft import SFTState, train_sft
+from rlhf.training.sft import train_sft
 from tests.models.tiny_models import PAD, make_classifier, make_policy, random_examples, words_tokenizer
 from tests.training.table import SHARED, all_settings, engine_settings, environment_for, optimizer, ppo_settings
 
@@ -44,19 +46,19 @@ def engine_of(model: nn.Module, name: str, stage: int) -> Engine:
     return make_engine(model, 1e-2, 0.2, STEPS, ADAMW, engine_settings(name=name, zero_stage=stage))
 
 
-def learn(state: SFTState, steps: int) -> list[dict[str, float]]:
+def learn(state: LoopState, steps: int) -> list[dict[str, float]]:
     """Each step in several micro-batches of unequal lengths."""
-    settings = {"epochs": 2, "examples_per_step": 4, "eval_every_steps": 2, "tokens_per_micro_batch": 20}
-    rows = train_sft(state, EXAMPLES, EXAMPLES[:3], pad_id=PAD, seed=3, **settings)
+    passes = Passes(epochs=2, rows_per_step=4, eval_every_steps=2, seed=3)
+    rows = train_sft(state, EXAMPLES, EXAMPLES[:3], passes, Batching(PAD, 20))
     return [next(rows) for _ in range(steps)]
 
 
-def resume(architecture: str, stage: int) -> SFTState:
-    first = SFTState(engine_of(make_policy(architecture), "deepspeed", stage))
+def resume(architecture: str, stage: int) -> LoopState:
+    first = LoopState(engine_of(make_policy(architecture), "deepspeed", stage))
     learn(first, 3)
     buffer = io.BytesIO()
     torch.save(first.engine.state_dict(), buffer)
-    second = SFTState(engine_of(make_policy(architecture), "deepspeed", stage), 3)
+    second = LoopState(engine_of(make_policy(architecture), "deepspeed", stage), 3)
     # Bytes of its own making, never a file: the state of ZeRO holds classes of DeepSpeed, which a weights-only load refuses.
     second.engine.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=False))
     learn(second, 3)
@@ -79,7 +81,7 @@ def refuses_nan(stage: int) -> bool:
 @cache
 def sft_rows(name: str, stage: int, architecture: str) -> tuple[list[dict[str, float]], nn.Module]:
     model = make_policy(architecture)
-    return learn(SFTState(engine_of(model, name, stage)), STEPS), model
+    return learn(LoopState(engine_of(model, name, stage)), STEPS), model
 
 
 @cache

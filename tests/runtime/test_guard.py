@@ -84,6 +84,14 @@ def test_within_an_experiment_dvc_has_composed_the_settings(written: Repository,
         guard.check(written.root)
 
 
+TINY = r"source: tiny\n  path: .*\n((  .*\n)+?)  tiny:\n(    .*\n)+"
+
+
+def local_model(path: Path | str) -> str:
+    """What model=local makes of `TINY`."""
+    return rf"source: local\n  path: {path}\n\1  tiny: null\n"
+
+
 @pytest.mark.parametrize("experiment", [None, "warm-cat"])
 @pytest.mark.parametrize(
     ("old", "new", "message"),
@@ -100,8 +108,8 @@ def test_within_an_experiment_dvc_has_composed_the_settings(written: Repository,
             "path: conf/model/none",
             "model.path (conf/model/none): cannot be read (No such file",
         ),
-        ("source: tiny\n  path: .*", "source: local\n  path: raw", "model.path (raw): holds no config.json; name a Hugging"),
-        ("source: tiny\n  path: .*", "source: local\n  path: raw/none", "model.path (raw/none): is no folder"),
+        (TINY, local_model("raw"), "model.path (raw): holds no config.json; name a Hugging"),
+        (TINY, local_model("raw/none"), "model.path (raw/none): is no folder"),
     ],
 )
 def test_inputs_that_are_not_there_stop_the_pipeline_before_anything_is_removed(
@@ -122,7 +130,7 @@ def test_inputs_that_are_not_there_stop_the_pipeline_before_anything_is_removed(
 def test_a_local_model_is_a_folder_with_its_configuration(written: Repository, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
-    apply_experiment(written, "warm-cat", "source: tiny\n  path: .*", f"source: local\n  path: {tmp_path / 'model'}")
+    apply_experiment(written, "warm-cat", TINY, local_model(tmp_path / "model"))
     assert "experiment warm-cat" in guard.check(written.root)
 
 

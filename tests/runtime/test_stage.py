@@ -15,7 +15,7 @@ import pytest
 
 from rlhf import config
 from rlhf.errors import UserError
-from rlhf.runtime import pipeline, settings
+from rlhf.runtime import pipeline, settings, tracking
 from rlhf.runtime.stage import Run
 from tests.runtime.conftest import NO_MLFLOW_WARNING, ROOT, Repository
 
@@ -185,10 +185,18 @@ def test_a_stage_cannot_read_what_it_does_not_declare(tmp_path: Path) -> None:
     (tmp_path / "artifacts" / "sft" / "model").mkdir(parents=True)
     (tmp_path / "artifacts" / "sft" / "models").mkdir()
     run = make_run(tmp_path, declared=pipeline.Declared(deps=("artifacts/sft/model",)))
-    assert run.read("sft", "model").is_dir()
+    assert run.find("sft", "model") == run.read("sft", "model") == tmp_path / "artifacts" / "sft" / "model"
+    assert run.find("sft", "model/config.json") is None
     assert not run.has("sft", "model/config.json")
     with pytest.raises(LookupError, match="artifacts/sft/models is not among the deps of ppo"):
         run.has("sft", "models")
+
+
+def test_a_loop_is_followed_to_its_last_row(tmp_path: Path) -> None:
+    tracker = tracking.Tracker("sqlite://", writer=None, patience=0.0)
+    run = make_run(tmp_path, tracker=tracker)
+    assert run.follow_to_end(iter([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]), 2) == {"step": 2, "loss": 1.0}
+    assert (tmp_path / "curve.csv").read_text().splitlines() == ["step,loss", "1,2.0", "2,1.0"]
 
 
 def test_a_stage_sees_only_the_settings_that_it_declares(tmp_path: Path) -> None:

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
 
 from rlhf.config import PPO, Config, Engine, Optimizer
+from rlhf.models.forward import Batching
+from rlhf.models.generation import Decoding
 from rlhf.runtime.engine import TorchEngine, make_engine
 from rlhf.runtime.settings import compose, validate, values_of
 from rlhf.training.ppo_setup import make_state
 from rlhf.training.ppo_state import Environment, PPOState
+from rlhf.training.watch import Watch
 from tests.models.tiny_models import EOS, PAD, make_classifier, make_policy, random_examples
 
 ROOT = Path(__file__).parents[2]
@@ -85,18 +88,26 @@ def all_settings(ppo: PPO, **optimizer_changes: Any) -> Config:
     return _composed().model_copy(update=ours)
 
 
-def environment_for(policy: PreTrainedModel, reward_model: PreTrainedModel, **changes: Any) -> Environment:
+def environment_for(
+    policy: PreTrainedModel,
+    reward_model: PreTrainedModel,
+    batching: Batching = Batching(PAD, TOKENS),  # noqa: B008, frozen
+    decoding: Decoding = Decoding(EOS, PAD, 6),  # noqa: B008, frozen
+    watched: list[list[int]] | None = None,
+    temperature: float = 1.0,
+    **changes: Any,
+) -> Environment:
+    reference = copy.deepcopy(policy).requires_grad_(False)
+    watched = watched or [e.prompt_ids for e in random_examples(4, seed=2)]
     whole: dict[str, Any] = {
-        "reference": copy.deepcopy(policy).requires_grad_(False),
+        "reference": reference,
         "reward_model": reward_model.requires_grad_(False),
         "prompts": [e.prompt_ids for e in random_examples(12, seed=1)],
-        "validation_prompts": [e.prompt_ids for e in random_examples(4, seed=2)],
         "truncated_prompts": 0,
         "demonstrations": random_examples(10, seed=3),
-        "eos_id": EOS,
-        "pad_id": PAD,
-        "max_response_tokens": 6,
-        "tokens_per_micro_batch": TOKENS,
+        "decoding": decoding,
+        "batching": batching,
+        "watch": Watch(reference, watched, 0, decoding, batching, temperature, seed=6),
         "seed": 5,
     }
     return Environment(**whole | changes)
@@ -116,7 +127,7 @@ def ppo_table(
 ) -> tuple[PPOState, Environment]:
     policy = ends_often(make_policy(architecture, seed=0))
     reward_model = make_classifier(architecture, seed=1)
-    environment = environment_for(policy, reward_model, **changes)
+    environment = environment_for(policy, reward_model, temperature=ppo.temperature, **changes)
     return make_state(all_settings(ppo, **optimizer_changes or {}), policy, reward_model), environment
 
 

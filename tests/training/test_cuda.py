@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from rlhf.models.forward import Batching
 from rlhf.runtime import device
+from rlhf.training.loop import LoopState, Passes
 from rlhf.training.ppo import train_ppo
 from rlhf.training.ppo_setup import make_state
-from rlhf.training.sft import SFTState, train_sft
+from rlhf.training.sft import train_sft
 from tests.models.tiny_models import PAD, make_classifier, make_policy, random_examples
 from tests.training.table import SHARED, TOKENS, all_settings, ends_often, engine_for, environment_for, ppo_settings, weights
 
@@ -30,15 +32,11 @@ def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def supervised() -> tuple[list[dict[str, float]], torch.Tensor]:
     policy = make_policy("llama", seed=0).to("cuda")
     rows = train_sft(
-        SFTState(engine_for(policy)),
+        LoopState(engine_for(policy)),
         random_examples(8, seed=1),
         random_examples(4, seed=2),
-        epochs=1,
-        examples_per_step=4,
-        eval_every_steps=1,
-        tokens_per_micro_batch=TOKENS,
-        pad_id=PAD,
-        seed=0,
+        Passes(epochs=1, rows_per_step=4, eval_every_steps=1, seed=0),
+        Batching(PAD, TOKENS),
     )
     return list(rows), weights(policy)
 

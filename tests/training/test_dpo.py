@@ -9,21 +9,21 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from rlhf.models.forward import Batching
 from rlhf.models.tokens import Example
 from rlhf.records import Message, Preference
 from rlhf.training import dpo
 from rlhf.training.dpo import (
-    DPOState,
     PairedExamples,
     Pairs,
     Reference,
-    dpo_steps,
     figures_of,
     implicit_rewards,
     paired_examples,
     train_dpo,
     with_reference,
 )
+from rlhf.training.loop import LoopState, Passes
 from tests.helpers import assert_near, float64
 from tests.maths import twins
 from tests.models.tiny_models import EOS, PAD, make_policy, random_examples, words_tokenizer
@@ -58,20 +58,20 @@ def train(
     label_smoothing: float = 0.0,
     **adamw: float,
 ) -> list[dict[str, float]]:
-    state = DPOState(engine_for(policy, lr, dpo_steps(len(rows), epochs, len(rows)), **adamw))
+    passes = Passes(epochs, rows_per_step=len(rows), eval_every_steps=5, seed=1)
+    state = LoopState(engine_for(policy, lr, epochs, **adamw))
     loss = {"beta": BETA, "label_smoothing": label_smoothing}
-    sizes = {"prompts_per_step": len(rows), "eval_every_steps": 5, "tokens_per_micro_batch": tokens}
-    return list(train_dpo(state, rows, rows[:2], epochs=epochs, pad_id=PAD, seed=1, **loss, **sizes))
+    return list(train_dpo(state, rows, rows[:2], passes, Batching(PAD, tokens), None, **loss))
 
 
 def references(policy: PreTrainedModel) -> list[Reference]:
-    return with_reference(policy, ROWS, PAD, 10_000)
+    return with_reference(policy, ROWS, Batching(PAD, 10_000))
 
 
 def test_the_reference_gives_each_response_its_sum(architecture: str) -> None:
     policy = make_policy(architecture)
     for tokens in (1, 10_000):
-        for row, reference in zip(ROWS, with_reference(policy, ROWS, PAD, tokens), strict=True):
+        for row, reference in zip(ROWS, with_reference(policy, ROWS, Batching(PAD, tokens)), strict=True):
             assert reference.row is row
             assert_near(reference.logps, float64([logp(policy, e) for e in row.examples]), 1e-5)
 
@@ -80,11 +80,11 @@ def test_at_the_reference_the_loss_is_ln_2_and_no_reward_is_earned(architecture:
     """Exactly, where the reference was asked in the shapes of the step; to rounding in any others."""
     policy = make_policy(architecture)
     longest_first = PairedExamples(sorted(ROWS[1].examples, key=len, reverse=True), [(0, 1), (1, 2)])
-    row = train(policy, with_reference(policy, [longest_first], PAD, 10_000), tokens=10_000)[0]
+    row = train(policy, with_reference(policy, [longest_first], Batching(PAD, 10_000)), tokens=10_000)[0]
     assert [row[name] for name in ("margin", "chosen_reward", "rejected_reward", "accuracy")] == [0.0, 0.0, 0.0, 0.5]
     assert_near(row["loss"], math.log(2), 1e-7)
     other = make_policy(architecture)
-    row = train(other, with_reference(other, ROWS, PAD, 1), tokens=30)[0]
+    row = train(other, with_reference(other, ROWS, Batching(PAD, 1)), tokens=30)[0]
     assert_near([row["loss"], row["margin"]], float64([math.log(2), 0.0]), 1e-5)
 
 
@@ -117,7 +117,7 @@ def test_how_a_step_is_cut_changes_nothing() -> None:
 def test_a_response_in_several_pairs_is_computed_once() -> None:
     policy, rows = make_policy("llama"), []
     handle = policy.register_forward_hook(lambda _m, _i, output: rows.append(len(output.logits)))
-    with_reference(policy, [ROWS[1]], PAD, 10_000)
+    with_reference(policy, [ROWS[1]], Batching(PAD, 10_000))
     handle.remove()
     assert rows == [3]
 
@@ -126,7 +126,7 @@ def test_the_reference_is_asked_once_and_never_during_training() -> None:
     reference, policy = make_policy("llama", seed=1), make_policy("llama")
     asked: list[int] = []
     reference.register_forward_hook(lambda *_: asked.append(1))
-    rows = with_reference(reference, ROWS, PAD, 10_000)
+    rows = with_reference(reference, ROWS, Batching(PAD, 10_000))
     assert len(asked) == 1
     before = [r.logps.clone() for r in rows]
     train(policy, rows, epochs=3)
@@ -142,7 +142,7 @@ def test_a_policy_learns_what_is_preferred() -> None:
     assert rows[-1]["loss"] < 0.2
     assert rows[-1]["chosen_reward"] > rows[-1]["rejected_reward"]
     assert [row["step"] for row in rows if "validation_loss" in row] == [5, 10, 15, 20, 25, 30]
-    figures = implicit_rewards(policy, references(make_policy("llama"))[:2], BETA, PAD, 1)
+    figures = implicit_rewards(policy, references(make_policy("llama"))[:2], BETA, Batching(PAD, 1))
     assert_near(rows[-1]["validation_margin"], figures["margin"], 1e-4)
 
 
@@ -205,9 +205,9 @@ def test_rows_of_the_next_epoch_come_in_another_order(monkeypatch: pytest.Monkey
     seen: list[Reference] = []
     monkeypatch.setattr(dpo, "_learn", lambda engine, policy, rows, *rest: seen.extend(rows) or {})
     rows = [Reference(ROWS[0], torch.tensor([float(i)])) for i in range(6)]
-    state = DPOState(engine_for(make_policy("llama")))
-    settings = {"epochs": 4, "prompts_per_step": 4, "eval_every_steps": 9, "beta": 1.0, "label_smoothing": 0.0}
-    list(train_dpo(state, rows, [], tokens_per_micro_batch=TOKENS, pad_id=PAD, seed=2, **settings))
+    state = LoopState(engine_for(make_policy("llama")))
+    passes = Passes(epochs=4, rows_per_step=4, eval_every_steps=9, seed=2)
+    list(train_dpo(state, rows, [], passes, Batching(PAD, TOKENS), None, beta=1.0, label_smoothing=0.0))
     epochs = [[int(r.logps) for r in seen[i : i + 6]] for i in range(0, 24, 6)]
     assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
     assert any(a != b for a, b in pairwise(epochs))

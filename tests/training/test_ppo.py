@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 
 from rlhf.config import PPO
 from rlhf.maths.kl import AdaptiveKL
-from rlhf.models.forward import logprobs_and_values, response_logprobs, response_values
+from rlhf.models.forward import Batching, logprobs_and_values, response_logprobs, response_values
+from rlhf.models.generation import Decoding
 from rlhf.models.tokens import Example, collate
 from rlhf.training import ppo as loop
 from rlhf.training import ppo_update
@@ -74,7 +76,7 @@ def test_on_the_first_minibatch_every_ratio_is_1(architecture: str, critic: dict
 
 def test_ratios_are_1_to_the_bit_where_the_shapes_are_those_of_the_rollout(architecture: str) -> None:
     settings = ppo_settings(ppo_epochs=1, responses_per_minibatch=8, lr=1e-12, critic_lr=1e-12)
-    state, environment = ppo_table(settings, architecture, tokens_per_micro_batch=10_000)
+    state, environment = ppo_table(settings, architecture, batching=Batching(PAD, 10_000))
     rollout = loop.sample(state, environment, settings)
     by_length = sorted(rollout.examples, key=lambda e: -len(e))
     now = response_logprobs(policy_of(state), collate(by_length, PAD))
@@ -243,21 +245,25 @@ def test_a_better_score_starts_the_wait_anew() -> None:
     assert state.best_score == 2.0
 
 
+def judged_by(environment: Environment, judge: Callable[[Sequence[Example]], float]) -> Environment:
+    return replace(environment, watch=replace(environment.watch, judge=judge))
+
+
 def test_evaluation_is_the_same_each_time_and_asks_the_judge_only_for_the_record() -> None:
     settings = ppo_settings()
     state, environment = ppo_table(settings)
     judged: list[list[Example]] = []
-    with_judge = replace(environment, judge=lambda examples: judged.append(list(examples)) or 3.5)
-    once = evaluate(state, environment, settings)
-    assert evaluate(state, environment, settings) == once
-    assert evaluate(state, with_judge, settings) == once | {"validation_gold_score": 3.5}
+    with_judge = judged_by(environment, lambda examples: judged.append(list(examples)) or 3.5)
+    once = evaluate(state, environment)
+    assert evaluate(state, environment) == once
+    assert evaluate(state, with_judge) == once | {"validation_gold_score": 3.5}
     (examples,) = judged
-    assert [e.prompt_ids for e in examples] == environment.validation_prompts
+    assert [e.prompt_ids for e in examples] == environment.watch.prompts
     assert once["validation_response_tokens"] == twins.mean([float(len(e.response_ids)) for e in examples])
     assert once["validation_ended"] == twins.mean([float(e.response_ids[-1] == EOS) for e in examples])
     plain = run(*ppo_table(settings), settings)
     other = ppo_table(settings)
-    judged_run = run(other[0], replace(other[1], judge=lambda _: math.pi), settings)
+    judged_run = run(other[0], judged_by(other[1], lambda _: math.pi), settings)
     assert [{k: v for k, v in row.items() if k != "validation_gold_score"} for row in judged_run] == plain
 
 
@@ -320,7 +326,7 @@ def test_how_a_step_is_cut_changes_nothing(critic: dict[str, Any], ptx_coef: flo
         before = weights(state.policy.model)
         rollout = loop.sample(state, environment, settings)  # the same rollout for all, cut apart in learning alone
         experience = assign_credit(rollout, settings, 0.1)
-        figures = ppo_update.learn(state, experience, replace(environment, tokens_per_micro_batch=tokens), settings)
+        figures = ppo_update.learn(state, experience, replace(environment, batching=Batching(PAD, tokens)), settings)
         both = [weights(engine.model) for engine in (state.policy, state.critic) if engine]
         assert float((both[0] - before).abs().max()) > 1e-3
         trained[tokens] = (torch.cat(both), figures)
@@ -399,9 +405,9 @@ def test_a_policy_finds_the_token_that_pays(critic: dict[str, Any]) -> None:
         policy,
         taste_for(paying, size),
         prompts=prompts,
-        validation_prompts=prompts * 8,
-        max_response_tokens=5,
-        tokens_per_micro_batch=1000,
+        watched=prompts * 8,
+        decoding=Decoding(EOS, PAD, 5),
+        batching=Batching(PAD, 1000),
     )
     state = make_state(all_settings(settings), policy, environment.reward_model)
 

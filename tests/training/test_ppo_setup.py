@@ -57,9 +57,9 @@ def environment(settings: Config, prompts: list[Prompt] = PROMPTS, **changes: An
 def test_prompts_leave_room_for_the_longest_response() -> None:
     made = environment(settings_with(eval_prompts=2))
     assert [len(ids) for ids in made.prompts] == [5, 7]
-    assert len(made.validation_prompts) == 2
+    assert len(made.watch.prompts) == 2
     assert made.truncated_prompts == 1
-    assert made.max_response_tokens == 5
+    assert made.decoding.max_response_tokens == 5
 
 
 def test_reference_and_reward_model_are_frozen() -> None:
@@ -70,8 +70,8 @@ def test_reference_and_reward_model_are_frozen() -> None:
 def test_the_judge_sees_the_validation_prompts() -> None:
     asked: list[list[Prompt]] = []
     made = environment(settings_with(eval_prompts=2), judge=lambda prompts, _: asked.append(list(prompts)) or 1.0)
-    assert made.judge is not None
-    made.judge([])
+    assert made.watch.judge is not None
+    made.watch.judge([])
     assert asked == [[PROMPTS[2], PROMPTS[4]]]
 
 

@@ -8,16 +8,15 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from rlhf.models.forward import scores_of
+from rlhf.models.forward import Batching, scores_of
 from rlhf.models.tokens import Example
 from rlhf.records import Message, Ranking, Response, Responses
+from rlhf.training.loop import LoopState, Passes
 from rlhf.training.reward import (
     RankedExamples,
-    RewardState,
     accuracy,
     ranked_examples,
     report,
-    reward_steps,
     sampled_examples,
     score_rows,
     train_reward,
@@ -54,9 +53,9 @@ def train(
     tokens: int = TOKENS,
     **adamw: float,
 ) -> list[dict[str, float]]:
-    state = RewardState(engine_for(model, lr, reward_steps(len(rows), epochs, len(rows)), **adamw))
-    sizes = {"prompts_per_step": len(rows), "eval_every_steps": 2, "tokens_per_micro_batch": tokens}
-    return list(train_reward(state, rows, rows, epochs=epochs, pad_id=PAD, seed=1, **sizes))
+    passes = Passes(epochs, rows_per_step=len(rows), eval_every_steps=2, seed=1)
+    state = LoopState(engine_for(model, lr, epochs, **adamw))
+    return list(train_reward(state, rows, rows, passes, Batching(PAD, tokens)))
 
 
 def test_a_head_of_zeros_loses_ln_2_and_is_right_half_the_time(architecture: str) -> None:
@@ -70,7 +69,7 @@ def test_a_head_of_zeros_loses_ln_2_and_is_right_half_the_time(architecture: str
 @pytest.mark.parametrize("tokens", [1, 60, 10_000])
 def test_the_loss_is_the_mean_over_prompts_of_the_mean_over_pairs(architecture: str, tokens: int) -> None:
     model = make_classifier(architecture)
-    scores = [[float(scores_of(model, [e], PAD, 1)) for e in row.examples] for row in ROWS]
+    scores = [[float(scores_of(model, [e], Batching(PAD, 1))) for e in row.examples] for row in ROWS]
     losses = [twins.ranking(s, row.ranks) for s, row in zip(scores, ROWS, strict=True)]
     pairs = [(s[i], s[j]) for s, row in zip(scores, ROWS, strict=True) for i, j in row.pairs()]
     (row,) = train(model, ROWS, tokens=tokens)
@@ -150,8 +149,8 @@ def test_what_needs_no_model_by_hand() -> None:
 
 def test_the_report_is_the_models_accuracy_and_loss_beside_those() -> None:
     model = make_classifier("gpt2")
-    scores = score_rows(model, ROWS, PAD, 40)
-    figures = report(model, ROWS, PAD, TOKENS)
+    scores = score_rows(model, ROWS, Batching(PAD, 40))
+    figures = report(model, ROWS, Batching(PAD, TOKENS))
     assert figures["pairs"] == 12
     assert_near(figures["accuracy"], accuracy(scores, ROWS))
     losses = [twins.ranking(s, row.ranks) for s, row in zip(scores, ROWS, strict=True)]
@@ -161,8 +160,10 @@ def test_the_report_is_the_models_accuracy_and_loss_beside_those() -> None:
 
 def test_scores_stay_with_their_rows() -> None:
     model = make_classifier("llama")
-    for scores, row in zip(score_rows(model, ROWS, PAD, 50), ROWS, strict=True):
-        assert_near(torch.tensor(scores), torch.stack([scores_of(model, [e], PAD, 1)[0] for e in row.examples]), 1e-5)
+    for scores, row in zip(score_rows(model, ROWS, Batching(PAD, 50)), ROWS, strict=True):
+        assert_near(
+            torch.tensor(scores), torch.stack([scores_of(model, [e], Batching(PAD, 1))[0] for e in row.examples]), 1e-5
+        )
 
 
 def test_the_zero_is_measured_on_the_sft_models_train_responses() -> None:

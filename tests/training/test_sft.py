@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlhf.models.forward import Batching
 from rlhf.models.tokens import Example
 from rlhf.records import Demonstration, Message
 from rlhf.training import sft
-from rlhf.training.sft import SFTState, demonstration_examples, document_examples, nll, sft_steps, train_sft
+from rlhf.training.loop import LoopState, Passes
+from rlhf.training.sft import demonstration_examples, document_examples, nll, train_sft
 from tests.helpers import assert_near
 from tests.models.tiny_models import EOS, PAD, make_policy, random_examples, words_tokenizer
 from tests.training.table import STEADY, TOKENS, engine_for, weights
@@ -32,22 +34,11 @@ def token_losses(policy: PreTrainedModel, example: Example) -> list[Tensor]:
 def train(
     policy: PreTrainedModel, examples: list[Example], epochs: int = 1, examples_per_step: int = 8, **changes: object
 ) -> list[dict[str, float]]:
-    settings = {"lr": 1e-2, "tokens_per_micro_batch": TOKENS, "validation": [], "eval_every_steps": 100} | changes
-    steps = sft_steps(len(examples), epochs, examples_per_step)
-    adamw = {name: settings.pop(name) for name in ("eps", "max_grad_norm") if name in settings}
-    state = SFTState(engine_for(policy, settings.pop("lr"), steps, **adamw))
-    return list(
-        train_sft(
-            state,
-            examples,
-            settings.pop("validation"),
-            epochs=epochs,
-            examples_per_step=examples_per_step,
-            pad_id=PAD,
-            seed=7,
-            **settings,
-        )
-    )
+    settings = {"lr": 1e-2, "tokens": TOKENS, "validation": [], "eval_every_steps": 100} | changes
+    passes = Passes(epochs, examples_per_step, settings.pop("eval_every_steps"), seed=7)
+    batching, validation = Batching(PAD, settings.pop("tokens")), settings.pop("validation")
+    state = LoopState(engine_for(policy, settings.pop("lr"), passes.steps(len(examples)), **settings))
+    return list(train_sft(state, examples, validation, passes, batching))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
@@ -74,7 +65,7 @@ def test_how_a_step_is_cut_changes_nothing() -> None:
     trained = {}
     for tokens in (1, 30, 10_000):
         policy = make_policy("llama")
-        rows = train(policy, EXAMPLES, lr=100.0, tokens_per_micro_batch=tokens, **STEADY)
+        rows = train(policy, EXAMPLES, lr=100.0, tokens=tokens, **STEADY)
         trained[tokens] = (weights(policy), rows[0]["loss"])
     assert float((trained[1][0] - weights(make_policy("llama"))).abs().max()) > 1e-3
     for tokens in (1, 30):
@@ -85,7 +76,7 @@ def test_how_a_step_is_cut_changes_nothing() -> None:
 def test_every_row_is_learned_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Example] = []
 
-    def spy(engine: object, policy: object, examples: list[Example], tokens: int, pad: int) -> dict[str, float]:
+    def spy(engine: object, policy: object, examples: list[Example], batching: object) -> dict[str, float]:
         seen.extend(examples)
         return {}
 
@@ -98,10 +89,10 @@ def test_every_row_is_learned_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_tiny_model_learns_its_examples_by_heart() -> None:
     policy = make_policy("llama")
-    before = nll(policy, EXAMPLES[:4], PAD, TOKENS)
+    before = nll(policy, EXAMPLES[:4], Batching(PAD, TOKENS))
     train(policy, EXAMPLES[:4], epochs=60, examples_per_step=4, lr=3e-2)
     assert before > 2.0
-    assert nll(policy, EXAMPLES[:4], PAD, TOKENS) < 0.05
+    assert nll(policy, EXAMPLES[:4], Batching(PAD, TOKENS)) < 0.05
 
 
 def test_validation_is_measured_every_so_often_and_at_the_end() -> None:
@@ -109,31 +100,31 @@ def test_validation_is_measured_every_so_often_and_at_the_end() -> None:
     rows = train(policy, EXAMPLES, epochs=1, examples_per_step=2, validation=EXAMPLES[:3], eval_every_steps=3)
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert [row["step"] for row in rows if "validation_loss" in row] == [3, 4]
-    assert_near(rows[-1]["validation_loss"], nll(policy, EXAMPLES[:3], PAD, 1), 1e-6)
+    assert_near(rows[-1]["validation_loss"], nll(policy, EXAMPLES[:3], Batching(PAD, 1)), 1e-6)
 
 
 def test_nll_is_the_mean_over_tokens_of_all_the_examples() -> None:
     policy = make_policy("gpt2")
     expected = torch.stack([loss for e in EXAMPLES for loss in token_losses(policy, e)]).mean()
-    assert_near(nll(policy, EXAMPLES, PAD, TOKENS), expected, 1e-6)
+    assert_near(nll(policy, EXAMPLES, Batching(PAD, TOKENS)), expected, 1e-6)
 
 
 def test_stopping_and_going_on_gives_the_same_bits() -> None:
     whole, first, second = (make_policy("llama") for _ in range(3))
 
-    def steps(state: SFTState, count: int) -> list[dict[str, float]]:
-        settings = {"epochs": 3, "examples_per_step": 4, "eval_every_steps": 2, "tokens_per_micro_batch": TOKENS}
-        rows = train_sft(state, EXAMPLES, EXAMPLES[:2], pad_id=PAD, seed=7, **settings)
+    def steps(state: LoopState, count: int) -> list[dict[str, float]]:
+        passes = Passes(epochs=3, rows_per_step=4, eval_every_steps=2, seed=7)
+        rows = train_sft(state, EXAMPLES, EXAMPLES[:2], passes, Batching(PAD, TOKENS))
         return [next(rows) for _ in range(count)]
 
     adamw = {"final_lr_share": 0.1, "weight_decay": 0.1}
-    expected = steps(SFTState(engine_for(whole, **adamw)), 6)
-    stopped = SFTState(engine_for(first, **adamw))
+    expected = steps(LoopState(engine_for(whole, **adamw)), 6)
+    stopped = LoopState(engine_for(first, **adamw))
     before = steps(stopped, 3)
     buffer = io.BytesIO()
     torch.save({"engine": stopped.engine.state_dict(), "step": stopped.step}, buffer)
     saved = torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
-    resumed = SFTState(engine_for(second, **adamw), saved["step"])
+    resumed = LoopState(engine_for(second, **adamw), saved["step"])
     resumed.engine.load_state_dict(saved["engine"])
     assert before + steps(resumed, 3) == expected
     assert torch.equal(weights(second), weights(whole))
@@ -166,8 +157,3 @@ def test_a_document_is_a_response_to_the_start_token() -> None:
     startless = copy.deepcopy(tokenizer)
     startless.bos_token = None
     assert document_examples(["one"], startless, 5)[0].prompt_ids == [EOS]
-
-
-@pytest.mark.parametrize(("examples", "epochs", "a_step", "steps"), [(8, 1, 8, 1), (9, 1, 8, 2), (9, 3, 8, 4), (1, 1, 8, 1)])
-def test_steps_cover_the_last_row(examples: int, epochs: int, a_step: int, steps: int) -> None:
-    assert sft_steps(examples, epochs, a_step) == steps

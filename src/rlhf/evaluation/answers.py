@@ -13,8 +13,8 @@ from rlhf.config import Config
 from rlhf.data.world import World
 from rlhf.errors import UserError
 from rlhf.evaluation.statistics import Floats
-from rlhf.models.forward import logprobs_of, scores_of
-from rlhf.models.generation import Generated, generate
+from rlhf.models.forward import Batching, logprobs_of, scores_of
+from rlhf.models.generation import Decoding, generate
 from rlhf.models.policy import PreTrainedModel
 from rlhf.models.tokens import (
     Example,
@@ -42,8 +42,8 @@ class Exam:
     demonstrations: list[Example]  # held out, with their responses
     references: list[str | None]  # a held-out demonstration of each prompt, where there is one
     tokenizer: PreTrainedTokenizerBase
-    max_response_tokens: int
-    tokens_per_micro_batch: int
+    decoding: Decoding
+    batching: Batching
     temperature: float
 
 
@@ -98,23 +98,22 @@ def set_exam(
         demonstrations=[example for fits in fitted if fits is not None for example in fits.examples],
         references=[first.get(asked.prompt) for asked in prompts],
         tokenizer=tokenizer,
-        max_response_tokens=config.data.max_response_tokens,
-        tokens_per_micro_batch=config.engine.tokens_per_micro_batch,
+        decoding=Decoding(end_id(tokenizer), pad_id(tokenizer), config.data.max_response_tokens),
+        batching=Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch),
         temperature=config.evaluate.temperature,
     )
 
 
 def answer(policy: PreTrainedModel, exam: Exam, judges: Judges, temperature: float | None, seed: int) -> Answers:
     """The policy's own answers, judged. Tokens go from one model to the next as they are, never through text."""
-    generated = _generate(policy, exam, exam.prompt_ids, temperature, seed)
+    generated = generate(policy, exam.prompt_ids, exam.decoding, temperature, seed)
     examples = [Example(ids, g.response_ids) for ids, g in zip(exam.prompt_ids, generated, strict=True)]
-    pad, room = pad_id(exam.tokenizer), exam.tokens_per_micro_batch
     texts = [decode_response(exam.tokenizer, g.response_ids) for g in generated]
     return Answers(
         texts=texts,
         ended=np.array([g.ended for g in generated], dtype=np.float64),
         tokens=np.array([len(g.response_ids) for g in generated], dtype=np.float64),
-        rewards=_numbers(scores_of(judges.reward_model, examples, pad, room)),
+        rewards=_numbers(scores_of(judges.reward_model, examples, exam.batching)),
         kl=_summed_logps(policy, examples, exam) - _summed_logps(judges.reference, examples, exam),
         gold=rate(judges.world, exam.prompts, texts),
     )
@@ -141,7 +140,7 @@ def best_of(pool: Sequence[Answers]) -> Answers:
 def best_gold_scores(policy: PreTrainedModel, exam: Exam, world: World, prompts: int, n: int, seed: int) -> Floats:
     """(prompts,) the highest gold score among n sampled answers, for the first so many prompts: what is possible."""
     asked, ids = exam.prompts[:prompts], exam.prompt_ids[:prompts]
-    generated = _generate(policy, exam, ids * n, exam.temperature, seed)
+    generated = generate(policy, ids * n, exam.decoding, exam.temperature, seed)
     texts = [decode_response(exam.tokenizer, g.response_ids) for g in generated]
     return rate(world, asked * n, texts)["gold_score"].reshape(n, len(asked)).max(0)
 
@@ -170,20 +169,13 @@ def demonstrations_nll(policy: PreTrainedModel, exam: Exam) -> float | None:
     """−log π of the held-out demonstrations, nats per response token; None where there are none."""
     if not exam.demonstrations:
         return None
-    logprobs = torch.cat(logprobs_of(policy, exam.demonstrations, pad_id(exam.tokenizer), exam.tokens_per_micro_batch))
+    logprobs = torch.cat(logprobs_of(policy, exam.demonstrations, exam.batching))
     return -float(logprobs.double().mean())
-
-
-def _generate(
-    policy: PreTrainedModel, exam: Exam, prompt_ids: list[list[int]], temperature: float | None, seed: int
-) -> list[Generated]:
-    end, pad = end_id(exam.tokenizer), pad_id(exam.tokenizer)
-    return generate(policy, prompt_ids, end, pad, exam.max_response_tokens, temperature, seed)
 
 
 def _summed_logps(policy: PreTrainedModel, examples: list[Example], exam: Exam) -> Floats:
     """(N,) log-probability of each response at the exam's temperature, nats."""
-    rows = logprobs_of(policy, examples, pad_id(exam.tokenizer), exam.tokens_per_micro_batch, exam.temperature)
+    rows = logprobs_of(policy, examples, exam.batching, exam.temperature)
     return _numbers(torch.stack([row.double().sum() for row in rows]))
 
 

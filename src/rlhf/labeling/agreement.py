@@ -65,6 +65,12 @@ def noise_of(rankings: Sequence[Ranking], world: World, temperature: float) -> d
     return noise_figures(gold_gaps(preferences, ratings_of(rankings, world)), temperature)
 
 
+def beside_the_noise(accuracy: float, rankings: Sequence[Ranking], world: World, temperature: float) -> dict[str, float]:
+    """`noise_of` the rankings, and how far of the way from chance to their ceiling an accuracy on them goes."""
+    noise = noise_of(rankings, world, temperature)
+    return noise | {"share_of_ceiling": (accuracy - 0.5) / (noise["noise_ceiling"] - 0.5)}
+
+
 def preference_curve(gaps: Floats, temperature: float | None) -> list[dict[str, float]]:
     """How often the response with more was chosen, by how much more: rows of as equal counts as can be, smallest gap first.
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rlhf.config import PromptsPerSplit
-from rlhf.models.generation import ROWS_AT_ONCE, Generated, generate
+from rlhf.models.generation import ROWS_AT_ONCE, Decoding, generate
 from rlhf.models.policy import PreTrainedModel
-from rlhf.models.tokens import PreTrainedTokenizerBase, decode_response, encode_prompt, end_id, pad_id
+from rlhf.models.tokens import PreTrainedTokenizerBase, decode_response, encode_prompt
 from rlhf.records import SPLITS, Prompt, Response, Responses
 from rlhf.seeds import derive_seed
 
@@ -31,7 +31,7 @@ class Sampler:
     tokenizer: PreTrainedTokenizerBase
     responses_per_prompt: int
     max_prompt_tokens: int
-    max_response_tokens: int
+    decoding: Decoding
     temperature: float
 
 
@@ -54,18 +54,13 @@ def _draw(sampler: Sampler, prompts: Sequence[Prompt], done: int, seed: int) -> 
     answers: list[list[Response]] = [[] for _ in prompts]
     tokens = 0
     for name, policy in sampler.policies.items():
-        generated = _generate(sampler, policy, asked, derive_seed(seed, name))
+        generated = generate(policy, asked, sampler.decoding, sampler.temperature, derive_seed(seed, name))
         tokens += sum(len(g.response_ids) for g in generated)
         for i, g in enumerate(generated):
             text = decode_response(sampler.tokenizer, g.response_ids)
             answers[i // each].append(Response(text, g.ended, name, tuple(g.response_ids)))
     responses = [Responses(p.prompt, tuple(given), p.split) for p, given in zip(prompts, answers, strict=True)]
     return Draw(done + len(prompts), responses, tokens, sum(truncated for _, truncated in encoded))
-
-
-def _generate(sampler: Sampler, policy: PreTrainedModel, asked: list[list[int]], seed: int) -> list[Generated]:
-    end, pad = end_id(sampler.tokenizer), pad_id(sampler.tokenizer)
-    return generate(policy, asked, end, pad, sampler.max_response_tokens, sampler.temperature, seed)
 
 
 def figures_of(draws: Sequence[Draw]) -> dict[str, float]:

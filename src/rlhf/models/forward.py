@@ -8,6 +8,7 @@ keeps it small by grouping rows of like length.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -111,6 +112,14 @@ def logprobs_and_values(
     return logprobs, _finite(torch.where(batch.response_mask, values, 0.0), "values")
 
 
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How rows are put together: what fills the short ones up, and how many tokens one micro-batch holds at most."""
+
+    pad_id: int
+    tokens_per_micro_batch: int
+
+
 def micro_batches(lengths: Sequence[int], tokens_per_micro_batch: int) -> list[list[int]]:
     """Indices of rows in groups of like length, longest first, each at most so many tokens with its padding (or one row)."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
@@ -125,16 +134,12 @@ def micro_batches(lengths: Sequence[int], tokens_per_micro_batch: int) -> list[l
 
 @torch.no_grad()
 def _in_order(
-    read: Callable[[Batch], Tensor],
-    examples: Sequence[Example],
-    pad_id: int,
-    tokens_per_micro_batch: int,
-    device: torch.device,
+    read: Callable[[Batch], Tensor], examples: Sequence[Example], batching: Batching, device: torch.device
 ) -> list[Tensor]:
     """One row of `read`'s output an example, cut to its response's length where it has one a token, in the order given."""
     rows: list[Tensor] = [torch.empty(0)] * len(examples)
-    for group in micro_batches([len(e) for e in examples], tokens_per_micro_batch):
-        output = read(collate([examples[i] for i in group], pad_id).to(device))
+    for group in micro_batches([len(e) for e in examples], batching.tokens_per_micro_batch):
+        output = read(collate([examples[i] for i in group], batching.pad_id).to(device))
         for row, i in zip(output, group, strict=True):
             rows[i] = row[..., : len(examples[i].response_ids)] if row.dim() else row
     return rows
@@ -145,51 +150,46 @@ def _device(model: nn.Module) -> torch.device:
 
 
 def logprobs_of(
-    policy: PreTrainedModel, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int, temperature: float = 1.0
+    policy: PreTrainedModel, examples: Sequence[Example], batching: Batching, temperature: float = 1.0
 ) -> list[Tensor]:
     """`response_logprobs` of any number of examples: (r,) each, in order, without gradients."""
     return _in_order(
         lambda batch: response_logprobs(policy, batch, temperature),
         examples,
-        pad_id,
-        tokens_per_micro_batch,
+        batching,
         _device(policy),
     )
 
 
 def logprobs_and_entropy_of(
-    policy: PreTrainedModel, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int, temperature: float
+    policy: PreTrainedModel, examples: Sequence[Example], batching: Batching, temperature: float
 ) -> tuple[list[Tensor], list[Tensor]]:
     """`logprobs_and_entropy` of any number of examples: two lists of (r,), in order, without gradients."""
 
     def read(batch: Batch) -> Tensor:
         return torch.stack(logprobs_and_entropy(policy, batch, temperature), dim=1)
 
-    rows = _in_order(read, examples, pad_id, tokens_per_micro_batch, _device(policy))
+    rows = _in_order(read, examples, batching, _device(policy))
     return [row[0] for row in rows], [row[1] for row in rows]
 
 
 def shared_values_of(
-    policy: PreTrainedModel, value_head: nn.Module, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int
+    policy: PreTrainedModel, value_head: nn.Module, examples: Sequence[Example], batching: Batching
 ) -> list[Tensor]:
     """(r,) values of each example from a head on the policy's trunk, in order, without gradients."""
 
     def read(batch: Batch) -> Tensor:
         return logprobs_and_values(policy, value_head, batch, temperature=1.0)[1]
 
-    return _in_order(read, examples, pad_id, tokens_per_micro_batch, _device(policy))
+    return _in_order(read, examples, batching, _device(policy))
 
 
-def values_of(
-    critic: PreTrainedModel, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int
-) -> list[Tensor]:
+def values_of(critic: PreTrainedModel, examples: Sequence[Example], batching: Batching) -> list[Tensor]:
     """`response_values` of any number of examples: (r,) each, in order, without gradients."""
-    return _in_order(partial(response_values, critic), examples, pad_id, tokens_per_micro_batch, _device(critic))
+    return _in_order(partial(response_values, critic), examples, batching, _device(critic))
 
 
-def scores_of(
-    reward_model: PreTrainedModel, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int
-) -> Tensor:
+def scores_of(reward_model: PreTrainedModel, examples: Sequence[Example], batching: Batching) -> Tensor:
     """`response_scores` of any number of examples: (N,), in order, without gradients."""
-    rows = _in_order(partial(response_scores, reward_model), examples, pad_id, tokens_per_micro_batch, _device(reward_model))
+    rows = _in_order(partial(response_scores, reward_model), examples, batching, _device(reward_model))
     return torch.stack(rows) if rows else torch.empty(0)

@@ -29,13 +29,20 @@ class Generated:
     ended: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """Where responses end: at the end token, or at the limit."""
+
+    eos_id: int
+    pad_id: int
+    max_response_tokens: int
+
+
 @torch.no_grad()
 def generate(
     policy: PreTrainedModel,
     prompts: Sequence[list[int]],
-    eos_id: int,
-    pad_id: int,
-    max_response_tokens: int,
+    decoding: Decoding,
     temperature: float | None,
     seed: int,
 ) -> list[Generated]:
@@ -43,31 +50,29 @@ def generate(
     uniforms = None
     if temperature is not None:
         generator = torch.Generator().manual_seed(seed)
-        uniforms = torch.rand((len(prompts), max_response_tokens), generator=generator, dtype=torch.float64)
+        uniforms = torch.rand((len(prompts), decoding.max_response_tokens), generator=generator, dtype=torch.float64)
     done: list[Generated | None] = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     for start in range(0, len(order), ROWS_AT_ONCE):
         rows = order[start : start + ROWS_AT_ONCE]
         draws = None if uniforms is None else uniforms[rows]
-        responses = _decode([prompts[i] for i in rows], policy, eos_id, pad_id, max_response_tokens, temperature, draws)
+        responses = _decode([prompts[i] for i in rows], policy, decoding, temperature, draws)
         for i, ids in zip(rows, responses, strict=True):
-            done[i] = Generated(ids, ended=bool(ids) and ids[-1] == eos_id)
+            done[i] = Generated(ids, ended=bool(ids) and ids[-1] == decoding.eos_id)
     return [response for response in done if response is not None]
 
 
 def _decode(
     prompts: list[list[int]],
     policy: PreTrainedModel,
-    eos_id: int,
-    pad_id: int,
-    max_response_tokens: int,
+    decoding: Decoding,
     temperature: float | None,
     uniforms: Tensor | None,
 ) -> list[list[int]]:
     """One batch of rows to their ends. Prompts are left-padded: every row writes its next token in the same column."""
     device = next(policy.parameters()).device
     width = max(map(len, prompts))
-    input_ids = torch.tensor([[pad_id] * (width - len(p)) + p for p in prompts], device=device)
+    input_ids = torch.tensor([[decoding.pad_id] * (width - len(p)) + p for p in prompts], device=device)
     lengths = torch.tensor([len(p) for p in prompts], device=device)
     mask = torch.arange(width, device=device) >= (width - lengths)[:, None]
     positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -75,7 +80,7 @@ def _decode(
     responses: list[list[int]] = [[] for _ in prompts]
     alive = torch.arange(len(prompts))
     padded = bool((~mask).any())
-    for t in range(max_response_tokens):
+    for t in range(decoding.max_response_tokens):
         with precision_of(policy):
             logits = policy(
                 input_ids=input_ids,
@@ -88,7 +93,7 @@ def _decode(
         tokens = _choose(logits.float(), temperature, None if uniforms is None else uniforms[alive, t])
         for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
             responses[row].append(token)
-        going = tokens != eos_id
+        going = tokens != decoding.eos_id
         if not going.any():
             break
         if not going.all():

@@ -17,14 +17,14 @@ SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_t
 TURNS = ("Human:", "Assistant:")  # the words of the plain chat template
 
 
-def make_tokenizer(texts: Sequence[str], model: config.Model) -> PreTrainedTokenizerBase:
+def make_tokenizer(texts: Sequence[str], tiny: config.TinyModel, max_tokens: int) -> PreTrainedTokenizerBase:
     """`words`: a token for each word between white space; `bpe`: byte-level byte-pair encoding, for any text.
 
     Raises:
-        UserError: more distinct words than `model.vocabulary`.
+        UserError: more distinct words than `model.tiny.vocabulary`.
     """
-    tokenizer = _words(texts, model.vocabulary) if model.tokenizer == "words" else _bpe(texts, model.vocabulary)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=model.max_tokens, **SPECIAL)
+    tokenizer = _words(texts, tiny.vocabulary) if tiny.tokenizer == "words" else _bpe(texts, tiny.vocabulary)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_tokens, **SPECIAL)
     return complete_tokenizer(fast, "model=tiny")
 
 
@@ -33,8 +33,8 @@ def _words(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     words = [*SPECIAL.values(), *TURNS, *sorted(counts.keys() - {*SPECIAL.values(), *TURNS})]
     if len(words) > vocabulary:
         raise UserError(
-            f"model.vocabulary ({vocabulary}) must be at least the number of distinct words in the text ({len(words)}): "
-            "raise it, or choose model.tokenizer=bpe, which reads any text"
+            f"model.tiny.vocabulary ({vocabulary}) must be at least the number of distinct words in the text "
+            f"({len(words)}): raise it, or choose model.tiny.tokenizer=bpe, which reads any text"
         )
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=SPECIAL["unk_token"]))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -53,17 +53,19 @@ def _bpe(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def make_model(tokenizer: PreTrainedTokenizerBase, model: config.Model, seed: int, device: torch.device) -> PreTrainedModel:
-    """A Llama of the sizes in `model`, weights from N(0, initializer_range), the same for the same seed."""
+def make_model(
+    tokenizer: PreTrainedTokenizerBase, tiny: config.TinyModel, max_tokens: int, seed: int, device: torch.device
+) -> PreTrainedModel:
+    """A Llama of these sizes with a context of `max_tokens`, its weights from N(0, initializer_range) by the seed."""
     sizes = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=model.hidden_size,
-        num_hidden_layers=model.layers,
-        num_attention_heads=model.heads,
-        num_key_value_heads=model.heads,
-        intermediate_size=model.intermediate_size,
-        max_position_embeddings=model.max_tokens,
-        initializer_range=model.initializer_range,
+        hidden_size=tiny.hidden_size,
+        num_hidden_layers=tiny.layers,
+        num_attention_heads=tiny.heads,
+        num_key_value_heads=tiny.heads,
+        intermediate_size=tiny.intermediate_size,
+        max_position_embeddings=max_tokens,
+        initializer_range=tiny.initializer_range,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

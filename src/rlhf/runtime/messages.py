@@ -89,6 +89,8 @@ def properties(schema: Values) -> Values:
 
 
 def _resolved(schema: Values) -> Values:
+    """What a reference points to; of a group that may be null, the group."""
+    schema = next((option for option in schema.get("anyOf", []) if "$ref" in option), schema)
     reference = schema.get("$ref", "")
     return _schema()["$defs"][reference.rpartition("/")[2]] if reference else schema
 

@@ -51,6 +51,10 @@ class Run:
             raise UserError(f"artifacts/{stage}/{file} is missing: make it with `dvc repro {stage}`")
         return self.root / "artifacts" / stage / file
 
+    def find(self, stage: str, file: str) -> Path | None:
+        """The path of what another stage may have left, or None."""
+        return self.read(stage, file) if self.has(stage, file) else None
+
     def has(self, stage: str, file: str) -> bool:
         """Whether another stage left this; LookupError for what dvc.yaml does not list among the deps."""
         path = f"artifacts/{stage}/{file}"
@@ -73,6 +77,12 @@ class Run:
                 yield row
         finally:
             outputs.write_curve(self.output / "curve.csv", self.rows)
+
+    def follow_to_end(self, rows: Iterable[Row], total: int) -> Row:
+        """`follow` where nothing happens on the way; returns the last row."""
+        for _ in self.follow(rows, total):
+            pass
+        return self.rows[-1]
 
     def curve(self, rows: Sequence[Row]) -> None:
         """Writes curve.csv where there is no loop to follow."""

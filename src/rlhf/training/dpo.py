@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +10,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.maths.losses import dpo_loss
-from rlhf.models.forward import logprobs_of, micro_batches, response_logprobs
+from rlhf.models.forward import Batching, logprobs_of, micro_batches, response_logprobs
 from rlhf.models.tokens import Example, collate, encode_response, fit
 from rlhf.records import Messages, Preference
 from rlhf.runtime.engine import Engine
-from rlhf.seeds import draw_rows
+from rlhf.training.loop import LoopState, Passes
 from rlhf.training.watch import Watch, look
 
 
@@ -69,41 +68,23 @@ class Reference:
     logps: Tensor
 
 
-@dataclass
-class DPOState:
-    """The whole state of the loop: what step it is at says which rows come next."""
-
-    engine: Engine
-    step: int = 0
-
-
-def dpo_steps(rows: int, epochs: int, prompts_per_step: int) -> int:
-    return math.ceil(rows * epochs / prompts_per_step)
-
-
-def with_reference(
-    reference: PreTrainedModel, rows: Sequence[PairedExamples], pad_id: int, tokens_per_micro_batch: int
-) -> list[Reference]:
+def with_reference(reference: PreTrainedModel, rows: Sequence[PairedExamples], batching: Batching) -> list[Reference]:
     """The reference's summed log-probabilities beside every row."""
-    logprobs = logprobs_of(reference, [e for row in rows for e in row.examples], pad_id, tokens_per_micro_batch)
+    logprobs = logprobs_of(reference, [e for row in rows for e in row.examples], batching)
     sums = iter(row.double().sum() for row in logprobs)
     return [Reference(row, torch.stack([next(sums) for _ in row.examples])) for row in rows]
 
 
 def train_dpo(
-    state: DPOState,
+    state: LoopState,
     train: Sequence[Reference],
     validation: Sequence[Reference],
+    passes: Passes,
+    batching: Batching,
+    watch: Watch | None,
     *,
-    epochs: int,
-    prompts_per_step: int,
-    eval_every_steps: int,
     beta: float,
     label_smoothing: float,
-    tokens_per_micro_batch: int,
-    pad_id: int,
-    seed: int,
-    watch: Watch | None = None,
 ) -> Iterator[dict[str, float]]:
     """Steps to the end of the last epoch; a row each, with figures on validation every so often and at the end.
 
@@ -111,15 +92,12 @@ def train_dpo(
     """
     policy = state.engine.model
     assert isinstance(policy, PreTrainedModel)
-    steps = dpo_steps(len(train), epochs, prompts_per_step)
-    while state.step < steps:
-        start = state.step * prompts_per_step
-        places = draw_rows(len(train), seed, start, min(prompts_per_step, len(train) * epochs - start))
-        rows = [train[i] for i in places]
-        row = _learn(state.engine, policy, rows, beta, label_smoothing, tokens_per_micro_batch, pad_id)
+    while state.step < passes.steps(len(train)):
+        rows = [train[i] for i in passes.draw(len(train), state.step)]
+        row = _learn(state.engine, policy, rows, beta, label_smoothing, batching)
         state.step += 1
-        if validation and (state.step % eval_every_steps == 0 or state.step == steps):
-            figures = implicit_rewards(policy, validation, beta, pad_id, tokens_per_micro_batch)
+        if validation and passes.evaluates(len(train), state.step):
+            figures = implicit_rewards(policy, validation, beta, batching)
             row |= {f"validation_{name}": value for name, value in figures.items()}
             row |= look(policy, watch)[1] if watch else {}
         yield {"step": state.step} | row
@@ -131,8 +109,7 @@ def _learn(
     rows: Sequence[Reference],
     beta: float,
     label_smoothing: float,
-    tokens_per_micro_batch: int,
-    pad_id: int,
+    batching: Batching,
 ) -> dict[str, float]:
     """One step on the mean over the step's pairs."""
     device = next(policy.parameters()).device
@@ -141,7 +118,7 @@ def _learn(
     seen: list[Pairs] = []
 
     def loss_of(part: list[Reference]) -> Tensor:
-        batch = collate([e for r in part for e in r.row.examples], pad_id).to(device)
+        batch = collate([e for r in part for e in r.row.examples], batching.pad_id).to(device)
         # Summed in float64: neither padding nor the order of the terms moves a margin off 0 where policy is reference.
         both = pair_up(response_logprobs(policy, batch).double().sum(1), part)
         loss = dpo_loss(both.chosen, both.rejected, both.ref_chosen, both.ref_rejected, beta, label_smoothing)
@@ -151,7 +128,7 @@ def _learn(
         return loss
 
     lengths = [sum(len(e) for e in r.row.examples) for r in rows]
-    parts = [[rows[i] for i in group] for group in micro_batches(lengths, tokens_per_micro_batch)]
+    parts = [[rows[i] for i in group] for group in micro_batches(lengths, batching.tokens_per_micro_batch)]
     norm = engine.step(parts, loss_of)
     return {"loss": float(sum(losses)), "gradient_norm": norm, "lr": engine.lr} | figures_of(seen, beta)
 
@@ -194,10 +171,10 @@ def figures_of(seen: Sequence[Pairs], beta: float) -> dict[str, float]:
 
 
 def implicit_rewards(
-    policy: PreTrainedModel, rows: Sequence[Reference], beta: float, pad_id: int, tokens_per_micro_batch: int
+    policy: PreTrainedModel, rows: Sequence[Reference], beta: float, batching: Batching
 ) -> dict[str, float]:
     """`figures_of` over all the rows, without gradients, and the loss on them."""
-    now = torch.cat([r.logps for r in with_reference(policy, [r.row for r in rows], pad_id, tokens_per_micro_batch)])
+    now = torch.cat([r.logps for r in with_reference(policy, [r.row for r in rows], batching)])
     both = pair_up(now, rows)
     loss = dpo_loss(both.chosen, both.rejected, both.ref_chosen, both.ref_rejected, beta)
     return {"loss": float(loss)} | figures_of([both], beta)

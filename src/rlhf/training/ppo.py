@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 
 from rlhf import config
-from rlhf.models.forward import logprobs_and_entropy_of, logprobs_of, scores_of, shared_values_of, values_of
+from rlhf.models.forward import Batching, logprobs_and_entropy_of, logprobs_of, scores_of, shared_values_of, values_of
 from rlhf.models.tokens import Example
 from rlhf.seeds import derive_seed, draw_rows
 from rlhf.training.ppo_metrics import rollout_metrics
 from rlhf.training.ppo_state import Environment, PPOState, model_of, policy_of, trunk_of
 from rlhf.training.ppo_update import learn
 from rlhf.training.rollout import Rollout, assign_credit, padded, response_mask_of, sample_responses
-from rlhf.training.watch import Watch, look
+from rlhf.training.watch import look
 
 
 def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Iterator[dict[str, float]]:
     """Steps until a rule of `ppo.stop` holds, a row each; row 0 is the evaluation before the first step."""
     if state.step == 0:
-        validation = evaluate(state, environment, ppo)
+        validation = evaluate(state, environment)
         state.best_score = validation["validation_score"]
         yield {"step": 0} | validation
     while not state.stopped_by:
@@ -36,7 +36,7 @@ def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Ite
         state.step += 1
         last = state.step == ppo.stop.steps
         if last or state.step % ppo.eval_every_steps == 0:
-            validation = evaluate(state, environment, ppo)
+            validation = evaluate(state, environment)
             state.stopped_by = stop_reason(state, validation, ppo.stop)
             row |= validation
         yield {"step": state.step} | row
@@ -50,11 +50,9 @@ def sample(state: PPOState, environment: Environment, ppo: config.PPO) -> Rollou
     examples, ended = sample_responses(
         policy,
         [environment.prompts[i] for i in rows],
-        eos_id=environment.eos_id,
-        pad_id=environment.pad_id,
-        max_response_tokens=environment.max_response_tokens,
-        temperature=ppo.temperature,
-        seed=derive_seed(environment.seed, "rollout", state.step),
+        environment.decoding,
+        ppo.temperature,
+        derive_seed(environment.seed, "rollout", state.step),
     )
     return with_feedback(state, environment, ppo, examples, ended)
 
@@ -63,12 +61,12 @@ def with_feedback(
     state: PPOState, environment: Environment, ppo: config.PPO, examples: list[Example], ended: Tensor
 ) -> Rollout:
     """The responses with everybody's say. The policy's own log-probabilities come from the pass that will be trained."""
-    policy, sizes = policy_of(state), (environment.pad_id, environment.tokens_per_micro_batch)
-    old_logprobs, entropy = logprobs_and_entropy_of(policy, examples, *sizes, ppo.temperature)
-    ref_logprobs = logprobs_of(environment.reference, examples, *sizes, ppo.temperature)
-    raw_scores = scores_of(environment.reward_model, examples, *sizes)
+    policy, batching = policy_of(state), environment.batching
+    old_logprobs, entropy = logprobs_and_entropy_of(policy, examples, batching, ppo.temperature)
+    ref_logprobs = logprobs_of(environment.reference, examples, batching, ppo.temperature)
+    raw_scores = scores_of(environment.reward_model, examples, batching)
     ended = ended.to(raw_scores.device)
-    mask = response_mask_of(examples, environment.pad_id).to(raw_scores.device)
+    mask = response_mask_of(examples, batching.pad_id).to(raw_scores.device)
     width = mask.shape[1]
     return Rollout(
         examples=examples,
@@ -79,33 +77,21 @@ def with_feedback(
         old_logprobs=padded(old_logprobs, width),
         ref_logprobs=padded(ref_logprobs, width),
         entropy=padded(entropy, width),
-        values=padded(_values(state, examples, environment), width),
+        values=padded(_values(state, examples, batching), width),
     )
 
 
-def _values(state: PPOState, examples: list[Example], environment: Environment) -> list[Tensor]:
-    sizes = (environment.pad_id, environment.tokens_per_micro_batch)
+def _values(state: PPOState, examples: list[Example], batching: Batching) -> list[Tensor]:
     if state.critic is not None:
-        return values_of(model_of(state.critic), examples, *sizes)
+        return values_of(model_of(state.critic), examples, batching)
     trunk = trunk_of(state)
-    return shared_values_of(trunk.policy, trunk.value_head, examples, *sizes)
+    return shared_values_of(trunk.policy, trunk.value_head, examples, batching)
 
 
-def evaluate(state: PPOState, environment: Environment, ppo: config.PPO) -> dict[str, float]:
+def evaluate(state: PPOState, environment: Environment) -> dict[str, float]:
     """What the policy is worth now, on validation prompts."""
-    watch = Watch(
-        reference=environment.reference,
-        prompts=environment.validation_prompts,
-        eos_id=environment.eos_id,
-        pad_id=environment.pad_id,
-        max_response_tokens=environment.max_response_tokens,
-        tokens_per_micro_batch=environment.tokens_per_micro_batch,
-        temperature=ppo.temperature,
-        seed=derive_seed(environment.seed, "validation"),
-        judge=environment.judge,
-    )
-    examples, figures = look(policy_of(state), watch)
-    scores = scores_of(environment.reward_model, examples, environment.pad_id, environment.tokens_per_micro_batch)
+    examples, figures = look(policy_of(state), environment.watch)
+    scores = scores_of(environment.reward_model, examples, environment.batching)
     return {"validation_score": float(scores.mean())} | figures
 
 

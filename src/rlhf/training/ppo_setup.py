@@ -11,10 +11,14 @@ from rlhf.errors import UserError
 from rlhf.maths.kl import AdaptiveKL, FixedKL
 from rlhf.models.policy import context_of
 from rlhf.models.reward import critic_from_reward_model
-from rlhf.models.tokens import Example, encode_prompt, end_id, pad_id
+from rlhf.models.tokens import Example, encode_prompt
 from rlhf.records import Prompt
 from rlhf.runtime.engine import make_engine
+from rlhf.seeds import derive_seed
 from rlhf.training.ppo_state import Environment, PPOState, SharedTrunk
+from rlhf.training.watch import make_watch
+
+NO_PROMPTS = "ppo: there are no {split} prompts: look at prepare's shares and artifacts/prepare/metrics.json"
 
 
 def make_state(settings: config.Config, policy: PreTrainedModel, reward_model: PreTrainedModel) -> PPOState:
@@ -57,29 +61,34 @@ def make_environment(
             f"data.max_response_tokens ({settings.data.max_response_tokens}) must be below the context of "
             f"{context_of(reference, settings.model.max_tokens)} tokens: no room is left for a prompt"
         )
-    chosen = {split: [p for p in prompts if p.split == split] for split in ("train", "validation")}
-    chosen["validation"] = chosen["validation"][: settings.ppo.eval_prompts]
-    for split, kept in chosen.items():
-        if not kept:
-            raise UserError(
-                f"ppo: there are no {split} prompts: look at prepare's shares and artifacts/prepare/metrics.json"
-            )
+    learned = [p for p in prompts if p.split == "train"]
+    if not learned:
+        raise UserError(NO_PROMPTS.format(split="train"))
+    watch = make_watch(
+        settings,
+        reference,
+        tokenizer,
+        prompts,
+        judge,
+        most=settings.ppo.eval_prompts,
+        temperature=settings.ppo.temperature,
+        seed=derive_seed(seed, "validation"),
+    )
+    if watch is None:
+        raise UserError(NO_PROMPTS.format(split="validation"))
     if settings.ppo.ptx_coef and not demonstrations:
         raise UserError(
             f"ppo.ptx_coef ({settings.ppo.ptx_coef}) needs train demonstrations, and there are none: set it to 0"
         )
-    ids = {split: [encode_prompt(tokenizer, p.prompt, room) for p in kept] for split, kept in chosen.items()}
+    encoded = [encode_prompt(tokenizer, p.prompt, room) for p in learned]
     return Environment(
         reference=reference.requires_grad_(False),
         reward_model=reward_model.requires_grad_(False),
-        prompts=[prompt_ids for prompt_ids, _ in ids["train"]],
-        validation_prompts=[prompt_ids for prompt_ids, _ in ids["validation"]],
-        truncated_prompts=sum(truncated for kept in ids.values() for _, truncated in kept),
+        prompts=[ids for ids, _ in encoded],
+        truncated_prompts=sum(truncated for _, truncated in encoded) + watch.truncated_prompts,
         demonstrations=list(demonstrations),
-        eos_id=end_id(tokenizer),
-        pad_id=pad_id(tokenizer),
-        max_response_tokens=settings.data.max_response_tokens,
-        tokens_per_micro_batch=settings.engine.tokens_per_micro_batch,
+        decoding=watch.decoding,
+        batching=watch.batching,
+        watch=watch,
         seed=seed,
-        judge=(lambda examples: judge(chosen["validation"], examples)) if judge else None,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rlhf.maths.kl import AdaptiveKL, FixedKL
+from rlhf.models.forward import Batching
+from rlhf.models.generation import Decoding
 from rlhf.models.tokens import Example
 from rlhf.runtime.engine import Engine
+from rlhf.training.watch import Watch
 
 
 class SharedTrunk(nn.Module):
@@ -26,23 +28,17 @@ class SharedTrunk(nn.Module):
 
 @dataclass(frozen=True)
 class Environment:
-    """What stands still while PPO runs: two models, the prompts, and how text ends.
-
-    judge: the gold score of responses, for the record only, where there is a gold rater: no decision is made by it.
-    """
+    """What stands still while PPO runs: two models, the prompts, and the eye that is kept on the policy."""
 
     reference: PreTrainedModel
     reward_model: PreTrainedModel
     prompts: list[list[int]]
-    validation_prompts: list[list[int]]
     truncated_prompts: int
     demonstrations: list[Example]
-    eos_id: int
-    pad_id: int
-    max_response_tokens: int
-    tokens_per_micro_batch: int
+    decoding: Decoding
+    batching: Batching
+    watch: Watch
     seed: int
-    judge: Callable[[Sequence[Example]], float] | None = None
 
 
 @dataclass

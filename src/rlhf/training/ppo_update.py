@@ -26,7 +26,7 @@ def learn(state: PPOState, experience: Experience, environment: Environment, ppo
         order = shuffled(len(experience.rollout.examples), environment.seed, "minibatches", state.step, epoch)
         for start in range(0, len(order), ppo.responses_per_minibatch):
             rows = order[start : start + ppo.responses_per_minibatch]
-            parts = cut(experience, rows, environment.tokens_per_micro_batch)
+            parts = cut(experience, rows, environment.batching.tokens_per_micro_batch)
             if state.critic is None:
                 seen.append(_learn_together(state, parts, (epoch, start), environment, ppo))
                 continue
@@ -49,7 +49,7 @@ def _tokens(parts: Sequence[Minibatch]) -> int:
 
 
 def _batch(part: Minibatch, environment: Environment) -> Batch:
-    return collate(part.examples, environment.pad_id).to(part.advantages.device)
+    return collate(part.examples, environment.batching.pad_id).to(part.advantages.device)
 
 
 def _learn_critic(critic: Engine, parts: Sequence[Minibatch], environment: Environment, ppo: config.PPO) -> dict[str, float]:
@@ -143,11 +143,11 @@ def _ptx_parts(
     order = shuffled(len(environment.demonstrations), environment.seed, "ptx", state.step, *place)
     chosen = [environment.demonstrations[i] for i in order[: sum(len(part.examples) for part in parts)]]
     tokens = sum(len(e.response_ids) for e in chosen)
-    groups = micro_batches([len(e) for e in chosen], environment.tokens_per_micro_batch)
+    groups = micro_batches([len(e) for e in chosen], environment.batching.tokens_per_micro_batch)
     return [PtxPart([chosen[i] for i in group], tokens) for group in groups]
 
 
 def _ptx_loss(policy: PreTrainedModel, part: PtxPart, environment: Environment) -> Tensor:
     """The part's share of the mean over the step's demonstration tokens."""
-    batch = collate(part.examples, environment.pad_id).to(policy.device)
+    batch = collate(part.examples, environment.batching.pad_id).to(policy.device)
     return sft_loss(response_logprobs(policy, batch), batch.response_mask, normaliser=part.tokens_of_step)

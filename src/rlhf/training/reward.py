@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,11 +11,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.maths.losses import ranking_loss
-from rlhf.models.forward import micro_batches, response_scores, scores_of
+from rlhf.models.forward import Batching, micro_batches, response_scores, scores_of
 from rlhf.models.tokens import Example, collate, encode_response, fit
 from rlhf.records import Ranking, Responses
 from rlhf.runtime.engine import Engine
-from rlhf.seeds import draw_rows
+from rlhf.training.loop import LoopState, Passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,54 +60,33 @@ def ranked_examples(rankings: Sequence[Ranking], tokenizer: PreTrainedTokenizerB
     return RankedRows(rows, truncated, dropped, tied)
 
 
-@dataclass
-class RewardState:
-    """The whole state of the loop: what step it is at says which rows come next."""
-
-    engine: Engine
-    step: int = 0
-
-
-def reward_steps(rows: int, epochs: int, prompts_per_step: int) -> int:
-    return math.ceil(rows * epochs / prompts_per_step)
-
-
 def train_reward(
-    state: RewardState,
+    state: LoopState,
     train: Sequence[RankedExamples],
     validation: Sequence[RankedExamples],
-    *,
-    epochs: int,
-    prompts_per_step: int,
-    eval_every_steps: int,
-    tokens_per_micro_batch: int,
-    pad_id: int,
-    seed: int,
+    passes: Passes,
+    batching: Batching,
 ) -> Iterator[dict[str, float]]:
     """Steps to the end of the last epoch; a row each, with the accuracy on validation every so often and at the end."""
     model = state.engine.model
     assert isinstance(model, PreTrainedModel)
-    steps = reward_steps(len(train), epochs, prompts_per_step)
-    while state.step < steps:
-        start = state.step * prompts_per_step
-        rows = draw_rows(len(train), seed, start, min(prompts_per_step, len(train) * epochs - start))
-        row = _learn(state.engine, model, [train[i] for i in rows], tokens_per_micro_batch, pad_id)
+    while state.step < passes.steps(len(train)):
+        rows = passes.draw(len(train), state.step)
+        row = _learn(state.engine, model, [train[i] for i in rows], batching)
         state.step += 1
-        if validation and (state.step % eval_every_steps == 0 or state.step == steps):
-            row["validation_accuracy"] = accuracy(score_rows(model, validation, pad_id, tokens_per_micro_batch), validation)
+        if validation and passes.evaluates(len(train), state.step):
+            row["validation_accuracy"] = accuracy(score_rows(model, validation, batching), validation)
         yield {"step": state.step} | row
 
 
-def _learn(
-    engine: Engine, model: PreTrainedModel, rows: Sequence[RankedExamples], tokens_per_micro_batch: int, pad_id: int
-) -> dict[str, float]:
+def _learn(engine: Engine, model: PreTrainedModel, rows: Sequence[RankedExamples], batching: Batching) -> dict[str, float]:
     """One step on the mean over the step's prompts; all pairs of a prompt stay together."""
     device = next(model.parameters()).device
     right: list[float] = []
     losses: list[Tensor] = []
 
     def loss_of(part: list[RankedExamples]) -> Tensor:
-        batch = collate([e for row in part for e in row.examples], pad_id).to(device)
+        batch = collate([e for row in part for e in row.examples], batching.pad_id).to(device)
         scores = response_scores(model, batch).view(len(part), -1)
         ranks = torch.tensor([row.ranks for row in part], device=device)
         loss = ranking_loss(scores, ranks) * (len(part) / len(rows))
@@ -116,7 +94,7 @@ def _learn(
         right.extend(_pairs_right(scores.detach().tolist(), part))
         return loss
 
-    norm = engine.step(_equal_sized_parts(rows, tokens_per_micro_batch), loss_of)
+    norm = engine.step(_equal_sized_parts(rows, batching.tokens_per_micro_batch), loss_of)
     return {"loss": float(sum(losses)), "accuracy": sum(right) / len(right), "gradient_norm": norm, "lr": engine.lr}
 
 
@@ -130,11 +108,9 @@ def _equal_sized_parts(rows: Sequence[RankedExamples], tokens_per_micro_batch: i
     return parts
 
 
-def score_rows(
-    model: PreTrainedModel, rows: Sequence[RankedExamples], pad_id: int, tokens_per_micro_batch: int
-) -> list[list[float]]:
+def score_rows(model: PreTrainedModel, rows: Sequence[RankedExamples], batching: Batching) -> list[list[float]]:
     """The scores of every row's responses, without gradients."""
-    flat = scores_of(model, [e for row in rows for e in row.examples], pad_id, tokens_per_micro_batch).tolist()
+    flat = scores_of(model, [e for row in rows for e in row.examples], batching).tolist()
     ends = torch.tensor([0] + [len(row.ranks) for row in rows]).cumsum(0).tolist()
     return [flat[start:end] for start, end in itertools.pairwise(ends)]
 
@@ -176,11 +152,9 @@ def sampled_examples(responses: Sequence[Responses], tokenizer: PreTrainedTokeni
     return [example for f in fitted if f is not None for example in f.examples]
 
 
-def report(
-    model: PreTrainedModel, rows: Sequence[RankedExamples], pad_id: int, tokens_per_micro_batch: int
-) -> dict[str, float]:
+def report(model: PreTrainedModel, rows: Sequence[RankedExamples], batching: Batching) -> dict[str, float]:
     """Accuracy over the rows' pairs beside what needs no model, and the mean loss."""
-    scores = score_rows(model, rows, pad_id, tokens_per_micro_batch)
+    scores = score_rows(model, rows, batching)
     losses = [float(ranking_loss(torch.tensor([s]), torch.tensor([row.ranks]))) for s, row in zip(scores, rows, strict=True)]
     pairs = sum(len(row.pairs()) for row in rows)
     return {"accuracy": accuracy(scores, rows), "loss": sum(losses) / len(losses), "pairs": pairs} | trivial_accuracies(rows)

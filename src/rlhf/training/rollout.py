@@ -16,7 +16,7 @@ from rlhf import config
 from rlhf.maths.advantages import gae, one_step_returns, token_rewards
 from rlhf.maths.masked import masked_whiten
 from rlhf.models.forward import micro_batches
-from rlhf.models.generation import Generated, generate
+from rlhf.models.generation import Decoding, generate
 from rlhf.models.tokens import Example, collate
 
 
@@ -57,15 +57,12 @@ def padded(rows: Sequence[Tensor], width: int) -> Tensor:
 def sample_responses(
     policy: PreTrainedModel,
     prompts: Sequence[list[int]],
-    *,
-    eos_id: int,
-    pad_id: int,
-    max_response_tokens: int,
-    temperature: float | None,
+    decoding: Decoding,
+    temperature: float,
     seed: int,
 ) -> tuple[list[Example], Tensor]:
     """A response to each prompt, as examples, and (B,) whether it ended."""
-    responses: list[Generated] = generate(policy, prompts, eos_id, pad_id, max_response_tokens, temperature, seed)
+    responses = generate(policy, prompts, decoding, temperature, seed)
     examples = [Example(prompt, response.response_ids) for prompt, response in zip(prompts, responses, strict=True)]
     return examples, torch.tensor([response.ended for response in responses])
 

@@ -5,7 +5,6 @@ Pretraining is the same loop on documents: a document is a response to the start
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,11 +12,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.maths.losses import sft_loss
-from rlhf.models.forward import logprobs_of, micro_batches, response_logprobs
+from rlhf.models.forward import Batching, logprobs_of, micro_batches, response_logprobs
 from rlhf.models.tokens import Batch, Example, collate, encode_response, end_id, fit
 from rlhf.records import Demonstration
 from rlhf.runtime.engine import Engine
-from rlhf.seeds import draw_rows
+from rlhf.training.loop import LoopState, Passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,52 +43,27 @@ def document_examples(documents: Sequence[str], tokenizer: PreTrainedTokenizerBa
     return [Example([int(start)], encode_response(tokenizer, text)[: max_tokens - 1]) for text in documents]
 
 
-@dataclass
-class SFTState:
-    """The whole state of the loop: what step it is at says which rows come next."""
-
-    engine: Engine
-    step: int = 0
-
-
-def sft_steps(examples: int, epochs: int, examples_per_step: int) -> int:
-    return math.ceil(examples * epochs / examples_per_step)
-
-
 def train_sft(
-    state: SFTState,
-    train: Sequence[Example],
-    validation: Sequence[Example],
-    *,
-    epochs: int,
-    examples_per_step: int,
-    eval_every_steps: int,
-    tokens_per_micro_batch: int,
-    pad_id: int,
-    seed: int,
+    state: LoopState, train: Sequence[Example], validation: Sequence[Example], passes: Passes, batching: Batching
 ) -> Iterator[dict[str, float]]:
     """Steps to the end of the last epoch; a row each, with the validation loss every so often and at the end."""
     policy = state.engine.model
     assert isinstance(policy, PreTrainedModel)
-    steps = sft_steps(len(train), epochs, examples_per_step)
-    while state.step < steps:
-        start = state.step * examples_per_step
-        rows = draw_rows(len(train), seed, start, min(examples_per_step, len(train) * epochs - start))
-        row = _learn(state.engine, policy, [train[i] for i in rows], tokens_per_micro_batch, pad_id)
+    while state.step < passes.steps(len(train)):
+        rows = passes.draw(len(train), state.step)
+        row = _learn(state.engine, policy, [train[i] for i in rows], batching)
         state.step += 1
-        if validation and (state.step % eval_every_steps == 0 or state.step == steps):
-            row["validation_loss"] = nll(policy, validation, pad_id, tokens_per_micro_batch)
+        if validation and passes.evaluates(len(train), state.step):
+            row["validation_loss"] = nll(policy, validation, batching)
         yield {"step": state.step} | row
 
 
-def _learn(
-    engine: Engine, policy: PreTrainedModel, examples: Sequence[Example], tokens_per_micro_batch: int, pad_id: int
-) -> dict[str, float]:
+def _learn(engine: Engine, policy: PreTrainedModel, examples: Sequence[Example], batching: Batching) -> dict[str, float]:
     """One step on the mean over all the response tokens of the step."""
     device = next(policy.parameters()).device
     tokens = sum(len(e.response_ids) for e in examples)
-    groups = micro_batches([len(e) for e in examples], tokens_per_micro_batch)
-    batches = [collate([examples[i] for i in group], pad_id).to(device) for group in groups]
+    groups = micro_batches([len(e) for e in examples], batching.tokens_per_micro_batch)
+    batches = [collate([examples[i] for i in group], batching.pad_id).to(device) for group in groups]
     losses: list[Tensor] = []
 
     def loss_of(batch: Batch) -> Tensor:
@@ -101,7 +75,7 @@ def _learn(
     return {"loss": float(sum(losses)), "gradient_norm": norm, "lr": engine.lr, "response_tokens": tokens}
 
 
-def nll(policy: PreTrainedModel, examples: Sequence[Example], pad_id: int, tokens_per_micro_batch: int) -> float:
+def nll(policy: PreTrainedModel, examples: Sequence[Example], batching: Batching) -> float:
     """Mean negative log-likelihood of the response tokens of all the examples, nats per token."""
-    logprobs = logprobs_of(policy, examples, pad_id, tokens_per_micro_batch)
+    logprobs = logprobs_of(policy, examples, batching)
     return -sum(float(row.double().sum()) for row in logprobs) / sum(len(row) for row in logprobs)

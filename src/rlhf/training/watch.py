@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf import config
 from rlhf.data.world import load_world
 from rlhf.maths.kl import k1
-from rlhf.models.forward import logprobs_of
+from rlhf.models.forward import Batching, logprobs_of
+from rlhf.models.generation import Decoding
 from rlhf.models.policy import context_of
 from rlhf.models.tokens import Example, decode_response, encode_prompt, end_id, pad_id
 from rlhf.records import Prompt
@@ -27,10 +28,9 @@ class Watch:
 
     reference: PreTrainedModel
     prompts: list[list[int]]
-    eos_id: int
-    pad_id: int
-    max_response_tokens: int
-    tokens_per_micro_batch: int
+    truncated_prompts: int
+    decoding: Decoding
+    batching: Batching
     temperature: float
     seed: int
     judge: Callable[[Sequence[Example]], float] | None = None
@@ -38,19 +38,8 @@ class Watch:
 
 def look(policy: PreTrainedModel, watch: Watch) -> tuple[list[Example], dict[str, float]]:
     """The policy's answers, and their figures: signed KL summed per response, lengths, how many ended, gold."""
-    examples, ended = sample_responses(
-        policy,
-        watch.prompts,
-        eos_id=watch.eos_id,
-        pad_id=watch.pad_id,
-        max_response_tokens=watch.max_response_tokens,
-        temperature=watch.temperature,
-        seed=watch.seed,
-    )
-    now, then = (
-        logprobs_of(model, examples, watch.pad_id, watch.tokens_per_micro_batch, watch.temperature)
-        for model in (policy, watch.reference)
-    )
+    examples, ended = sample_responses(policy, watch.prompts, watch.decoding, watch.temperature, watch.seed)
+    now, then = (logprobs_of(model, examples, watch.batching, watch.temperature) for model in (policy, watch.reference))
     figures = {
         "validation_kl_per_response": sum(float(k1(a, b).sum()) for a, b in zip(now, then, strict=True)) / len(examples),
         "validation_response_tokens": sum(len(e.response_ids) for e in examples) / len(examples),
@@ -65,28 +54,35 @@ def make_watch(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
     judge: Callable[[Sequence[Prompt], Sequence[Example]], float] | None,
+    *,
+    most: int,
+    temperature: float,
     seed: int,
 ) -> Watch | None:
-    """Looks at a policy as it is, at temperature 1, on validation prompts; None where there are none."""
-    chosen = [p for p in prompts if p.split == "validation"][: settings.dpo.eval_prompts]
+    """The first `most` validation prompts, as the context lets them be asked; None where there are none, or no room."""
+    chosen = [p for p in prompts if p.split == "validation"][:most]
     room = context_of(reference, settings.model.max_tokens) - settings.data.max_response_tokens
     if not chosen or room < 1:
         return None
+    encoded = [encode_prompt(tokenizer, p.prompt, room) for p in chosen]
     return Watch(
         reference=reference.requires_grad_(False),
-        prompts=[encode_prompt(tokenizer, p.prompt, room)[0] for p in chosen],
-        eos_id=end_id(tokenizer),
-        pad_id=pad_id(tokenizer),
-        max_response_tokens=settings.data.max_response_tokens,
-        tokens_per_micro_batch=settings.engine.tokens_per_micro_batch,
-        temperature=1.0,
+        prompts=[ids for ids, _ in encoded],
+        truncated_prompts=sum(truncated for _, truncated in encoded),
+        decoding=Decoding(end_id(tokenizer), pad_id(tokenizer), settings.data.max_response_tokens),
+        batching=Batching(pad_id(tokenizer), settings.engine.tokens_per_micro_batch),
+        temperature=temperature,
         seed=seed,
         judge=(lambda examples: judge(chosen, examples)) if judge else None,
     )
 
 
-def gold_judge(table: Path, tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Prompt], Sequence[Example]], float]:
-    """The world's mean gold score of responses to prompts."""
+def gold_judge(
+    table: Path | None, tokenizer: PreTrainedTokenizerBase
+) -> Callable[[Sequence[Prompt], Sequence[Example]], float] | None:
+    """The world's mean gold score of responses to prompts; None where there is no world."""
+    if table is None:
+        return None
     world = load_world(table)
 
     def judge(prompts: Sequence[Prompt], examples: Sequence[Example]) -> float:

@@ -1,0 +1,93 @@
+"""Every setting the pipeline has: one frozen section a noun, with types and bounds; `conf/` gives the values.
+
+A section refuses what is misspelt, out of range or in contradiction, before any model is loaded. pydantic does the
+checking; `rlhf.runtime.settings` turns its complaints into messages that name the key, both values and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from rlhf.config.machinery import Engine, Optimizer, Tracking
+from rlhf.config.ppo import PPO, Stop
+from rlhf.config.section import Section
+from rlhf.config.sources import Columns, Data, Labeler, Model, TinyModel
+from rlhf.config.stages import DPO, SFT, Base, Evaluate, Label, Prepare, PromptsPerSplit, Reward, Sample
+
+__all__ = [
+    "DPO",
+    "PPO",
+    "SFT",
+    "Base",
+    "Columns",
+    "Config",
+    "Data",
+    "Engine",
+    "Evaluate",
+    "Label",
+    "Labeler",
+    "Model",
+    "Optimizer",
+    "Prepare",
+    "PromptsPerSplit",
+    "Reward",
+    "Sample",
+    "Section",
+    "Stop",
+    "TinyModel",
+    "Tracking",
+]
+
+
+class Config(Section):
+    """The whole of conf/, composed."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    data: Data
+    model: Model
+    labeler: Labeler
+    engine: Engine
+    optimizer: Optimizer
+    tracking: Tracking
+    prepare: Prepare
+    base: Base
+    sft: SFT
+    sample: Sample
+    label: Label
+    reward: Reward
+    ppo: PPO
+    dpo: DPO
+    evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.model.source == "tiny" and self.data.max_response_tokens >= self.model.max_tokens:
+            raise ValueError(
+                f"data.max_response_tokens ({self.data.max_response_tokens}) must be below model.max_tokens "
+                f"({self.model.max_tokens}): no room is left for a prompt"
+            )
+        if self.reward.centre and not ("sft" in self.sample.models and self.sample.prompts.train):
+            raise ValueError(
+                "reward.centre (true) needs SFT responses to train prompts: sample.models must name sft and "
+                f"sample.prompts.train ({self.sample.prompts.train}) be above 0; or set reward.centre=false"
+            )
+        if self.labeler.name == "gold" and self.sample.responses_per_prompt < 2:
+            raise ValueError(
+                "sample.responses_per_prompt (1) must be at least 2 with labeler.name (gold): it ranks responses"
+            )
+        if self.engine.name == "torch" and self.engine.zero_stage:
+            raise ValueError(
+                f"engine.zero_stage ({self.engine.zero_stage}) must be 0 with engine.name (torch): choose engine=deepspeed"
+            )
+        if self.labeler.name == "gold" and self.data.source != "world":
+            raise ValueError(
+                f"labeler.name (gold) needs the world's rater, but data.source is {self.data.source}: "
+                "choose labeler=dataset, or data=world"
+            )
+        if self.labeler.name == "dataset" and self.data.source == "world":
+            raise ValueError(
+                "labeler.name (dataset) needs preferences in the data, and data.source (world) has none: use labeler=gold"
+            )
+        return self

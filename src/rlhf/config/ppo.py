@@ -1,0 +1,102 @@
+"""PPO: what a rollout is, how it is learned from, and when to stop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from rlhf.config.section import Count, CountOrNone, NotNegative, OpenShare, Positive, Section, Share, must_divide
+
+
+class Stop(Section):
+    """When PPO ends, whichever comes first; 0 switches a rule off (`steps` cannot be off)."""
+
+    steps: Count
+    kl_budget: NotNegative
+    plateau_evaluations: CountOrNone
+
+
+class PPO(Section):
+    """SPEC section 4; names as there."""
+
+    stop: Stop
+    responses_per_step: Count
+    responses_per_minibatch: Count
+    ppo_epochs: Count
+    kl_ctl: NotNegative
+    kl_target: NotNegative
+    kl_horizon: Count
+    clip_range: OpenShare
+    value_clip: NotNegative
+    gamma: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    lam: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    whiten_advantages: bool
+    critic: Literal["separate", "shared"]
+    critic_target: Literal["gae", "td"]
+    critic_warmup_steps: CountOrNone
+    w_c: NotNegative | None
+    ptx_coef: NotNegative
+    missing_end_score: Annotated[float, Field(allow_inf_nan=False)]
+    temperature: Positive
+    eval_every_steps: Count
+    eval_prompts: Count
+    keep_every: CountOrNone
+    lr: Positive
+    critic_lr: Positive
+    warmup_share: Share
+
+    @model_validator(mode="after")
+    def _check_rollouts(self) -> Self:
+        must_divide(
+            "ppo.responses_per_step", self.responses_per_step, "ppo.responses_per_minibatch", self.responses_per_minibatch
+        )
+        if self.critic_warmup_steps >= self.stop.steps:
+            raise ValueError(
+                f"ppo.critic_warmup_steps ({self.critic_warmup_steps}) must be below ppo.stop.steps ({self.stop.steps}), "
+                "or the policy never learns"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_kl(self) -> Self:
+        if self.kl_target and not self.kl_ctl:
+            raise ValueError(
+                f"ppo.kl_ctl (0) must be above 0 with ppo.kl_target ({self.kl_target:g}): it adapts by a factor"
+            )
+        if self.kl_target and self.responses_per_step >= 5 * self.kl_horizon:
+            raise ValueError(
+                f"ppo.responses_per_step ({self.responses_per_step}) must be below 5 x ppo.kl_horizon ({self.kl_horizon}), "
+                "or kl_ctl can turn negative (SPEC eq. 7)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_critic(self) -> Self:
+        if self.critic == "separate" and self.w_c is not None:
+            raise ValueError(
+                f"ppo.w_c ({self.w_c}) has no effect with ppo.critic=separate: the critic's own adaptive optimizer cancels "
+                "it. Set ppo.critic_lr instead, or ppo.critic=shared"
+            )
+        if self.critic == "shared" and self.w_c is None:
+            raise ValueError("ppo.w_c (null) must be a number with ppo.critic=shared: it weighs L_critic in L_total")
+        if self.critic == "shared" and self.critic_warmup_steps:
+            raise ValueError(
+                f"ppo.critic_warmup_steps ({self.critic_warmup_steps}) must be 0 with ppo.critic=shared: "
+                "policy and critic learn in one step (`ppo=shared` sets both)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_stop(self) -> Self:
+        if self.stop.plateau_evaluations and self.stop.plateau_evaluations * self.eval_every_steps > self.stop.steps:
+            raise ValueError(
+                f"ppo.stop.plateau_evaluations ({self.stop.plateau_evaluations}) x ppo.eval_every_steps "
+                f"({self.eval_every_steps}) must be at most ppo.stop.steps ({self.stop.steps}), or it never stops anything"
+            )
+        if self.keep_every % self.eval_every_steps:
+            raise ValueError(
+                f"ppo.keep_every ({self.keep_every}) must be a multiple of ppo.eval_every_steps "
+                f"({self.eval_every_steps}): what is kept is evaluated"
+            )
+        return self

@@ -1,0 +1,86 @@
+"""What the pipeline starts from: data, a model, and whoever orders the responses."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from rlhf.config.section import Count, CountOrNone, Positive, Section, must_divide
+
+
+class Columns(Section):
+    """The user's names for ours, where a file has other ones; docs/data.md says what each is."""
+
+    prompt: str | None
+    input: str | None
+    completion: str | None
+    messages: str | None
+    chosen: str | None
+    rejected: str | None
+
+    def named(self) -> dict[str, str]:
+        """{our name: the user's} of those that are set."""
+        return {ours: theirs for ours, theirs in self.model_dump().items() if theirs is not None}
+
+
+class Data(Section):
+    """Where raw data come from, and how long a response may be."""
+
+    name: str
+    source: Literal["world", "files", "hh_rlhf"]
+    path: str
+    columns: Columns
+    max_response_tokens: Count
+    documents: CountOrNone
+    demonstrations: CountOrNone
+    prompts: CountOrNone
+
+
+class TinyModel(Section):
+    """The sizes of a model trained here from nothing, and its tokenizer: a token a word, or byte-pair encoding."""
+
+    tokenizer: Literal["words", "bpe"]
+    vocabulary: Count
+    hidden_size: Count
+    layers: Count
+    heads: Count
+    intermediate_size: Count
+    initializer_range: Positive
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        must_divide("model.tiny.hidden_size", self.hidden_size, "model.tiny.heads", self.heads)
+        return self
+
+
+class Model(Section):
+    """The model to start from: trained here (`tiny`), a local directory, or a hub id at a pinned revision."""
+
+    name: str
+    source: Literal["tiny", "local", "hub"]
+    path: str
+    id: str | None
+    revision: str | None
+    max_tokens: CountOrNone
+    tiny: TinyModel | None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.source == "tiny") != (self.tiny is not None):
+            raise ValueError(
+                f"model.tiny ({'null' if self.tiny is None else 'a group of settings'}) does not go with model.source "
+                f"({self.source}): it is the sizes of a model trained here. Choose model=tiny, model=local or model=hub"
+            )
+        if self.source == "tiny" and self.max_tokens == 0:
+            raise ValueError("model.max_tokens (0) must be at least 1: a model trained here has no context of its own")
+        if self.source == "hub" and not (self.id and self.revision):
+            raise ValueError("model.id and model.revision are missing: a hub model is reproducible at a pinned commit only")
+        return self
+
+
+class Labeler(Section):
+    """Who orders the responses: `gold` simulates a person, `dataset` keeps the preferences that came with the data."""
+
+    name: Literal["gold", "dataset"]
+    temperature: Positive

@@ -1,0 +1,104 @@
+"""One section a stage, in the order of the DAG; PPO has a file of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from rlhf.config.section import Count, CountOrNone, OpenShare, Positive, Section, Share, must_divide
+
+
+class Prepare(Section):
+    validation_share: OpenShare
+    test_share: OpenShare
+    max_dropped_share: Share
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError(
+                f"prepare.validation_share ({self.validation_share}) + prepare.test_share ({self.test_share}) "
+                "must be below 1: no prompts would be left to train on"
+            )
+        return self
+
+
+class Base(Section):
+    held_out_share: OpenShare
+    epochs: Count
+    documents_per_step: Count
+    eval_every_steps: Count
+    lr: Positive
+    warmup_share: Share
+
+
+class SFT(Section):
+    epochs: Count
+    demonstrations_per_step: Count
+    eval_every_steps: Count
+    max_dropped_share: Share
+    lr: Positive
+    warmup_share: Share
+
+
+class PromptsPerSplit(Section):
+    train: CountOrNone
+    validation: CountOrNone
+    test: CountOrNone
+
+
+class Sample(Section):
+    models: Annotated[list[Literal["base", "sft"]], Field(min_length=1)]
+    responses_per_prompt: Annotated[int, Field(ge=1)]
+    prompts: PromptsPerSplit
+    temperature: Positive
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        must_divide(
+            "sample.responses_per_prompt", self.responses_per_prompt, "the number of sample.models", len(self.models)
+        )
+        if len(set(self.models)) < len(self.models):
+            raise ValueError(f"sample.models ({', '.join(self.models)}) must name each model once")
+        return self
+
+
+class Label(Section):
+    max_dropped_share: Share
+
+
+class Reward(Section):
+    epochs: Count
+    prompts_per_step: Count
+    eval_every_steps: Count
+    centre: bool
+    scale: bool
+    max_dropped_share: Share
+    lr: Positive
+    warmup_share: Share
+
+
+class DPO(Section):
+    """SPEC section 5; names as there."""
+
+    epochs: Count
+    prompts_per_step: Count
+    beta: Positive
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5, allow_inf_nan=False)]
+    eval_every_steps: Count
+    eval_prompts: Count
+    max_dropped_share: Share
+    lr: Positive
+    warmup_share: Share
+
+
+class Evaluate(Section):
+    """SPEC section 6."""
+
+    best_of: Count
+    gold_best_of: CountOrNone
+    gold_best_of_prompts: Count
+    temperature: Positive
+    bootstrap_samples: Count
+    shown_prompts: Count
