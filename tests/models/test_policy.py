@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -23,6 +25,7 @@ from rlhf.errors import UserError
 from rlhf.models.forward import Batching, logprobs_of
 from rlhf.models.generation import Decoding, generate
 from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy, save_policy, without_dropout
+from rlhf.models.reward import load_reward_model, reward_model_from_policy
 from rlhf.models.tokens import complete_tokenizer, encode_prompt, end_id, load_tokenizer, pad_id
 from rlhf.records import Message
 from tests.helpers import assert_near
@@ -159,3 +162,26 @@ def test_a_tokenizer_completed_late_and_a_model_fitted_to_it_save_together(archi
     inputs = stock_tokenizer(["a b a", "b"], return_tensors="pt", padding=True)
     assert inputs["input_ids"][1].tolist()[0] == 4
     assert stock.generate(**inputs, do_sample=False).shape[0] == 2
+
+
+def test_a_file_without_some_of_the_weights_is_refused(architecture: str, tmp_path: Path) -> None:
+    """Stock loading draws them at random and goes on."""
+    make_policy(architecture).save_pretrained(tmp_path)
+    load_policy(tmp_path, CPU)
+    reward_model_from_policy(tmp_path, CPU, "float32", seed=0)
+    weights = load_file(tmp_path / "model.safetensors")
+    lost = sorted(name for name in weights if "mlp" in name)[0]
+    save_file(
+        {name: value for name, value in weights.items() if name != lost}, tmp_path / "model.safetensors", {"format": "pt"}
+    )
+    message = re.escape(f"{tmp_path}: 1 of the model's weights are not in its file: {lost}")
+    with pytest.raises(UserError, match=message):
+        load_policy(tmp_path, CPU)
+    with pytest.raises(UserError, match=message):
+        reward_model_from_policy(tmp_path, CPU, "float32", seed=0)
+
+
+def test_a_policy_is_no_reward_model(tmp_path: Path) -> None:
+    make_policy("llama").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"weights are not in its file: score\.weight"):
+        load_reward_model(tmp_path, CPU)

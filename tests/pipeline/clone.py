@@ -129,20 +129,24 @@ class Clone:
 
 
 def clone(source: Path, root: Path, home: Path) -> Clone:
-    """A git clone that also has what is not committed in the source yet: what stands in the editor is what gets tested."""
+    """A git clone that also has what is not committed in the source yet: what stands in the editor is what gets tested.
+
+    What an experiment of the user's left in params.yaml and dvc.lock is no edit, and stays behind.
+    """
     home.mkdir(exist_ok=True)
     (home / ".gitconfig").write_text(IDENTITY, encoding="utf-8")
     original, made = Clone(source, home), Clone(root, home)
     original.git("clone", "--quiet", str(source), str(root))
     changed = original.git("diff", "--name-only", "-z", "HEAD") + "\0"
     changed += original.git("ls-files", "--others", "--exclude-standard", "-z")
-    names = [name for name in changed.split("\0") if name]
+    names = [name for name in changed.split("\0") if name and name != "dvc.lock"]
     for name in names:
         (root / name).unlink(missing_ok=True)
         if (source / name).exists():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / name, root / name)
-    if names:
+    made.run("python", "stages/config.py", "--write")
+    if made.git("status", "--porcelain"):
         made.commit("What was not committed yet")
     return made
 

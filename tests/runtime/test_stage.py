@@ -113,7 +113,7 @@ def test_what_the_user_can_mend_is_one_message_and_what_he_cannot_is_a_traceback
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_stopped_stage_says_so_and_closes_its_run(repository: Repository, name: str, code: int) -> None:
-    repository.write_stage(f"import os, signal; os.kill(os.getpid(), signal.{name}); signal.pause()")
+    repository.write_stage(f"import signal; signal.raise_signal(signal.{name}); signal.pause()")
     done = repository.run()
     assert done.returncode == code
     assert len(done.stderr.splitlines()) == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -13,12 +15,14 @@ from rlhf.errors import UserError
 from rlhf.models.precision import compute_in
 from rlhf.models.tokens import end_id, pad_id, reading
 
+Module = TypeVar("Module", bound=nn.Module)
+
 # A stage has one progress bar, its own; and a missing head is no news where a head is what is made here.
 logging.disable_progress_bar()
 logging.set_verbosity_error()
 
 
-def without_dropout(model: nn.Module) -> nn.Module:
+def without_dropout(model: Module) -> Module:
     """Every dropout at 0: the policy that samples, the one that is scored and the one that learns are one function."""
     configs = [module.config for module in model.modules() if isinstance(module, PreTrainedModel)]
     for place in [*model.modules(), *configs]:
@@ -35,11 +39,25 @@ def load_policy(
 ) -> PreTrainedModel:
     """A causal language model with its dropout off, in evaluation mode, on the device; it computes in `dtype`."""
     with reading(path, revision):
-        model = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=torch.float32, revision=revision, trust_remote_code=False, use_safetensors=True
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(path),
+            dtype=torch.float32,
+            revision=revision,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
+    model, found = loaded
+    refuse_missing(path, found["missing_keys"])
     compute_in(model, dtype)
-    return without_dropout(model).to(device).eval()  # type: ignore[return-value]
+    return without_dropout(model).to(device).eval()
+
+
+def refuse_missing(path: str | Path, weights: Iterable[str]) -> None:
+    """UserError for weights that are not in the file: transformers would draw them at random, without a word."""
+    missing = sorted(weights)
+    if missing:
+        raise UserError(f"{path}: {len(missing)} of the model's weights are not in its file: {', '.join(missing[:3])}")
 
 
 def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

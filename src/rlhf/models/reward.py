@@ -14,24 +14,37 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.models.policy import save_pretrained, without_dropout
+from rlhf.models.policy import refuse_missing, save_pretrained, without_dropout
 from rlhf.models.precision import compute_in
 from rlhf.models.tokens import reading
 
 
 def load_reward_model(path: str | Path, device: torch.device, dtype: str = "float32") -> PreTrainedModel:
     """A sequence classifier with one label, dropout off, in evaluation mode, on the device."""
+    model, missing = _load(path, device, dtype)
+    refuse_missing(path, missing)
+    return model
+
+
+def _load(path: str | Path, device: torch.device, dtype: str) -> tuple[PreTrainedModel, set[str]]:
+    """The classifier, and the names of the weights that its file does not hold."""
     with reading(path):
-        model = AutoModelForSequenceClassification.from_pretrained(
-            str(path), num_labels=1, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            str(path),
+            num_labels=1,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     compute_in(model, dtype)
-    return without_dropout(model).to(device).eval()  # type: ignore[return-value]
+    return without_dropout(model).to(device).eval(), set(found["missing_keys"])
 
 
 def reward_model_from_policy(path: str | Path, device: torch.device, dtype: str, seed: int) -> PreTrainedModel:
     """The policy's trunk under a new scalar head drawn from N(0, 1 / (d + 1)) (Stiennon et al. 2020), d the hidden size."""
-    model = load_reward_model(path, device, dtype)
+    model, missing = _load(path, device, dtype)
+    refuse_missing(path, missing - {"score.weight"})
     head = model.score
     assert isinstance(head, nn.Linear)
     noise = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed))

@@ -18,6 +18,7 @@ from rlhf.errors import UserError
 from rlhf.runtime import settings
 from rlhf.runtime.messages import Values, shown
 
+SAME = "params.yaml is what conf/ composes to"
 WRITE = "python stages/config.py --write"
 KEEP = "python stages/config.py --keep"
 ABSENT = object()
@@ -67,7 +68,7 @@ def compare(root: Path, snapshot: Values) -> str:
     composed = settings.values_of(settings.compose(root))
     changed = differences(snapshot, composed)
     if not changed:
-        return "params.yaml is what conf/ composes to"
+        return SAME
     lines = [f"  {key}: {_side(old)} in params.yaml, {_side(new)} in conf/" for key, (old, new) in changed.items()]
     experiment = applied_experiment(root)
     if experiment is None or composed_at(root, experiment) != composed:
