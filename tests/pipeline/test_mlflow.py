@@ -85,6 +85,12 @@ def test_a_run_has_every_setting_and_every_figure(smoke: Smoke, smoke_books: Boo
     assert {"metrics.json", "curve.csv"} <= set(run["files"])
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_name_of_a_figure_says_whose_it_is(smoke_books: Books, stage: str) -> None:
+    places = (f"{stage}/", "validation/", "system/")
+    assert [key for key in smoke_books.run(stage)["metrics"] if not key.startswith(places)] == []
+
+
 @pytest.mark.parametrize("stage", TRAINED)
 def test_the_curve_of_a_training_is_there_step_by_step(smoke: Smoke, smoke_books: Books, stage: str) -> None:
     history = smoke_books.run(stage)["history"]
@@ -115,7 +121,7 @@ def test_a_model_is_linked_to_its_run_its_step_and_its_figures(smoke: Smoke, smo
     ]
     assert {dep["md5"] for dep in reading} == {model["tags"]["md5"]}
     validation = [key for key in last if key.startswith("validation_") and last[key]]
-    figures = {key.removeprefix("validation_"): float(last[key]) for key in validation}
+    figures = {key.replace("validation_", "validation/", 1): float(last[key]) for key in validation}
     assert figures
     assert model["metrics"] == {key: [model["step"], value] for key, value in figures.items()}
 
@@ -128,7 +134,7 @@ def test_kept_snapshots_are_linked_to_their_steps_and_figures(smoke: Smoke, smok
         model = models.get(f"ppo-snapshots-step_{int(row['step']):04d}")
         if model is not None:
             assert model["step"] == int(row["step"])
-            assert model["metrics"]["score"] == [model["step"], float(row["validation_score"])]
+            assert model["metrics"]["validation/score"] == [model["step"], float(row["validation_score"])]
 
 
 def test_a_direct_run_of_a_clean_clone_is_in_the_same_books_and_says_so(copy: Clone) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import os
 import signal
 import socket
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
+import torch
 
-from rlhf.runtime import tracking
+from rlhf import config
+from rlhf.runtime import settings, tracking
 from rlhf.runtime.hashes import md5_of
-from tests.runtime.conftest import copy_store
+from rlhf.runtime.stage import Run
+from tests.runtime.conftest import ROOT, copy_store
 
 SETTINGS = {"tracking.experiment": "Default", "tracking.copy_models": False, "data.path": "data/raw.txt"}
 
@@ -64,7 +68,7 @@ def test_models_are_tied_to_their_run_step_and_metrics_and_files_are_kept(store:
     (tmp_path / "metrics.json").write_text("{}")
     tracker = tracking.start(tmp_path, "ppo", SETTINGS)
     tracker.log_file(tmp_path / "metrics.json")
-    tracker.log_model("ppo-snapshots-step_0010", model.relative_to(tmp_path), 10, {"validation_score": 1.5})
+    tracker.log_model("ppo-snapshots-step_0010", model.relative_to(tmp_path), 10, {"validation/score": 1.5})
     tracker.close("FINISHED")
 
     client = mlflow.MlflowClient(store)
@@ -72,11 +76,32 @@ def test_models_are_tied_to_their_run_step_and_metrics_and_files_are_kept(store:
     (logged,) = client.search_logged_models(["0"])
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["metrics.json"]
     assert (logged.name, logged.source_run_id, logged.status) == ("ppo-snapshots-step_0010", run.info.run_id, "READY")
-    assert [(metric.key, metric.value, metric.step) for metric in logged.metrics or []] == [("validation_score", 1.5, 10)]
+    assert [(metric.key, metric.value, metric.step) for metric in logged.metrics or []] == [("validation/score", 1.5, 10)]
     assert [(output.model_id, output.step) for output in run.outputs.model_outputs] == [(logged.model_id, 10)]
     assert logged.tags["path"] == "artifacts/ppo/snapshots/step_0010"
     assert logged.tags["md5"] == md5_of(model)
     assert not list((tmp_path / "mlruns").rglob("config.json")), "the bytes stay where they are"
+
+
+def test_every_figure_has_a_name_of_its_own_and_that_of_a_model_is_the_same_for_all_stages(
+    store: str, tmp_path: Path
+) -> None:
+    import mlflow
+
+    (tmp_path / "model").mkdir()
+    values = config.Config.model_validate(settings.values_of(settings.compose(ROOT)))
+    tracker = tracking.start(tmp_path, "ppo", SETTINGS)
+    run = Run("ppo", values, tmp_path, torch.device("cpu"), tmp_path, tracker)
+    run.follow_to_end([{"step": step, "loss": 1 / step, "validation_score": step / 4} for step in (5, 10)], 10)
+    run.finish({"kl": 2.0})
+    run.log_model(tmp_path / "model")
+    tracker.close("FINISHED")
+
+    (made,) = runs_in(store)
+    assert made.data.metrics == {"ppo/loss": 0.1, "ppo/validation_score": 2.5, "ppo/kl": 2.0, "validation/score": 2.5}
+    assert history(store, made.info.run_id, "validation/score") == [(10, 2.5)]
+    (model,) = mlflow.MlflowClient(store).search_logged_models(["0"])
+    assert [(metric.key, metric.value, metric.step) for metric in model.metrics or []] == [("validation/score", 2.5, 10)]
 
 
 def test_models_are_copied_where_that_is_asked_for(store: str, tmp_path: Path) -> None:
@@ -160,6 +185,133 @@ def test_stages_that_start_at_once_with_a_new_experiment_all_arrive(store: str, 
 @pytest.mark.parametrize("inside", ["", "/.dvc/tmp/exps/tmpq1w2e3"])
 def test_the_default_store_is_at_the_root_of_the_repository_for_queued_experiments_too(inside: str) -> None:
     assert tracking.default_uri(Path(f"/home/someone/project{inside}")) == "sqlite:////home/someone/project/mlflow.db"
+
+
+# --- faults after the run was opened ------------------------------------------------------------------------------------
+
+
+def log_a_file_that_is_not_there(tracker: tracking.Tracker, root: Path) -> None:
+    tracker.log_file(root / "absent.json")
+
+
+def log_a_model_that_is_not_there(tracker: tracking.Tracker, root: Path) -> None:
+    tracker.log_model("ppo", Path("absent.json"), 1, {"validation/score": 1.0})
+
+
+def log_where_artifacts_have_no_folder(tracker: tracking.Tracker, root: Path) -> None:
+    (root / "mlruns").write_text("")
+    (root / "metrics.json").write_text("{}")
+    tracker.log_file(root / "metrics.json")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "status"),
+    [
+        (log_a_file_that_is_not_there, "absent.json", "FINISHED"),
+        (log_a_model_that_is_not_there, "absent.json", "FINISHED"),
+        (log_where_artifacts_have_no_folder, "mlruns", "FINISHED"),
+        (log_where_artifacts_have_no_folder, "mlruns", "FAILED"),
+    ],
+)
+def test_what_cannot_be_logged_is_lost_alone_and_costs_one_warning(
+    fault: Callable[[tracking.Tracker, Path], None],
+    reason: str,
+    status: str,
+    store: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    tracker = tracking.start(tmp_path, "ppo", SETTINGS)
+    fault(tracker, tmp_path)
+    fault(tracker, tmp_path)
+    tracker.log_metrics({"ppo/loss": 0.5}, 1)
+    tracker.close(status)
+
+    (run,) = runs_in(store)
+    assert (run.info.status, run.data.metrics) == (status, {"ppo/loss": 0.5})
+    (warning,) = capfd.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: not all is in MLflow at {store} (")
+    assert reason in warning
+
+
+def test_inputs_that_cannot_be_read_cost_their_tags_and_nothing_else(
+    store: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dvc.lock").write_text("stages: [")
+    tracker = tracking.start(tmp_path, "ppo", SETTINGS)
+    tracker.close("FINISHED")
+    (run,) = runs_in(store)
+    assert (run.info.status, run.data.params["data.path"]) == ("FINISHED", "data/raw.txt")
+    (warning,) = capfd.readouterr().err.splitlines()
+    assert "stages: [" in warning
+
+
+def test_a_metric_that_is_refused_takes_those_sent_with_it_along_and_no_more(
+    store: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tracker = tracking.start(tmp_path, "ppo", SETTINGS)
+    tracker.log_metrics({"x" * 251: 1.0}, 1)  # MLflow takes 250 letters
+    for step in range(1, 1001):  # one more than a batch takes beside it
+        tracker.log_metrics({"ppo/loss": 0.5}, step)
+    tracker.close("FINISHED")
+
+    (run,) = runs_in(store)
+    assert run.info.status == "FINISHED"
+    assert history(store, run.info.run_id, "ppo/loss")[-1:] == [(1000, 0.5)]
+    (warning,) = capfd.readouterr().err.splitlines()
+    assert "exceeds the maximum length of 250" in warning
+
+
+@pytest.fixture
+def busy(store: str, tmp_path: Path) -> Iterator[tuple[tracking.Tracker, BinaryIO]]:
+    """A run whose writer is reading a model, and the writing end of that model: it reads until this is closed."""
+    os.mkfifo(tmp_path / "model")
+    tracker = tracking.start(tmp_path, "ppo", SETTINGS)
+    tracker.log_model("ppo", Path("model"), 1, {})
+    with (tmp_path / "model").open("wb") as model:  # waits for the reader
+        yield tracker, model
+
+
+def test_work_that_outlasts_the_patience_does_not_keep_the_run_open(
+    busy: tuple[tracking.Tracker, BinaryIO], store: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tracker, _ = busy
+    tracker.patience = tracking.REMOTE_PATIENCE
+    tracker.close("FINISHED")
+    assert [run.info.status for run in runs_in(store)] == ["FINISHED"]
+    (warning,) = capfd.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: not all is in MLflow at {store} (not done after 5 s)")
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
+def test_a_writer_that_is_killed_costs_one_warning_and_its_run_ends_like_its_stage(
+    status: str, busy: tuple[tracking.Tracker, BinaryIO], store: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tracker, _ = busy
+    assert tracker.writer is not None
+    tracker.writer.send_signal(signal.SIGSTOP)
+    for step in range(1, 3001):
+        tracker.log_metrics({"ppo/loss": 0.5}, step)
+    tracker.writer.kill()  # with a pipe that is full, and a message cut in two
+    tracker.writer.wait()
+    tracker.close(status)
+    assert [run.info.status for run in runs_in(store)] == [status]
+    (warning,) = capfd.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: not all is in MLflow at {store} (its writer ended with code -9)")
+
+
+def test_a_writer_that_is_told_to_stop_with_its_stage_writes_to_the_end(
+    busy: tuple[tracking.Tracker, BinaryIO], store: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tracker, model = busy
+    assert tracker.writer is not None
+    tracker.writer.terminate()
+    tracker.log_metrics({"ppo/loss": 0.5}, 1)
+    model.close()
+    tracker.close("KILLED")
+    (run,) = runs_in(store)
+    assert (run.info.status, run.data.metrics) == ("KILLED", {"ppo/loss": 0.5})
+    assert capfd.readouterr().err == ""
 
 
 # --- servers that fail -------------------------------------------------------------------------------------------------

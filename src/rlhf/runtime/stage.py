@@ -94,15 +94,15 @@ class Run:
         """Writes metrics.json: nested, of numbers and words."""
         outputs.write_metrics(self.output / "metrics.json", metrics)
         self.tracker.log_metrics(outputs.numbers(metrics, f"{self.name}/"), self._last_step())
-        # Without the stage's name as well: MLflow compares runs of two stages by the names they have in common.
-        self.tracker.log_metrics(outputs.numbers(self._validation(), "validation/"), self._last_step())
 
     def log_model(self, directory: Path) -> None:
         """Makes a model known to MLflow, tied to the step it was made at and the validation figures of that step."""
         relative = directory.relative_to(self.output)
         name = "-".join([self.name, *(part for part in relative.parts if part != "model")])
         place = directory.relative_to(self.root) if directory.is_relative_to(self.root) else directory
-        self.tracker.log_model(name, place, self._last_step(), self._validation())
+        # Without the stage's name: MLflow compares runs of two stages by the names they have in common, and gives a run
+        # the metrics of its models.
+        self.tracker.log_model(name, place, self._last_step(), outputs.numbers(self._validation(), "validation/"))
 
     def _log(self, row: Row) -> None:
         self.rows.append(row)

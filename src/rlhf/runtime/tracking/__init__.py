@@ -2,7 +2,8 @@
 
 MLflow lives in a process of its own (`rlhf.runtime.tracking.writer`), fed through a pipe with one JSON message a line.
 Its import, its requests and its faults cost the stage nothing; at the end the stage waits for what is still under way,
-for at most `REMOTE_PATIENCE` seconds where a server has to answer.
+for at most `REMOTE_PATIENCE` seconds where a server has to answer. What goes wrong costs one warning; the
+run gets its final status wherever its store still answers.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ START_PATIENCE = 20.0  # seconds to import MLflow, which no server is to blame f
 COPY_PATIENCE = 600.0  # seconds to copy models, where that is asked for
 REASON_LENGTH = 300
 LOCAL_PATIENCE = 60.0  # seconds for a local store, which is slow only where the disk is
+
+OPENED = "run "  # the writer's own lines on its standard output: this and the id of the run that it opened;
+WARNED = "warned"  # it has given a warning
 
 TELEMETRY_OFF = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -51,7 +55,7 @@ def is_remote(uri: str) -> bool:
 class Tracker:
     """The stage's end of the pipe. Every method returns at once, `close` excepted."""
 
-    uri: str
+    opening: dict[str, Any]
     writer: subprocess.Popen[bytes] | None
     patience: float
     backlog: bytearray = field(default_factory=bytearray)
@@ -71,18 +75,30 @@ class Tracker:
 
     def close(self, status: str) -> None:
         """Waits for the writer to finish, at most as long as its store deserves."""
+        uri = self.opening["uri"]
+        if self.writer is not None and self.writer.poll():
+            self._replace(self.writer)
         self._send(kind="close", status=status, time=_now())
         if self.writer is None:
             return
-        if is_remote(self.uri) and self.writer.stdout is not None:
+        if is_remote(uri) and self.writer.stdout is not None:
             select.select([self.writer.stdout], [], [], START_PATIENCE)
         try:
             self.writer.communicate(bytes(self.backlog), timeout=self.patience)
         except subprocess.TimeoutExpired:
             self.writer.kill()
-            self.writer.communicate()
-            warn(self.uri, f"not done after {self.patience:.0f} s")
+            run_id, warned = _last_words(self.writer)
+            if not warned:
+                warn(uri, f"not done after {self.patience:.0f} s", opened=run_id is not None)
         self.writer = None
+
+    def _replace(self, dead: subprocess.Popen[bytes]) -> None:
+        """A writer that was killed leaves its run open: another one takes it over, to close it."""
+        run_id, _ = _last_words(dead)
+        warn(self.opening["uri"], f"its writer ended with code {dead.returncode}", opened=run_id is not None)
+        self.backlog.clear()
+        self.writer = _launch(Path(self.opening["root"])) if run_id else None
+        self._send(**self.opening | {"run_id": run_id})
 
     def _send(self, **message: Any) -> None:
         """Writes as much as the pipe takes without waiting; what is left goes first the next time."""
@@ -93,14 +109,23 @@ class Tracker:
             with contextlib.suppress(BlockingIOError):
                 while self.backlog:
                     del self.backlog[: os.write(self.writer.stdin.fileno(), self.backlog)]
-        except BrokenPipeError:  # the writer has given up, and has said why
-            self.writer.wait()
-            self.writer = None
+        except BrokenPipeError:  # the writer has ended, for a reason that `close` looks into
+            self.backlog.clear()
 
 
 def start(root: Path, name: str, settings: Mapping[str, Any]) -> Tracker:
     """Opens a run called like its stage; settings are flat, by dotted names."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(root)
+    patience = COPY_PATIENCE if settings["tracking.copy_models"] else REMOTE_PATIENCE if is_remote(uri) else LOCAL_PATIENCE
+    shown = {key: "null" if value is None else str(value) for key, value in settings.items()}
+    about = {"uri": uri, "root": str(root), "experiment": shown["tracking.experiment"], "name": name}
+    opening = {"kind": "open", "settings": shown, "time": _now()} | about
+    tracker = Tracker(opening, _launch(root), patience)
+    tracker._send(**opening)
+    return tracker
+
+
+def _launch(root: Path) -> subprocess.Popen[bytes]:
     writer = subprocess.Popen(
         [sys.executable, "-m", "rlhf.runtime.tracking.writer"],
         stdin=subprocess.PIPE,
@@ -111,12 +136,13 @@ def start(root: Path, name: str, settings: Mapping[str, Any]) -> Tracker:
     )
     assert writer.stdin is not None
     os.set_blocking(writer.stdin.fileno(), False)
-    patience = COPY_PATIENCE if settings["tracking.copy_models"] else REMOTE_PATIENCE if is_remote(uri) else LOCAL_PATIENCE
-    shown = {key: "null" if value is None else str(value) for key, value in settings.items()}
-    about = {"uri": uri, "root": str(root), "experiment": shown["tracking.experiment"], "name": name}
-    tracker = Tracker(uri, writer, patience)
-    tracker._send(kind="open", settings=shown, time=_now(), **about)
-    return tracker
+    return writer
+
+
+def _last_words(dead: subprocess.Popen[bytes]) -> tuple[str | None, bool]:
+    """The id of the run that a writer opened, and whether it gave a warning."""
+    lines = dead.communicate()[0].decode(errors="replace").splitlines()
+    return next((line.removeprefix(OPENED) for line in lines if line.startswith(OPENED)), None), WARNED in lines
 
 
 def _now() -> int:
@@ -124,9 +150,11 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
-def warn(uri: str, reason: str) -> None:
-    """One line, without what could be a password in the address."""
+def warn(uri: str, reason: str, opened: bool = False) -> None:
+    """One line, without what could be a password in the address; `opened` where MLflow has the run, if not all of it."""
     scheme, _, rest = uri.partition("://")
     secret, at, place = rest.rpartition("@")
     reason = reason.replace(secret + at, "")[:REASON_LENGTH]
-    print(f"warning: no MLflow at {scheme}://{place} ({reason}); the run goes on without it", file=sys.stderr, flush=True)
+    lost = "not all is in" if opened else "no"
+    text = f"warning: {lost} MLflow at {scheme}://{place} ({reason}); the run goes on without it"
+    print(text, file=sys.stderr, flush=True)

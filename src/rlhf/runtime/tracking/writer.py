@@ -2,7 +2,8 @@
 
     python -m rlhf.runtime.tracking.writer
 
-The first fault ends it with one warning. It ends with its input, too: a run whose stage was killed is marked as KILLED.
+A run that cannot be opened ends it. What fails later costs itself (a metric: its batch) and, the first time, a warning. It
+ends with its input, too: a run whose stage was killed is marked as KILLED.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import json
 import logging
 import os
 import selectors
+import signal
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.runtime.hashes import md5_of
-from rlhf.runtime.tracking import REMOTE_PATIENCE, warn
+from rlhf.runtime.tracking import OPENED, REMOTE_PATIENCE, WARNED, warn
 from rlhf.runtime.tracking.inputs import provenance
 
 if TYPE_CHECKING:
@@ -36,22 +39,53 @@ PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 
 Message = dict[str, Any]
+FLUSH: Message = {"kind": "flush"}
+KILLED: Message = {"kind": "close", "status": "KILLED"}
 
 
 class Writer:
     """An open MLflow run, and the metrics that still wait to be sent."""
 
     def __init__(self, opening: Message) -> None:
-        self.client = connect(opening["uri"])
+        self.uri, self.warned = opening["uri"], False
+        self.client = connect(self.uri)
         print("ready", flush=True)
         self.experiment = find_experiment(self.client, opening["experiment"])
         self.name, self.root = opening["name"], Path(opening["root"])
-        self.run_id = self.client.create_run(self.experiment, opening["time"], run_name=self.name).info.run_id
+        self.run_id = opening.get("run_id") or self.create_run(opening["time"])
+        print(f"{OPENED}{self.run_id}", flush=True)
         self.copy_models = opening["settings"]["tracking.copy_models"] == "True"
         self.waiting: list[Metric] = []
         self.sent = time.monotonic()
-        self.tags(opening | {"tags": {"stage": self.name} | provenance(self.root, self.name, opening["settings"])})
-        self.params(opening["settings"])
+
+    def create_run(self, start: int) -> str:
+        return str(self.client.create_run(self.experiment, start, run_name=self.name).info.run_id)
+
+    def take(self, message: Message) -> None:
+        """Does what a message says. Whatever fails, the stage goes on, and so do the other messages."""
+        try:
+            match message["kind"]:
+                case "settings":
+                    self.params(message["settings"])
+                case "origin":
+                    self.tags({"tags": {"stage": self.name} | provenance(self.root, self.name, message["settings"])})
+                case "tags":
+                    self.tags(message)
+                case "metrics":
+                    self.metrics(message)
+                case "file":
+                    self.client.log_artifact(self.run_id, str(self.root / message["path"]))
+                case "model":
+                    self.model(message)
+                case "flush":
+                    self.flush()
+                case "close":
+                    self.client.set_terminated(self.run_id, message["status"], message.get("time"))
+        except Exception as error:
+            if not self.warned:
+                self.warned = True
+                warn(self.uri, reason(error), opened=True)
+                print(WARNED, flush=True)
 
     def params(self, settings: dict[str, str]) -> None:
         from mlflow.entities import Param
@@ -76,12 +110,10 @@ class Writer:
             self.flush()
 
     def flush(self) -> None:
-        for first in range(0, len(self.waiting), METRICS_A_BATCH):
-            self.client.log_batch(self.run_id, metrics=self.waiting[first : first + METRICS_A_BATCH])
-        self.waiting, self.sent = [], time.monotonic()
-
-    def file(self, message: Message) -> None:
-        self.client.log_artifact(self.run_id, str(self.root / message["path"]))
+        """Sends what waits, once: what MLflow refused it would refuse again, with all that came after it."""
+        metrics, self.waiting, self.sent = self.waiting, [], time.monotonic()
+        for first in range(0, len(metrics), METRICS_A_BATCH):
+            self.client.log_batch(self.run_id, metrics=metrics[first : first + METRICS_A_BATCH])
 
     def model(self, message: Message) -> None:
         """A logged model of MLflow 3, tied to this run at a step; its bytes are elsewhere, unless a copy is wanted."""
@@ -103,10 +135,6 @@ class Writer:
             model = mlflow.create_external_model(**about)
         self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, message["step"])])
         self.metrics(message, model.model_id)
-
-    def close(self, message: Message) -> None:
-        self.flush()
-        self.client.set_terminated(self.run_id, message["status"], message.get("time"))
 
 
 def connect(uri: str) -> MlflowClient:
@@ -170,24 +198,26 @@ def serve(descriptor: int) -> None:
     if opening is None:
         return
     try:
-        writer, last = Writer(opening), {"status": "KILLED"}
-        for message in stream:
-            match message:
-                case None:
-                    writer.flush()
-                case {"kind": "tags"}:
-                    writer.tags(message)
-                case {"kind": "metrics"}:
-                    writer.metrics(message)
-                case {"kind": "file"}:
-                    writer.file(message)
-                case {"kind": "model"}:
-                    writer.model(message)
-                case {"kind": "close"}:
-                    last = message
-        writer.close(last)
+        writer, last = Writer(opening), KILLED
     except Exception as error:  # whatever it is, the stage goes on
-        warn(opening["uri"], " ".join(f"{type(error).__name__}: {error}".split()))
+        warn(opening["uri"], reason(error))
+        return
+    with ThreadPoolExecutor(1) as worker:
+        for kind in ("settings", "origin"):
+            worker.submit(writer.take, opening | {"kind": kind})
+        for message in stream:
+            if message and message["kind"] == "close":
+                last = message
+            else:
+                worker.submit(writer.take, message or FLUSH)
+        worker.submit(writer.take, FLUSH)
+        # Beside what is still under way: the upload of a file, say, can take longer than the stage waits.
+        writer.take(last)
+
+
+def reason(error: Exception) -> str:
+    """One line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _key(name: str) -> str:
@@ -196,4 +226,5 @@ def _key(name: str) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # meant for the stage, whose end is still to be told
     serve(sys.stdin.fileno())
