@@ -16,7 +16,7 @@ import torch
 from rlhf.data.world import World
 from rlhf.errors import UserError
 from rlhf.evaluation import plots, report
-from rlhf.evaluation.answers import GOLD_FIGURES, Answers, Judges, best_of, families_of, rate, set_exam
+from rlhf.evaluation.answers import GOLD_FIGURES, Judges, best_of, families_of, rate, set_exam
 from rlhf.evaluation.contest import (
     SAMPLED,
     Contestant,
@@ -26,7 +26,7 @@ from rlhf.evaluation.contest import (
     metrics_of,
     yardsticks_of,
 )
-from rlhf.evaluation.figures import Yardstick, strength_figures
+from rlhf.evaluation.figures import Yardstick
 from tests.evaluation.conftest import PROMPTS, RESPONSE_TOKENS, Table
 from tests.labeling.records import KnownRater
 
@@ -232,24 +232,3 @@ def test_an_exam_without_prompts_stops(table: Table, config: Any, tokenizer: Any
 
 def test_judges_without_a_world_give_no_gold_scores(table: Table) -> None:
     assert families_of(table.exam, Judges(table.judges.reference, table.judges.reward_model, None)) == [""] * PROMPTS
-
-
-def answers_judged(*scores: float) -> Answers:
-    numbers = np.array(scores)
-    nothing = np.zeros(len(scores))
-    return Answers([""] * len(scores), nothing, nothing, rewards=numbers, kl=None, gold={})
-
-
-def test_strengths_are_the_log_odds_of_winning() -> None:
-    """Two items, 3 wins to 1 (a tie is half a win to both): odds 3, so log λ differs by ln 3, shared around 0."""
-    better, worse = answers_judged(1, 1, 0, 1), answers_judged(0, 0, 1, 0)
-    found = strength_figures({"a": better, "b": worse})
-    assert found["a"]["strength"] == pytest.approx(log(3) / 2)
-    assert found["b"]["strength"] == pytest.approx(-log(3) / 2)
-    tied = strength_figures({"a": answers_judged(1, 1, 5, 5), "b": answers_judged(0, 0, 5, 5)})
-    assert tied["a"]["strength"] == pytest.approx(log(3) / 2)
-
-
-def test_who_never_loses_has_no_finite_strength() -> None:
-    found = strength_figures({"a": answers_judged(1, 1), "b": answers_judged(0, 0)})
-    assert set(found) == {"open_ended"}

@@ -102,5 +102,5 @@ def test_what_was_sampled_goes_on_as_it_is(sampler: Sampler) -> None:
         assert preference.rejected_token_ids == said[preference.rejected]
     for response in responses:
         assert response.token_ids is not None
-        assert encode_response(sampler.tokenizer, "other words", True, response.token_ids) == list(response.token_ids)
+        assert encode_response(sampler.tokenizer, response.text, True, response.token_ids) == list(response.token_ids)
         assert (response.token_ids[-1] == end_id(sampler.tokenizer)) == response.ended

@@ -206,3 +206,12 @@ def test_tokenizers_of_other_models_are_told_apart(tokenizer: PreTrainedTokenize
     other_end.eos_token = "<s>"
     with pytest.raises(UserError, match="end tokens </s> and <s>"):
         same_tokens(words_tokenizer("a b"), other_end, "x", "y")
+
+
+def test_ids_that_another_model_sampled_are_refused() -> None:
+    """Learnt as they are, they would be noise to this one."""
+    ours, theirs = words_tokenizer("one two three"), words_tokenizer("three two one four")
+    ids = encode_response(theirs, "four one")
+    assert encode_response(theirs, "four one", True, ids) == ids
+    with pytest.raises(UserError, match="do not spell its text 'four one'"):
+        encode_response(ours, "four one", True, ids)

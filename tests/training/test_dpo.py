@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from rlhf.errors import UserError
 from rlhf.models.forward import Batching
-from rlhf.models.tokens import Example
+from rlhf.models.tokens import Example, encode_response
 from rlhf.records import Message, Preference
 from rlhf.training import dpo
 from rlhf.training.dpo import (
@@ -211,3 +212,11 @@ def test_rows_of_the_next_epoch_come_in_another_order(monkeypatch: pytest.Monkey
     epochs = [[int(r.logps) for r in seen[i : i + 6]] for i in range(0, 24, 6)]
     assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
     assert any(a != b for a, b in pairwise(epochs))
+
+
+def test_responses_of_another_models_tokens_are_refused() -> None:
+    ours, theirs = words_tokenizer("one two three"), words_tokenizer("three two one four")
+    ids = tuple(encode_response(theirs, "four one"))
+    foreign = Preference((Message("user", "one"),), "two", "four one", "train", "gold", rejected_token_ids=ids)
+    with pytest.raises(UserError, match="do not spell its text 'four one'"):
+        paired_examples([foreign], ours, max_tokens=30)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from rlhf.errors import UserError
 from rlhf.models.forward import Batching, scores_of
-from rlhf.models.tokens import Example
+from rlhf.models.tokens import Example, encode_response
 from rlhf.records import Message, Ranking, Response, Responses
 from rlhf.training.loop import LoopState, Passes
 from rlhf.training.reward import (
@@ -172,3 +173,11 @@ def test_the_zero_is_measured_on_the_sft_models_train_responses() -> None:
     rows = [Responses(QUESTION, answers, "train"), Responses(QUESTION, answers, "test")]
     sampled = sampled_examples(rows, tokenizer, 20)
     assert [tokenizer.convert_ids_to_tokens(e.response_ids) for e in sampled] == [["two", "</s>"], ["four"]]
+
+
+def test_responses_of_another_models_tokens_are_refused() -> None:
+    ours, theirs = words_tokenizer("one two three"), words_tokenizer("three two one four")
+    foreign = Response("four one", True, "sft", tuple(encode_response(theirs, "four one")))
+    ranking = Ranking(QUESTION, (foreign, Response("two", True, "sft")), (0, 1), "train", "gold")
+    with pytest.raises(UserError, match="do not spell its text 'four one'"):
+        ranked_examples([ranking], ours, max_tokens=30)

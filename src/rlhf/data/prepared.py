@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 from rlhf.config import Config
 from rlhf.data.files import write_documents, write_records
 from rlhf.data.splits import refuse_leaking_documents, refuse_leaks
+from rlhf.data.words import words
 from rlhf.errors import UserError
 from rlhf.records import SPLITS, Demonstration, Preference, Prompt
 
 PERCENT = range(0, 101, 5)
-WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")  # Chinese and Japanese: each character
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ def _per_split(records: Sequence[Demonstration] | Sequence[Prompt] | Sequence[Pr
 
 
 def _words(*texts: str) -> int:
-    return sum(len(WORD.findall(text)) for text in texts)
+    return sum(len(words(text)) for text in texts)
 
 
 def _quantile(ordered: Sequence[int], percent: int) -> int:

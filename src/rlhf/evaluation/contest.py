@@ -16,8 +16,10 @@ from rlhf.evaluation.answers import (
     demonstrations_nll,
     perfect_gold_scores,
 )
-from rlhf.evaluation.figures import Figures, Yardstick, best_gold_figures, figures_of, reward_model_figures, strength_figures
+from rlhf.evaluation.figures import Figures, Yardstick, best_gold_figures, figures_of, reward_model_figures
 from rlhf.evaluation.measures import best_of_n_kl_bound
+from rlhf.evaluation.statistics import Floats
+from rlhf.evaluation.tournament import strength_figures
 from rlhf.models.policy import PreTrainedModel
 from rlhf.seeds import derive_seed
 
@@ -27,12 +29,17 @@ SFT = "sft"
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A model under one way of decoding: the answers it gave, and the figures of them."""
+    """A model under one way of decoding: the answers it gave, and the figures of them.
+
+    rivals: (N,) what the judge gave to sampled answers with random numbers of this model's own, for the tournament; the
+    models share those of `answers`, and two that share random numbers say the same wherever they agree.
+    """
 
     model: str
     decoding: str
     answers: Answers
     figures: Figures
+    rivals: Floats | None = None
 
 
 def contest(
@@ -47,20 +54,26 @@ def contest(
     for model, load in policies.items():
         policy = load()
         nll = demonstrations_nll(policy, exam)
-        for decoding, temperature in ((SAMPLED, exam.temperature), (GREEDY, None)):
-            answers = (
-                yardsticks[decoding].sft  # SFT has answered already: the others are held against it
-                if model == SFT
-                else answer(policy, exam, judges, temperature, _sample_seed(seed, 0))
-            )
-            yield Contestant(model, decoding, answers, figures_of(answers, nll, yardsticks[decoding]))
+        if model == SFT:  # it has answered already: the others are held against it
+            sampled, greedy = yardsticks[SAMPLED].sft, yardsticks[GREEDY].sft
+            rivals = yardsticks[SAMPLED].opponent.judged
+        else:
+            sampled = answer(policy, exam, judges, exam.temperature, _sample_seed(seed, 0))
+            greedy = answer(policy, exam, judges, None, seed)
+            rivals = answer(policy, exam, judges, exam.temperature, derive_seed(seed, "rivals", model)).judged
+        yield Contestant(model, SAMPLED, sampled, figures_of(sampled, nll, yardsticks[SAMPLED]), rivals)
+        yield Contestant(model, GREEDY, greedy, figures_of(greedy, nll, yardsticks[GREEDY]))
     n = settings.best_of
-    others = [answer(judges.reference, exam, judges, exam.temperature, _sample_seed(seed, i)) for i in range(1, n)]
-    best = best_of([yardsticks[SAMPLED].sft, *others])
+
+    def drawn(*seeds: int) -> list[Answers]:
+        return [answer(judges.reference, exam, judges, exam.temperature, one) for one in seeds]
+
+    best = best_of([yardsticks[SAMPLED].sft, *drawn(*(_sample_seed(seed, i) for i in range(1, n)))])
+    rivals = best_of(drawn(*(derive_seed(seed, "rivals", i) for i in range(n)))).judged
     figures = figures_of(best, demonstrations_nll(judges.reference, exam), yardsticks[SAMPLED])
     bound = best_of_n_kl_bound(n)
     figures |= {"kl_per_response": bound, "kl_bound": bound}
-    yield Contestant(f"best_of_{n}", SAMPLED, best, figures)
+    yield Contestant(f"best_of_{n}", SAMPLED, best, figures, rivals)
 
 
 def contestants_in(policies: Mapping[str, Callable[[], PreTrainedModel]]) -> int:
@@ -104,11 +117,12 @@ def about_the_exam(
     about: Figures = {
         "prompts": len(exam.prompts),
         "truncated_prompts": exam.truncated_prompts,
+        "temperature": exam.temperature,
         "judged_by": "reward model" if judges.world is None else "gold rater",
         "win_rate_against": "a second sample of SFT, drawn independently (greedy answers: SFT's greedy ones)",
         "selection": "of best_of_n, kl_per_response is the bound log n - (n - 1) / n; nll_demonstrations is SFT's",
     }
-    about["strengths"] = strength_figures({c.model: c.answers for c in contestants if c.decoding == SAMPLED})
+    about["strengths"] = strength_figures({c.model: c.rivals for c in contestants if c.rivals is not None})
     if judges.world is None or yardstick.perfect is None:
         return about
     about["perfect"] = {"gold_score": float(yardstick.perfect.mean())}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
+from rlhf.data.words import words
 from rlhf.evaluation.answers import Answers
-from rlhf.evaluation.measures import distinct, rouge_l, share_closed, words
+from rlhf.evaluation.measures import distinct, rouge_l, share_closed
 from rlhf.evaluation.statistics import Floats, bootstrap, pairwise_accuracy, spearman, wins
-from rlhf.maths.bradley_terry import strengths
 
 Figures = dict[str, Any]
 
@@ -94,24 +93,6 @@ def reward_model_figures(answers: Sequence[Answers]) -> Figures:
         "longer_wins_accuracy": longer,
         "pairs": pairs,
         "spearman": spearman(rewards, np.concatenate([a.gold["gold_score"] for a in answers])),
-    }
-
-
-def strength_figures(answers: Mapping[str, Answers]) -> Figures:
-    """Bradley-Terry strengths of the models by their answers' head-to-head results (SPEC eq. 4), log odds, of sum 0.
-
-    Where a model never wins or never loses there is no finite estimate, and `open_ended` says whose.
-    """
-    judged = np.stack([a.judged for a in answers.values()])
-    wins = torch.from_numpy((judged[:, None] > judged[None]).sum(-1).astype(np.float64))
-    ties = torch.from_numpy((judged[:, None] == judged[None]).sum(-1).astype(np.float64)).fill_diagonal_(0)
-    try:
-        values, errors = strengths(wins, ties)
-    except ValueError as error:
-        return {"open_ended": str(error)}
-    return {
-        model: {"strength": value, "standard_error": error}
-        for model, value, error in zip(answers, values.tolist(), errors.tolist(), strict=True)
     }
 
 

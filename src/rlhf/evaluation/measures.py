@@ -5,21 +5,11 @@ The text measures are here to be seen failing beside the gold score: rules over 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 from math import log
 
 from rapidfuzz.distance import LCSseq
-
-# Thai to Lao, Burmese, Khmer, kana, Chinese characters: written without spaces, so that each character stands for a word.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
-
-
-def words(text: str) -> list[str]:
-    """Words in lower case, without punctuation; in scripts without spaces, characters."""
-    return _WORD.findall(text.lower())
 
 
 def rouge_l(candidate: Sequence[str], reference: Sequence[str]) -> float:

@@ -12,6 +12,7 @@ from rlhf.records import Messages, messages_to_row
 
 NAMES = {"sft": "SFT", "ppo": "PPO", "dpo": "DPO"}
 MISSING = "–"
+Z_95 = 1.96  # standard errors to either side
 
 
 def shown_name(model: str) -> str:
@@ -41,7 +42,8 @@ def table(metrics: dict[str, Any]) -> str:
     gold = ["gold score", "way to perfect"] if judged_by_gold else []
     header = ["model", "decoding", *gold, "win rate against SFT", "reward score", "KL, nats", "tokens", "ended"]
     rows = [_table_row(*entry, judged_by_gold) for entry in decoded(metrics)]
-    return "\n".join([*_markdown(header, rows), "", *_notes(yardsticks)]) + "\n"
+    lines = [*_markdown(header, rows), "", *_notes(yardsticks), "", *_text_table(metrics, judged_by_gold)]
+    return "\n".join([*lines, "", *_strength_lines(yardsticks["strengths"])]) + "\n"
 
 
 def _table_row(model: str, decoding: str, figures: dict[str, Any], judged_by_gold: bool) -> list[str]:
@@ -62,13 +64,40 @@ def _table_row(model: str, decoding: str, figures: dict[str, Any], judged_by_gol
     ]
 
 
+def _text_table(metrics: dict[str, Any], judged_by_gold: bool) -> list[str]:
+    """What text alone says of the models, beside the judge: a lower loss or a larger overlap is no better model."""
+    judge = "gold score" if judged_by_gold else "reward score"
+    rows = [
+        [shown_name(model), f"{figures[judge.replace(' ', '_')]:.2f}", *_text_cells(figures)]
+        for model, decoding, figures in decoded(metrics)
+        if decoding == "sampled"
+    ]
+    header = ["model, sampled", judge, "demonstrations, nats a token", "ROUGE-L", "distinct bigrams"]
+    return [*_markdown(header, rows), "", "Likelihood and overlap with a demonstration do not see what the judge sees."]
+
+
+def _text_cells(figures: dict[str, Any]) -> list[str]:
+    names = ("nll_demonstrations", "rouge_l", "distinct_2")
+    return [f"{figures[name]:.3f}" if name in figures else MISSING for name in names]
+
+
+def _strength_lines(strengths: dict[str, Any]) -> list[str]:
+    """Head to head: one line of all the models, the strongest first."""
+    if "open_ended" in strengths:
+        return [f"Head to head: {strengths['open_ended']}."]
+    found = sorted(strengths.items(), key=lambda entry: -entry[1]["strength"])
+    shown = [f"{shown_name(m)} {s['strength']:+.2f} ± {Z_95 * s['standard_error']:.2f}" for m, s in found]
+    return [f"Head to head on independent samples, Bradley-Terry strengths in log odds (± 95 %): {', '.join(shown)}."]
+
+
 def _with_interval(interval: dict[str, float]) -> str:
     return f"{interval['mean']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
 
 
 def _notes(yardsticks: dict[str, Any]) -> list[str]:
     notes = [
-        f"{yardsticks['prompts']} held-out prompts, the same and with the same random numbers for every model; judged by "
+        f"{yardsticks['prompts']} held-out prompts, the same and with the same random numbers for every model, "
+        f"sampled at temperature {yardsticks['temperature']:g}; judged by "
         f"the {yardsticks['judged_by']}. Brackets: 95 % bootstrap interval over prompts. A win is counted against "
         f"{yardsticks['win_rate_against']}, a tie as half: SFT itself comes out at about a half. The KL of a "
         "greedy answer is its log-probability ratio, no estimate of a divergence.",

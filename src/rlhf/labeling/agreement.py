@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rlhf.data.words import words
 from rlhf.data.world import Rating, World
 from rlhf.labeling.pairs import preferences_of
 from rlhf.records import Preference, Ranking
@@ -35,8 +36,8 @@ def gold_gaps(preferences: Sequence[Preference], ratings: Ratings) -> Floats:
 
 
 def word_gaps(preferences: Sequence[Preference]) -> Floats:
-    """(N,) words between white space."""
-    return np.array([len(p.chosen.split()) - len(p.rejected.split()) for p in preferences], dtype=np.float64)
+    """(N,) words."""
+    return np.array([len(words(p.chosen)) - len(words(p.rejected)) for p in preferences], dtype=np.float64)
 
 
 def agreement(gaps: Floats) -> float:

@@ -142,8 +142,16 @@ def encode_response(
     """The ids of a response; the end token is one of them where the response ended.
 
     token_ids: what was sampled, where that is known: a text may be tokenized in another way than a model said it.
+
+    Raises:
+        UserError: the ids are of another tokenizer.
     """
     if token_ids is not None:
+        if decode_response(tokenizer, token_ids) != text:
+            raise UserError(
+                f"a response's token ids do not spell its text {text[:40]!r} with this tokenizer: another model sampled it. "
+                "Sample and label anew with this one: `dvc repro label`"
+            )
         return list(token_ids)
     ids = list(tokenizer.encode(text, add_special_tokens=False))
     return [*ids, end_id(tokenizer)] if ended else ids
