@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import MissingConfigException
 
 from rlhf.config import Config
 from rlhf.errors import UserError
@@ -47,6 +50,16 @@ def test_params_yaml_is_what_conf_composes_to() -> None:
         assert (ROOT / "params.yaml").read_text(encoding="utf-8") == OmegaConf.to_yaml(composed), guard.WRITE
 
 
+def test_an_experiment_that_is_none_is_refused_by_hydra_too() -> None:
+    """`dvc exp run -S` asks Hydra, not us."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None), pytest.raises(MissingConfigException):
+        hydra_compose("config", overrides=["experiment=smokee"])
+
+
+def test_no_experiment_changes_nothing() -> None:
+    assert compose("experiment=none") == compose()
+
+
 def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None:
     values = settings.flatten(settings.values_of(settings.compose(ROOT)))
     leaves = {
@@ -64,6 +77,7 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ("+ppo.kl_clt=0.2", "ppo.kl_clt: no such setting; did you mean ppo.kl_ctl?"),
         ("ppo.entirely_different=0.2", "ppo.entirely_different: no such setting"),
         ("data=wrld", "data=wrld: no such choice; did you mean data=world?"),
+        ("experiment=smokee", "experiment=smokee: no such choice; did you mean experiment=smoke?"),
         ("engine=jax", "engine=jax: no such choice; there are deepspeed, torch"),
         ("ppo.lr=nan", "ppo.lr (nan) must be a finite number above 0"),
         ("ppo.lr=inf", "ppo.lr (inf) must be a finite number above 0"),

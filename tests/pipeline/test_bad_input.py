@@ -68,6 +68,15 @@ def test_a_setting_that_cannot_be_stops_an_experiment(shared: Clone) -> None:
     assert done.ran == ["config"]
 
 
+def test_a_misspelt_experiment(shared: Clone) -> None:
+    done = shared.dvc("exp", "run", "-S", "experiment=smokee", code=None)
+    assert done.code != 0
+    assert "Could not find 'experiment/smokee'" in done.stderr
+    assert "smoke" in done.stderr.split()
+    assert "Traceback" not in done.stderr
+    assert done.ran == []
+
+
 def test_params_yaml_edited_by_hand(shared: Clone) -> None:
     params = shared.root / "params.yaml"
     text = params.read_text(encoding="utf-8")
