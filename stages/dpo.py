@@ -32,6 +32,7 @@ def main(run: Run) -> None:
     )
     refuse_dropped("dpo", train.dropped, len(train.rows), dpo.max_dropped_share, context)
     reference = load_policy(run.read("sft", "model"), run.device, config.engine.dtype)
+    run.say(f"asks the reference once for {len(train.rows) + len(validation.rows)} prompts")
     learned, held_out = (with_reference(reference, rows, batching) for rows in (train.rows, validation.rows))
     watch = make_watch(
         config,

@@ -11,7 +11,7 @@ from rlhf.errors import UserError
 from rlhf.labeling.sampling import Sampler, choose_prompts, draw, figures_of, progress_row
 from rlhf.models.generation import Decoding
 from rlhf.models.policy import context_of, load_policy
-from rlhf.models.tokens import end_id, load_tokenizer, pad_id, same_tokens
+from rlhf.models.tokens import end_id, load_tokenizer, pad_id, prompt_room, same_tokens
 from rlhf.records import SPLITS, Prompt
 from rlhf.runtime.stage import Run, stage
 
@@ -32,7 +32,7 @@ def main(run: Run) -> None:
         policies=policies,
         tokenizer=tokenizer,
         responses_per_prompt=settings.responses_per_prompt,
-        max_prompt_tokens=context - config.data.max_response_tokens,
+        max_prompt_tokens=prompt_room(context, config.data.max_response_tokens),
         decoding=Decoding(end_id(tokenizer), pad_id(tokenizer), config.data.max_response_tokens),
         temperature=settings.temperature,
     )

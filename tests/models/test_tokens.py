@@ -24,6 +24,7 @@ from rlhf.models.tokens import (
     fit,
     load_tokenizer,
     pad_id,
+    prompt_room,
     same_tokens,
 )
 from rlhf.records import Message, Messages
@@ -146,6 +147,12 @@ def test_fit_gives_all_responses_the_same_prompt(tokenizer: PreTrainedTokenizerB
     assert {names(tokenizer, e.prompt_ids) for e in fitted.examples} == {"<s> be brief Human: four five six Assistant:"}
     assert fitted.truncated
     assert max(len(e) for e in fitted.examples) <= 15
+
+
+def test_a_response_must_leave_room_for_a_prompt() -> None:
+    assert prompt_room(6, 5) == 1
+    with pytest.raises(UserError, match=r"data.max_response_tokens \(6\) must be below the context of 6 tokens"):
+        prompt_room(6, 6)
 
 
 @pytest.mark.parametrize(("context", "kept"), [(5, None), (6, "Assistant:"), (20, 14)])

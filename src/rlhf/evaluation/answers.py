@@ -25,6 +25,7 @@ from rlhf.models.tokens import (
     end_id,
     fit,
     pad_id,
+    prompt_room,
 )
 from rlhf.records import Demonstration, Messages, Prompt
 
@@ -83,11 +84,11 @@ def set_exam(
     """Encodes held-out prompts and demonstrations for a context of `max_tokens`; what does not fit there is left out.
 
     Raises:
-        UserError: there is nothing to ask.
+        UserError: there is nothing to ask, or no room to ask it.
     """
     if not prompts:
         raise UserError("evaluate: there are 0 test prompts: raise prepare.test_share, or bring more prompts")
-    room = max_tokens - config.data.max_response_tokens
+    room = prompt_room(max_tokens, config.data.max_response_tokens)
     encoded = [encode_prompt(tokenizer, asked.prompt, room) for asked in prompts]
     fitted = [fit(tokenizer, d.prompt, [encode_response(tokenizer, d.completion)], max_tokens) for d in demonstrations]
     first = {d.prompt: d.completion for d in reversed(demonstrations)}

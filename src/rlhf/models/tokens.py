@@ -136,6 +136,16 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]
     return list(encoded["input_ids"])
 
 
+def prompt_room(context: int, max_response_tokens: int) -> int:
+    """How many tokens of a prompt fit beside the longest response; UserError where none does."""
+    if context <= max_response_tokens:
+        raise UserError(
+            f"data.max_response_tokens ({max_response_tokens}) must be below the context of {context} tokens: "
+            "no room is left for a prompt"
+        )
+    return context - max_response_tokens
+
+
 def encode_response(
     tokenizer: PreTrainedTokenizerBase, text: str, ended: bool = True, token_ids: Sequence[int] | None = None
 ) -> list[int]:

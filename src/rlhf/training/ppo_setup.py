@@ -11,7 +11,7 @@ from rlhf.errors import UserError
 from rlhf.maths.kl import AdaptiveKL, FixedKL
 from rlhf.models.policy import context_of
 from rlhf.models.reward import critic_from_reward_model
-from rlhf.models.tokens import Example, encode_prompt
+from rlhf.models.tokens import Example, encode_prompt, prompt_room
 from rlhf.records import Prompt
 from rlhf.runtime.engine import make_engine
 from rlhf.seeds import derive_seed
@@ -55,12 +55,7 @@ def make_environment(
     Raises:
         UserError: there are no prompts in one of the splits, or demonstrations are asked for and there are none.
     """
-    room = context_of(reference, settings.model.max_tokens) - settings.data.max_response_tokens
-    if room < 1:
-        raise UserError(
-            f"data.max_response_tokens ({settings.data.max_response_tokens}) must be below the context of "
-            f"{context_of(reference, settings.model.max_tokens)} tokens: no room is left for a prompt"
-        )
+    room = prompt_room(context_of(reference, settings.model.max_tokens), settings.data.max_response_tokens)
     learned = [p for p in prompts if p.split == "train"]
     if not learned:
         raise UserError(NO_PROMPTS.format(split="train"))

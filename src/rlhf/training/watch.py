@@ -14,7 +14,7 @@ from rlhf.maths.kl import k1
 from rlhf.models.forward import Batching, logprobs_of
 from rlhf.models.generation import Decoding
 from rlhf.models.policy import context_of
-from rlhf.models.tokens import Example, decode_response, encode_prompt, end_id, pad_id
+from rlhf.models.tokens import Example, decode_response, encode_prompt, end_id, pad_id, prompt_room
 from rlhf.records import Prompt
 from rlhf.training.rollout import sample_responses
 
@@ -59,11 +59,11 @@ def make_watch(
     temperature: float,
     seed: int,
 ) -> Watch | None:
-    """The first `most` validation prompts, as the context lets them be asked; None where there are none, or no room."""
+    """The first `most` validation prompts, as the context lets them be asked; None where there are none."""
     chosen = [p for p in prompts if p.split == "validation"][:most]
-    room = context_of(reference, settings.model.max_tokens) - settings.data.max_response_tokens
-    if not chosen or room < 1:
+    if not chosen:
         return None
+    room = prompt_room(context_of(reference, settings.model.max_tokens), settings.data.max_response_tokens)
     encoded = [encode_prompt(tokenizer, p.prompt, room) for p in chosen]
     return Watch(
         reference=reference.requires_grad_(False),
