@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,11 @@ import pytest
 from rlhf.errors import UserError
 from rlhf.runtime import verify
 from rlhf.runtime.hashes import md5_of
-from tests.runtime.conftest import Repository
+from rlhf.runtime.reference import read_reference
+from tests.runtime.conftest import ROOT, Repository
+from tests.runtime.runs import evaluation, model, write_run
+
+OUTPUTS = ("artifacts/base", "artifacts/evaluate")
 
 
 def test_an_md5_is_what_dvc_says(tmp_path: Path) -> None:
@@ -27,61 +30,92 @@ def test_an_md5_is_what_dvc_says(tmp_path: Path) -> None:
     assert f"md5: {md5_of(folder)}\n" in (tmp_path / "folder.dvc").read_text()
 
 
-def test_an_interval_is_students_for_one_more_run() -> None:
-    found = verify.intervals([{"a": 1.0, "only here": 1.0}, {"a": 2.0}, {"a": 3.0}])
-    # mean 2, s = 1, t(99 %, 2 degrees of freedom) = 9.925, times sqrt(1 + 1/3) = 1.1547
-    assert found == {"a": {"low": pytest.approx(2 - 11.4604, abs=1e-3), "high": pytest.approx(2 + 11.4604, abs=1e-3)}}
-    with pytest.raises(UserError, match="at least two runs"):
-        verify.intervals([{"a": 1.0}])
-
-
-def test_what_is_out_of_place_is_listed() -> None:
-    reference = {"a": {"low": 0.0, "high": 1.0}, "b": {"low": 0.0, "high": 1.0}, "c": {"low": 2.0, "high": 2.0}}
-    assert verify.out_of_place({"a": 0.5, "b": 1.5, "new": 7.0}, reference) == ["c: missing", "b: 1.5 is outside 0 … 1"]
-    assert verify.out_of_place({"a": 0.0, "b": 1.0, "c": 2.0}, reference) == []
-
-
 @pytest.fixture
 def reproduced(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    """A repository whose lock is committed, and whose outputs are those of the lock."""
-    output = repository.root / "artifacts" / "evaluate"
-    output.mkdir(parents=True)
-    (output / "metrics.json").write_text('{"sft": {"gold_score": 0.5}, "note": "a word"}')
-    (repository.root / "params.yaml").write_text("seed: 0\n")
-    lock = f"stages:\n  evaluate:\n    outs:\n    - {{path: artifacts/evaluate, md5: {md5_of(output)}, nfiles: 1}}\n"
-    (repository.root / "dvc.lock").write_text(lock)
+    """A repository whose lock is committed, and whose outputs are those of the lock; over three seeds, a reference."""
+    root = write_run(repository.root, 0, evaluation())
+    outs = [f"{{path: {path}, md5: {md5_of(root / path)}, nfiles: 1}}" for path in OUTPUTS]
+    (root / "dvc.lock").write_text(f"stages:\n  all:\n    outs: [{', '.join(outs)}]\n")
     repository.git("init", "--quiet")
     repository.git("add", "dvc.lock", "params.yaml")
     repository.git("commit", "--quiet", "--message", "lock")
-    monkeypatch.chdir(repository.root)
+    monkeypatch.chdir(root)
+    seeds = [
+        write_run(root / "seeds" / str(seed), seed, evaluation(ppo=model(gold_score=score)), loss=0.4 + 0.01 * seed)
+        for seed, score in enumerate((2.5, 2.52, 2.48))
+    ]
+    (root / "docs").mkdir()
+    assert verify.main(["--reference", *map(str, seeds)]) == 0
     return repository
 
 
 def test_the_same_bytes_are_all_that_is_asked_for(reproduced: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
     assert verify.main([]) == 0
-    assert capsys.readouterr().out == "same bytes as the committed lock (1 files)\n"
+    assert capsys.readouterr().out == "same bytes as the committed lock (2 files)\n"
 
 
 def test_other_bytes_are_judged_by_the_figures(reproduced: Repository, capsys: pytest.CaptureFixture[str]) -> None:
-    metrics = reproduced.root / "artifacts" / "evaluate" / "metrics.json"
-    (reproduced.root / "docs").mkdir()
-    for seed, score in enumerate((0.5, 0.52, 0.48)):
-        (reproduced.root / f"{seed}.json").write_text(json.dumps({"sft": {"gold_score": score}}))
-    assert verify.main(["--reference", "0.json", "1.json", "2.json"]) == 0
-    metrics.write_text('{"sft": {"gold_score": 0.51}}')
+    write_run(reproduced.root, 9, evaluation(ppo=model(gold_score=2.51)))
     assert verify.main([]) == 0
-    assert "other bytes than in the committed lock: artifacts/evaluate" in capsys.readouterr().out
-    metrics.write_text('{"sft": {"gold_score": 0.9}}')
+    said = capsys.readouterr().out
+    assert "other bytes than in the committed lock: artifacts/base, artifacts/evaluate\n" in said
+    assert "params.yaml is not the committed one" in said
+    assert "all 6 headline figures are within their intervals over 3 seeds, and PPO and DPO beat SFT\n" in said
+    write_run(reproduced.root, 9, evaluation(ppo=model(gold_score=-2.5)))
     assert verify.main([]) == 1
-    assert "sft/gold_score: 0.9 is outside" in capsys.readouterr().out
+    assert "out of place:\n  artifacts/evaluate/metrics.json: ppo.gold_score is -2.5, outside " in capsys.readouterr().out
+
+
+def test_the_headlines_share_one_chance_of_a_false_alarm(reproduced: Repository) -> None:
+    """s is the floor of 0.0255: 9.925 times 1.1547 times that is 0.29, and at 1 − 0.01 / 6, where t is 24.5, 0.72."""
+    write_run(reproduced.root, 0, evaluation(ppo=model(gold_score=2.5 + 0.7)))
+    assert verify.main([]) == 0
+    write_run(reproduced.root, 0, evaluation(ppo=model(gold_score=2.5 + 0.75)))
+    assert verify.main([]) == 1
+
+
+def test_a_figure_that_is_no_headline_is_told_of_and_not_judged(
+    reproduced: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(reproduced.root, 0, evaluation(), loss=1.0)
+    assert verify.main([]) == 0
+    # 0.40, 0.41, 0.42: s = 0.01, times 11.46
+    line = "artifacts/base/metrics.json: validation_loss is 1, outside 0.2954 … 0.5246 (mean of 3 seeds 0.41)"
+    told = f"for information, not judged: 1 of 1 other figures out of place (about 0 would be by chance)\n  {line}\n"
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("loser", ["ppo", "dpo"])
+def test_without_the_effect_no_interval_helps(
+    reproduced: Repository, capsys: pytest.CaptureFixture[str], loser: str
+) -> None:
+    write_run(reproduced.root, 0, evaluation(**{loser: model(win_rate=0.54)}))
+    assert verify.main([]) == 1
+    line = f"{loser}.win_rate.low is 0.49 (mean 0.54): {loser.upper()} must beat SFT, so it must be above 0.5"
+    assert capsys.readouterr().out.endswith(f"  artifacts/evaluate/metrics.json: {line}\n")
+
+
+def test_the_figures_of_other_settings_are_not_judged(reproduced: Repository) -> None:
+    write_run(reproduced.root, 0, evaluation(ppo=model(gold_score=2.51)), settings="ppo: {lr: 0.2}")
+    with pytest.raises(UserError, match=r"ppo\.lr: 0\.2 in params\.yaml, 0\.1 in docs/reference_metrics\.json"):
+        verify.main([])
 
 
 def test_what_was_not_made_or_cannot_be_judged_is_an_error(reproduced: Repository) -> None:
     metrics = reproduced.root / "artifacts" / "evaluate" / "metrics.json"
     metrics.write_text("{}")
+    (reproduced.root / "docs" / "reference_metrics.json").unlink()
     with pytest.raises(UserError, match=r"reference_metrics\.json is missing"):
         verify.main([])
     metrics.unlink()
     metrics.parent.rmdir()
-    with pytest.raises(UserError, match="run `make reproduce` first"):
+    with pytest.raises(UserError, match="artifacts/evaluate has not been made here: run `make reproduce` first"):
         verify.main([])
+
+
+def test_the_committed_reference_can_be_read_and_judges_every_model() -> None:
+    reference = read_reference(ROOT / verify.REFERENCE)
+    assert len(reference.seeds) >= 3
+    for name in ("base", "sft", "ppo", "dpo", "best_of_4"):
+        assert f"evaluate.{name}.win_rate.mean" in reference.figures
