@@ -42,7 +42,7 @@ def main(run: Run) -> None:
         context_of(judges.reference, config.model.max_tokens),
         config,
     )
-    run.say(f"SFT answers {len(exam.prompts)} prompts three times, for the others to be held against")
+    run.say(f"lets SFT answer {len(exam.prompts)} prompts three times, for the others to be held against")
     yardsticks = yardsticks_of(exam, judges, settings, seed)
     answering, shown = tee(contest(policies, exam, judges, yardsticks, settings, seed))
     rows = run.follow(map(report.curve_row, count(1), shown), contestants_in(policies))

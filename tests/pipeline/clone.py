@@ -131,7 +131,7 @@ class Clone:
 def clone(source: Path, root: Path, home: Path) -> Clone:
     """A git clone that also has what is not committed in the source yet: what stands in the editor is what gets tested.
 
-    What an experiment of the user's left in params.yaml and dvc.lock is no edit, and stays behind.
+    Only what a run of the user's left in dvc.lock is no edit, and stays behind.
     """
     home.mkdir(exist_ok=True)
     (home / ".gitconfig").write_text(IDENTITY, encoding="utf-8")
@@ -145,8 +145,7 @@ def clone(source: Path, root: Path, home: Path) -> Clone:
         if (source / name).exists():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / name, root / name)
-    made.run("python", "stages/config.py", "--write")
-    if made.git("status", "--porcelain"):
+    if names:
         made.commit("What was not committed yet")
     return made
 

@@ -33,6 +33,9 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     """An empty clone in which everything ran once, as a user would run it, committed afterwards."""
     folder = tmp_path_factory.mktemp("smoke")
     made = clone(ROOT, folder / "clone", folder / "home")
+    made.run("python", "stages/config.py", "--write")  # the user's own checkout may have an experiment applied
+    if made.git("status", "--porcelain"):
+        made.commit("The settings of conf/")
     commit = made.git("rev-parse", "HEAD")
     done = made.dvc("exp", "run", "-S", SMOKE)
     made.commit("experiment=smoke")

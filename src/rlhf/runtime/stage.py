@@ -69,8 +69,8 @@ class Run:
         return derive_seed(self.config.seed, self.name, *labels)
 
     def say(self, what: str) -> None:
-        """A line about what is under way where no row shows it for a while."""
-        print(f"{self.name}: {what}", flush=True)
+        """A line about what is under way where no row shows it for a while: `dpo` asks the reference …"""
+        print(f"{self.name} {what}", flush=True)
 
     def follow(self, rows: Iterable[Row], total: int) -> Iterator[Row]:
         """Passes a loop's rows on, each with a `step` out of `total`: shown, sent to MLflow, written to curve.csv."""
