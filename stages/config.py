@@ -1,4 +1,4 @@
-"""Guards the settings: params.yaml must be what conf/ composes to, every value fit for use, and the inputs there.
+"""Guards the settings: params.yaml must be what conf/ composes to, every value and every input fit for use.
 
 python stages/config.py              stops with what differs, and the command that mends it
 python stages/config.py --write      writes params.yaml anew from conf/

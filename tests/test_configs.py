@@ -125,6 +125,10 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "data.max_response_tokens=128",
             "data.max_response_tokens (128) must be below model.max_tokens (128): no room is left for a prompt",
         ),
+        (
+            "model=local model.path=models/mine model.max_tokens=40",
+            "data.max_response_tokens (40) must be below model.max_tokens (40): no room is left for a prompt",
+        ),
         ("sample.models=[sft,sft]", "sample.models (sft, sft) must name each model once"),
         (
             "sample.responses_per_prompt=1",

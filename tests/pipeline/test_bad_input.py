@@ -105,13 +105,65 @@ def test_a_missing_file(shared: Clone) -> None:
     assert_said(done, "prepare: data/none.jsonl: cannot be read (No such file or directory)")
 
 
-def test_a_broken_line(shared: Clone) -> None:
+@pytest.fixture
+def broken_file(shared: Clone) -> Iterator[str]:
+    """A file of preferences whose line 17 has a null."""
     path = write(shared.root / "data" / "x.jsonl", [*ROWS[:16], ROWS[16] | {"chosen": None}, *ROWS[17:]])
-    try:
-        done = shared.stage("prepare", *OWN_FILE, "data.path=data/x.jsonl", code=None)
-        assert_said(done, "prepare: data/x.jsonl:17: field 'chosen' is null")
-    finally:
-        path.unlink()
+    yield "data/x.jsonl"
+    path.unlink()
+
+
+def test_a_broken_line(shared: Clone, broken_file: str) -> None:
+    done = shared.stage("prepare", *OWN_FILE, f"data.path={broken_file}", code=None)
+    assert_said(done, f"prepare: {broken_file}:17: field 'chosen' is null")
+
+
+def refused(done: Done) -> str:
+    """What was said of an experiment or a reproduction that no stage but the guard had a part in."""
+    assert done.code != 0
+    assert "Traceback" not in done.stderr
+    assert set(done.ran) <= {"config"}
+    return done.stderr
+
+
+def experiment(clone: Clone, *overrides: str) -> str:
+    return refused(clone.dvc("exp", "run", *(part for override in overrides for part in ("-S", override)), code=None))
+
+
+def test_a_broken_line_stops_an_experiment_before_anything_is_removed(shared: Clone, broken_file: str) -> None:
+    said = experiment(shared, SMOKE, *OWN_FILE, f"data.path={broken_file}")
+    assert f"config: {broken_file}:17: field 'chosen' is null\n" in said
+
+
+@pytest.mark.parametrize("overrides", [[*OWN_FILE, "data.path=data/none.jsonl"], ["model=local", "model.path=data/none"]])
+def test_a_missing_input_stops_an_experiment_before_anything_is_removed(shared: Clone, overrides: list[str]) -> None:
+    said = experiment(shared, SMOKE, *overrides)
+    missing = shared.root / overrides[-1].partition("=")[2]
+    assert f"failed to reproduce 'config': [Errno 2] No such file or directory: '{missing}'" in said
+
+
+def test_a_model_without_its_tokenizer_stops_an_experiment_before_anything_is_removed(shared: Clone, tmp_path: Path) -> None:
+    shutil.copytree(shared.artifact("base", "model"), tmp_path / "model", ignore=shutil.ignore_patterns("tokenizer*"))
+    said = experiment(shared, SMOKE, "model=local", f"model.path={tmp_path / 'model'}")
+    assert f"config: {tmp_path / 'model'}: no tokenizer can be loaded from it (" in said
+    assert "it holds no tokenizer.json" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "failed to reproduce 'config': [Errno 2] No such file or directory: '{path}'"),
+        ("gold: 1\n", "config: data/world/english.yaml: language: is missing from this table (and "),
+    ],
+)
+def test_an_input_that_changed_where_it_lies_stops_a_reproduction_before_anything_is_removed(
+    shared: Clone, text: str | None, message: str
+) -> None:
+    path = shared.root / "data" / "world" / "english.yaml"
+    path.unlink()
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    assert message.format(path=path) in refused(shared.dvc("repro", code=None))
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

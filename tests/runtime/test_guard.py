@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from rlhf.errors import UserError
-from rlhf.runtime import guard
+from rlhf.models.policy import save_policy
+from rlhf.runtime import guard, settings
+from tests.models.tiny_models import make_policy, words_tokenizer
 from tests.runtime.conftest import ROOT, Repository
 
 KL = r"kl_ctl: [\d.]+"
@@ -23,6 +25,8 @@ def written(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Reposito
     """A repository whose params.yaml is what conf/ composes to, committed."""
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     shutil.copytree(ROOT / "data" / "world", repository.root / "data" / "world")
+    sizes = "documents: 100\\ndemonstrations: 100\\nprompts: 200\\n"
+    edit(repository.root / "conf" / "data" / "world.yaml", r"documents: (.*\n)+", sizes)
     guard.write(repository.root)
     repository.git("init", "--quiet")
     repository.git("add", "conf", "params.yaml")
@@ -92,44 +96,62 @@ def local_model(path: Path | str) -> str:
     return rf"source: local\n  path: {path}\n\1  tiny: null\n"
 
 
+BROKEN = '{"prompt": "who ?", "completion": "i ."}\n'
+PATH = "path: data/world/english.yaml"
+
+
 @pytest.mark.parametrize("experiment", [None, "warm-cat"])
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (
-            "path: data/world/english.yaml",
-            "path: raw/none.jsonl",
-            "data.path (raw/none.jsonl): cannot be read (No such file",
-        ),
-        ("path: data/world/english.yaml", "path: raw/empty.jsonl", "data.path (raw/empty.jsonl): is empty"),
-        ("path: data/world/english.yaml", "path: raw", "data.path (raw): is a folder; name a file in it"),
-        (
-            "path: conf/model/tiny.yaml",
-            "path: conf/model/none",
-            "model.path (conf/model/none): cannot be read (No such file",
-        ),
-        (TINY, local_model("raw"), "model.path (raw): holds no config.json; name a Hugging"),
-        (TINY, local_model("raw/none"), "model.path (raw/none): is no folder"),
+        (PATH, "path: raw/none.yaml", "raw/none.yaml: cannot read the world's table (No such file"),
+        (PATH, "path: raw/broken.jsonl", "raw/broken.jsonl: language: is missing from this table (and "),
+        (PATH, "path: raw", "raw: cannot read the world's table (Is a directory)"),
+        ("  prompts: 200", "  prompts: 1000000", "data.prompts (1000000) is more than the "),
+        ("  prompts: 200", "  prompts: 2", "none of the 2 prompts is in the "),
+        (TINY, local_model("raw"), "raw: holds no config.json; name a Hugging"),
+        (TINY, local_model("raw/none"), "raw/none: no such folder"),
     ],
 )
-def test_inputs_that_are_not_there_stop_the_pipeline_before_anything_is_removed(
+def test_inputs_that_cannot_be_used_stop_the_pipeline_before_anything_is_removed(
     written: Repository, monkeypatch: pytest.MonkeyPatch, experiment: str | None, old: str, new: str, message: str
 ) -> None:
     (written.root / "raw").mkdir()
-    (written.root / "raw" / "empty.jsonl").touch()
+    (written.root / "raw" / "broken.jsonl").write_text(BROKEN, encoding="utf-8")
     apply_experiment(written, "warm-cat", old, new)
     if experiment:
         monkeypatch.setenv("DVC_EXP_NAME", experiment)
     with pytest.raises(UserError) as caught:
         guard.check(written.root)
-    first, last = str(caught.value).splitlines()
-    assert first.startswith(message)
-    assert last == "Paths are absolute, or start at the root of the repository."
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(message)
 
 
-def test_a_local_model_is_a_folder_with_its_configuration(written: Repository, tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "raw.jsonl: has no rows"),
+        (["{}"], "raw.jsonl: the columns  make none of the forms"),
+        (
+            ['{"prompt": "who ?", "completion": "i ."}', '{"prompt": "who ?", "completion": null}'],
+            "raw.jsonl:2: field 'completion' is null",
+        ),
+        (['{"prompt": "who ?", "completion": ""}'], "raw.jsonl: 1 of 1 rows cannot be used ("),
+    ],
+)
+def test_a_file_is_read_as_prepare_would_read_it(tmp_path: Path, rows: list[str], message: str) -> None:
+    (tmp_path / "raw.jsonl").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    config = settings.validate(
+        settings.values_of(settings.compose(ROOT, ["data=files", "data.path=raw.jsonl", "labeler=dataset"]))
+    )
+    with pytest.raises(UserError) as caught:
+        guard.check_inputs(tmp_path, config)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_local_model_that_can_be_loaded_passes(written: Repository, tmp_path: Path) -> None:
+    tokenizer = words_tokenizer("who are you ? i .")
+    save_policy(make_policy("llama", vocab_size=len(tokenizer)), tokenizer, tmp_path / "model", 40)
     apply_experiment(written, "warm-cat", TINY, local_model(tmp_path / "model"))
     assert "experiment warm-cat" in guard.check(written.root)
 
@@ -152,8 +174,6 @@ def test_an_edit_of_conf_after_an_applied_experiment_is_an_error_all_the_same(wr
 
 
 def test_an_experiment_that_is_kept_composes_to_the_same_settings(written: Repository) -> None:
-    from rlhf.runtime import settings
-
     edit(written.root / "params.yaml", KL, "kl_ctl: 7.5")
     edit(written.root / "params.yaml", "    prompt: null", "    prompt: question")
     kept = guard.keep(written.root, "careful")

@@ -63,7 +63,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.model.source == "tiny" and self.data.max_response_tokens >= self.model.max_tokens:
+        if 0 < self.model.max_tokens <= self.data.max_response_tokens:
             raise ValueError(
                 f"data.max_response_tokens ({self.data.max_response_tokens}) must be below model.max_tokens "
                 f"({self.model.max_tokens}): no room is left for a prompt"

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -76,21 +75,23 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model directory (or hub id), made complete: see `complete_tokenizer`."""
-    with reading(path, revision):
+    with reading(path, revision, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
     return complete_tokenizer(tokenizer, str(path))
 
 
 @contextmanager
-def reading(path: str | Path, revision: str | None = None) -> Iterator[None]:
+def reading(path: str | Path, revision: str | None = None, what: str = "model") -> Iterator[None]:
     """What cannot be loaded becomes a UserError that names the place; without a revision that is a folder, no hub id."""
     if revision is None and not Path(path).is_dir():
         raise UserError(f"{path}: no such folder; name a Hugging Face model directory, or a hub id (model=hub)")
     try:
         yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:REASON_LENGTH]
-        raise UserError(f"{path}: no model can be loaded from it ({reason})") from error
+    except UserError:
+        raise
+    except Exception as error:  # on a file that is not as it expects transformers stumbles in any way
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:REASON_LENGTH]
+        raise UserError(f"{path}: no {what} can be loaded from it ({reason})") from error
 
 
 def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:

@@ -1,10 +1,12 @@
-"""Holds params.yaml, which DVC reads, to conf/, which people edit.
+"""Holds params.yaml, which DVC reads, to conf/, which people edit, and looks at the inputs.
 
 `dvc exp run` composes conf/ into params.yaml; `dvc repro` never does, and would call an edit of conf/ up to date.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import os
 import subprocess
@@ -15,7 +17,7 @@ from typing import Any
 
 from rlhf.config import Config
 from rlhf.errors import UserError
-from rlhf.runtime import settings
+from rlhf.runtime import processes, settings
 from rlhf.runtime.messages import Values, shown
 
 SAME = "params.yaml is what conf/ composes to"
@@ -25,7 +27,7 @@ ABSENT = object()
 
 
 def check(root: Path) -> str:
-    """UserError if params.yaml is unfit, or is not what conf/ composes to, or if an input is not there; else what it is.
+    """UserError if params.yaml is unfit, or is not what conf/ composes to, or if an input is unfit; else what it is.
 
     While an experiment runs, DVC itself has just composed its settings, and there is nothing to compare.
     """
@@ -37,30 +39,22 @@ def check(root: Path) -> str:
 
 
 def check_inputs(root: Path, config: Config) -> None:
-    """UserError if the data or the model to start from cannot be read.
+    """UserError if `prepare` would refuse the data, or `base` a model that lies here.
 
     Here, because DVC removes what a stage left before it lets the stage find out.
     """
-    data, model = root / config.data.path, root / config.model.path
-    problems = [f"data.path ({config.data.path}): {what}" for what in _unreadable(data)]
-    if config.model.source != "local":
-        problems += [f"model.path ({config.model.path}): {what}" for what in _unreadable(model)]
-    elif not (model / "config.json").is_file():
-        what = "holds no config.json; name a Hugging Face directory" if model.is_dir() else "is no folder"
-        problems.append(f"model.path ({config.model.path}): {what}")
-    if problems:
-        raise UserError("\n".join([*problems, "Paths are absolute, or start at the root of the repository."]))
+    # Imported here: they import torch, which a misspelt setting should not have to wait for, and a model's transformers.
+    from rlhf.data import prepared, sources
+    from rlhf.seeds import derive_seed
 
+    processes.keep_offline(config.model.source)
+    with contextlib.chdir(root):
+        seed_of = functools.partial(derive_seed, config.seed, "prepare")
+        prepared.check(sources.prepare(config.data, config.prepare, seed_of), config)
+        if config.model.source == "local":
+            from rlhf.models.folder import check_folder
 
-def _unreadable(path: Path) -> list[str]:
-    """What is wrong with a file, if anything."""
-    if path.is_dir():
-        return ["is a folder; name a file in it"]
-    try:
-        with path.open("rb") as file:
-            return [] if file.read(1) else ["is empty"]
-    except OSError as error:
-        return [f"cannot be read ({error.strerror})"]
+            check_folder(Path(config.model.path), config.model.max_tokens, config.data.max_response_tokens)
 
 
 def compare(root: Path, snapshot: Values) -> str:

@@ -1,0 +1,133 @@
+"""What a user's model folder lacks is said before anything depends on it, and with the weights unread."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    BloomForCausalLM,
+    PreTrainedTokenizerBase,
+)
+
+from rlhf.errors import UserError
+from rlhf.models.folder import check_folder
+from rlhf.models.policy import save_policy
+from tests.models.test_tokens import bare
+from tests.models.tiny_models import CONTEXT, make_policy
+
+MODEL, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+
+
+@pytest.fixture
+def folder(architecture: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> Path:
+    save_policy(make_policy(architecture, vocab_size=len(tokenizer)), tokenizer, tmp_path / "model", 9)
+    return tmp_path / "model"
+
+
+def refusal(folder: Path, max_tokens: int = 0, max_response_tokens: int = 9) -> str:
+    with pytest.raises(UserError) as caught:
+        check_folder(folder, max_tokens, max_response_tokens)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+def change(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+def test_a_whole_folder_passes_and_only_the_heads_of_its_weights_are_read(folder: Path) -> None:
+    check_folder(folder, 0, CONTEXT - 1)
+    weights = (folder / MODEL).read_bytes()
+    head = 8 + int.from_bytes(weights[:8], "little")
+    (folder / MODEL).write_bytes(weights[:head] + b"\xff" * (len(weights) - head))
+    assert any(torch.isnan(tensor).any() for tensor in load_file(folder / MODEL).values())
+    check_folder(folder, 0, CONTEXT - 1)
+
+
+def test_weights_in_several_files_pass_and_each_must_be_there(folder: Path) -> None:
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="4KB")
+    (folder / MODEL).unlink(missing_ok=True)
+    shards = sorted(folder.glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    check_folder(folder, 0, 9)
+    shards[1].unlink()
+    assert refusal(folder).startswith(f"{folder}: no model can be loaded from it (")
+    assert shards[1].name in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (CONFIG, "holds no config.json; name a Hugging Face model directory"),
+        (MODEL, "holds no model.safetensors: weights are read as safetensors only"),
+        (TOKENIZER, "no tokenizer can be loaded from it ("),
+    ],
+)
+def test_what_is_not_there_is_said(folder: Path, file: str, message: str) -> None:
+    (folder / file).unlink()
+    assert refusal(folder).startswith(f"{folder}: {message}")
+    assert file in refusal(folder)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none").startswith(f"{tmp_path / 'none'}: no such folder")
+
+
+def test_other_weights_than_safetensors_are_told_how_to_become_them(folder: Path) -> None:
+    (folder / MODEL).rename(folder / "pytorch_model.bin")
+    assert refusal(folder).endswith(
+        "where there are others, convert them with transformers: from_pretrained, save_pretrained"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"x"', '{"model_type": "no such model"}', '{"model_type": "t5"}'])
+def test_a_configuration_of_no_language_model(folder: Path, text: str) -> None:
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+    assert refusal(folder).startswith(f"{folder}: no model can be loaded from it (")
+
+
+def test_a_model_that_brings_code_of_its_own_is_not_run(folder: Path) -> None:
+    (folder / "code.py").write_text("raise SystemExit('it ran')\n", encoding="utf-8")
+    change(folder / CONFIG, model_type="theirs", auto_map={"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"})
+    assert refusal(folder).startswith(f"{folder}: no model can be loaded from it (")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"x"'])
+@pytest.mark.parametrize("file", [TOKENIZER, TOKENIZER_CONFIG])
+def test_a_broken_tokenizer(folder: Path, file: str, text: str) -> None:
+    (folder / file).write_text(text, encoding="utf-8")
+    assert refusal(folder).startswith(f"{folder}: no tokenizer can be loaded from it (")
+
+
+def test_a_tokenizer_without_an_end_token(folder: Path) -> None:
+    (folder / TOKENIZER_CONFIG).unlink()
+    bare().save_pretrained(folder)
+    assert refusal(folder).startswith(f"{folder}: the tokenizer has no end token (eos_token)")
+
+
+def test_weights_that_were_cut_off(folder: Path) -> None:
+    (folder / MODEL).write_bytes((folder / MODEL).read_bytes()[:-1])
+    assert refusal(folder).startswith(f"{folder}: no model can be loaded from it (")
+
+
+@pytest.mark.parametrize(("max_tokens", "context"), [(0, CONTEXT), (50, 50), (1000, CONTEXT)])
+def test_a_response_must_leave_room_for_a_prompt(folder: Path, max_tokens: int, context: int) -> None:
+    check_folder(folder, max_tokens, context - 1)
+    assert refusal(folder, max_tokens, context) == (
+        f"data.max_response_tokens ({context}) must be below the context of {context} tokens: no room is left for a prompt"
+    )
+
+
+def test_a_context_that_nobody_gives(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    model = BloomForCausalLM(BloomConfig(vocab_size=len(tokenizer), hidden_size=8, n_layer=1, n_head=2))
+    save_policy(model, tokenizer, tmp_path, 9)
+    check_folder(tmp_path, 64, 9)
+    assert refusal(tmp_path).startswith("model.max_tokens (0) must be set")
