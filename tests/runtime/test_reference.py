@@ -91,9 +91,9 @@ def test_a_reference_holds_what_moves_with_the_seed(tmp_path: Path) -> None:
     ("name", "judged"),
     [
         ("evaluate.ppo.gold_score", True),
-        ("evaluate.best_of_4.win_rate.mean", True),
-        ("evaluate.dpo.greedy.win_rate.mean", True),
-        ("evaluate.sft.greedy.ended", True),
+        ("evaluate.best_of_4.win_rate.mean", False),
+        ("evaluate.dpo.greedy.gold_score", True),
+        ("evaluate.sft.greedy.ended", False),
         ("reward.test.accuracy", True),
         ("reward.train.accuracy", False),
         ("sft.validation_loss", True),

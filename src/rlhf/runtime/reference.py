@@ -6,12 +6,12 @@ import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from math import cos, inf, pi, sin, sqrt, tan
+from math import inf, sqrt
 from pathlib import Path
 from typing import Any
 
 import yaml
+from scipy import stats
 
 from rlhf.data.files import parse_json
 from rlhf.errors import UserError
@@ -20,8 +20,8 @@ from rlhf.runtime.messages import Values, shown
 from rlhf.runtime.settings import flatten, read_snapshot, values_of
 
 HEADLINE = re.compile(
-    r"evaluate\.\w+\.(greedy\.)?(gold_score|win_rate\.mean|reward_score|kl_per_response|response_tokens|ended)"
-    r"|reward\.test\.(accuracy|share_of_ceiling)|sft\.validation_loss"
+    r"evaluate\.(ppo|dpo)\.(gold_score|win_rate\.mean|kl_per_response|response_tokens|ended|greedy\.gold_score)"
+    r"|evaluate\.(base|sft)\.gold_score|reward\.test\.accuracy|sft\.validation_loss"
 )
 POSSIBLE = {"win_rate.mean": (0.0, 1.0), "ended": (0.0, 1.0), "accuracy": (0.0, 1.0), "response_tokens": (0.0, inf)}
 STATED = {"gold_score": "gold_interval", "reward_score": "reward_interval", "mean": ""}  # where a 95 % interval lies
@@ -66,25 +66,9 @@ def interval(name: str, spread: Spread, seeds: int, level: float) -> tuple[float
     return max(least, spread.mean - reach), min(most, spread.mean + reach)
 
 
-@cache
 def student(level: float, degrees: int) -> float:
     """The t that a variable of Student's distribution stays within, on both sides, with probability `level` < 1."""
-    low, high = 0.0, pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, degrees) < level else (low, middle)
-    return sqrt(degrees) * tan((low + high) / 2)
-
-
-def _within(angle: float, degrees: int) -> float:
-    """P(|t| < sqrt(degrees) tan(angle)), Abramowitz and Stegun 26.7.3 and 26.7.4."""
-    odd = degrees % 2
-    term = cos(angle) if odd else 1.0
-    total = term if degrees > 1 else 0.0
-    for i in range(1 + odd, degrees - 2, 2):
-        term *= i / (i + 1) * cos(angle) ** 2
-        total += term
-    return 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total
+    return float(stats.t.ppf((1 + level) / 2, degrees))
 
 
 def reference_of(runs: Sequence[RunResult]) -> Reference:

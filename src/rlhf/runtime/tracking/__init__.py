@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-REMOTE_PATIENCE = 5.0  # seconds that a dead or slow server may cost a stage, all in all
+REMOTE_PATIENCE = 5.0  # seconds that a server which does not answer may cost a stage, all in all
 START_PATIENCE = 20.0  # seconds to import MLflow, which no server is to blame for
 COPY_PATIENCE = 600.0  # seconds to copy models, where that is asked for
 REASON_LENGTH = 300
