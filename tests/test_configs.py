@@ -15,12 +15,13 @@ from rlhf.runtime import guard, messages, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 CHOICES = sorted(path for path in (ROOT / "conf").glob("*/*.yaml"))
+COMMIT = "0123456789abcdef" * 2 + "01234567"
 NEEDS = {  # what a choice cannot do without
     "data=files": ["data.path=data/mine.jsonl", "labeler=dataset"],
     "data=hh_rlhf": ["data.path=data/hh.jsonl.gz", "labeler=dataset"],
     "labeler=dataset": ["data=hh_rlhf", "data.path=data/hh.jsonl.gz"],
     "model=local": ["model.path=models/mine"],
-    "model=hub": ["model.id=owner/name", "model.revision=0123abc"],
+    "model=hub": ["model.id=owner/name", f"model.revision={COMMIT}"],
     "ppo=shared": [],
 }
 
@@ -129,6 +130,25 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "model=local model.path=models/mine model.max_tokens=40",
             "data.max_response_tokens (40) must be below model.max_tokens (40): no room is left for a prompt",
         ),
+        *(
+            (
+                f"model=hub model.id=owner/name model.revision={revision}",
+                f"model.revision ({revision}) must be a commit in full, 40 digits of 0-9 and a-f, because a branch or a tag "
+                "can move: copy one from https://huggingface.co/owner/name/commits/main",
+            )
+            for revision in ("main", "v1.0", COMMIT[:7], COMMIT + "0", COMMIT.replace("a", "g"))
+        ),
+        (
+            f"model=hub model.id=null model.revision={COMMIT}",
+            "model.id and model.revision are missing: a hub model is reproducible at a pinned commit only",
+        ),
+        *(
+            (
+                f"data.{name}=0",
+                f"data.{name} (0) must be at least 1 with data.source (world): 0 means all of a file, and this is none",
+            )
+            for name in ("documents", "demonstrations", "prompts")
+        ),
         ("sample.models=[sft,sft]", "sample.models (sft, sft) must name each model once"),
         (
             "sample.responses_per_prompt=1",
@@ -150,6 +170,11 @@ def test_every_fault_gets_its_line() -> None:
         "dpo.beta (0) must be a finite number above 0",
         "ppo.lr (nan) must be a finite number above 0",
     ]
+
+
+def test_of_a_file_0_means_all() -> None:
+    data = compose("data=files", "data.path=x.jsonl", "labeler=dataset").data
+    assert (data.documents, data.demonstrations, data.prompts) == (0, 0, 0)
 
 
 def test_columns_of_ones_own() -> None:

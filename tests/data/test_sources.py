@@ -197,12 +197,6 @@ def test_a_held_out_prompt_in_the_worlds_corpus_stops_the_stage(world: Prepared)
         check(leaking, config_with(world_settings()))
 
 
-def test_a_world_without_demonstrations_stops_the_stage() -> None:
-    data = world_settings(demonstrations=0, documents=0)
-    with pytest.raises(UserError, match=r"data\.demonstrations \(0\) asks for none$"):
-        check(prepare(data, SHARES, seed_of), config_with(data))
-
-
 PROGRAM = """
 import sys
 from pathlib import Path

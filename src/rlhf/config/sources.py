@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
 from pydantic import model_validator
 
 from rlhf.config.section import Count, CountOrNone, Positive, Section, must_divide
+
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 class Columns(Section):
@@ -35,6 +38,16 @@ class Data(Section):
     documents: CountOrNone
     demonstrations: CountOrNone
     prompts: CountOrNone
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        sizes = {"documents": self.documents, "demonstrations": self.demonstrations, "prompts": self.prompts}
+        for name, size in sizes.items():
+            if self.source == "world" and not size:
+                raise ValueError(
+                    f"data.{name} (0) must be at least 1 with data.source (world): 0 means all of a file, and this is none"
+                )
+        return self
 
 
 class TinyModel(Section):
@@ -76,6 +89,11 @@ class Model(Section):
             raise ValueError("model.max_tokens (0) must be at least 1: a model trained here has no context of its own")
         if self.source == "hub" and not (self.id and self.revision):
             raise ValueError("model.id and model.revision are missing: a hub model is reproducible at a pinned commit only")
+        if self.source == "hub" and not COMMIT.fullmatch(self.revision or ""):
+            raise ValueError(
+                f"model.revision ({self.revision}) must be a commit in full, 40 digits of 0-9 and a-f, because a branch or a "
+                f"tag can move: copy one from https://huggingface.co/{self.id}/commits/main"
+            )
         return self
 
 

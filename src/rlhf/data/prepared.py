@@ -42,10 +42,6 @@ def check(prepared: Prepared, config: Config) -> None:
                 f"prepare.test_share ({config.prepare.test_share}) and "
                 f"prepare.validation_share ({config.prepare.validation_share})"
             )
-    if not _per_split(prepared.demonstrations)["train"]:
-        raise UserError(
-            f"there is no demonstration to train on: data.demonstrations ({config.data.demonstrations}) asks for none"
-        )
 
 
 def write(prepared: Prepared, folder: Path) -> None:
