@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,18 @@ def test_the_jobs_of_a_sweep_do_not_touch_each_other_or_the_pipeline(copy: Clone
     assert first["model/model.safetensors"] != second["model/model.safetensors"]
     assert second == contents(copy.artifact("reward"))
     assert_untouched(copy, before)
+
+
+def test_a_hub_model_comes_from_the_hubs_cache_at_its_commit(copy: Clone) -> None:
+    """Where the hub has been asked once, nobody asks again."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = copy.home / "hub" / "hub" / "models--maker--little" / "snapshots" / commit
+    shutil.copytree(copy.artifact("sft", "model"), cached)
+    hub = ("model=hub", "model.id=maker/little", f"model.revision={commit}", "hydra.run.dir=runs/hub")
+    copy.stage("base", *hub, HF_HOME=str(copy.home / "hub"), HF_HUB_OFFLINE="1")
+    made, given = contents(copy.root / "runs" / "hub" / "model"), contents(cached)
+    assert set(made) == set(given)
+    assert [name for name in made if made[name] != given[name]] == ["README.md"]  # which says Base model
 
 
 @pytest.mark.slow
