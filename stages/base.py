@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import TinyModel
 from rlhf.data.files import read_documents, read_records
+from rlhf.errors import UserError
 from rlhf.models.card import POLICY, write_card
 from rlhf.models.forward import Batching
 from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy, save_policy
@@ -40,7 +41,12 @@ def main(run: Run) -> None:
 def train(run: Run, tiny: TinyModel) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Makes a tokenizer and a model, and reads the corpus `base.epochs` times."""
     config, base = run.config, run.config.base
-    documents = read_documents(run.read("prepare", "corpus.jsonl"))
+    corpus = run.read("prepare", "corpus.jsonl")
+    documents = read_documents(corpus)
+    if not documents:
+        raise UserError(
+            f"{corpus.relative_to(run.root)} has no document to train a model on: `dvc repro prepare` makes it anew"
+        )
     demonstrations = read_records(run.read("prepare", "demonstrations.jsonl"), Demonstration)
     texts = [text for d in demonstrations for text in (d.completion, *(message.content for message in d.prompt))]
     tokenizer = make_tokenizer([*documents, *texts], tiny, config.model.max_tokens)

@@ -204,6 +204,16 @@ def test_a_broken_or_missing_output_of_another_stage(shared: Clone, path: str, t
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_corpus_of_nothing(shared: Clone) -> None:
+    with replaced(shared.artifact("prepare", "corpus.jsonl")) as file:
+        file.touch()
+        done = shared.stage("base", SMOKE, code=None)
+    assert_said(
+        done, "base: artifacts/prepare/corpus.jsonl has no document to train a model on: `dvc repro prepare` makes it anew"
+    )
+    assert not list((shared.root / "runs").rglob("model"))
+
+
 def test_a_reward_model_of_another_base_model(shared: Clone) -> None:
     tokenizer = AutoTokenizer.from_pretrained(shared.artifact("reward", "model"))
     tokenizer.add_tokens(["zyzzyva"])

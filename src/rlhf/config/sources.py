@@ -91,8 +91,8 @@ class Model(Section):
             raise ValueError("model.id and model.revision are missing: a hub model is reproducible at a pinned commit only")
         if self.source == "hub" and not COMMIT.fullmatch(self.revision or ""):
             raise ValueError(
-                f"model.revision ({self.revision}) must be a commit in full, 40 digits of 0-9 and a-f, because a branch or a "
-                f"tag can move: copy one from https://huggingface.co/{self.id}/commits/main"
+                f"model.revision ({self.revision}) must be a commit in full, 40 digits of 0-9 and a-f, because a branch or "
+                f"a tag can move: copy one from https://huggingface.co/{self.id}/commits/main"
             )
         return self
 
