@@ -38,7 +38,7 @@ def commands() -> list[str]:
     fenced = [line for block in blocks(*SHELLS) for line in block.replace("\\\n", " ").splitlines()]
     prompted = [line for block in blocks("console") for line in block.splitlines()]
     output = {line for line in prompted if not line.startswith("$ ")}
-    prose = FENCE.sub("", TEXTS)
+    prose = FENCE.sub("", TEXTS).replace("\\\n", " ")
     inline = [
         f"dvc exp run {text}" if text.startswith("-S ") else text.removesuffix(" -S") for text in INLINE.findall(prose)
     ]
@@ -87,7 +87,8 @@ def check_dvc(clone: Clone, arguments: list[str]) -> None:
 
 
 def check_overrides(clone: Clone, overrides: list[str]) -> None:
-    """Every value of a sweep by itself; FILE and DIR stand for what a user has."""
+    """Every value of a sweep by itself; FILE, DIR and COMMIT stand for what a user has."""
+    overrides = [text.replace("=COMMIT", "=" + "a" * 40) for text in overrides]
     lists = [re.fullmatch(r"([\w.]+)=([^\[{'\"]*,.*)", text) for text in overrides]
     fixed = [text for text, sweep in zip(overrides, lists, strict=True) if not sweep]
     swept = [f"{sweep[1]}={value}" for sweep in lists if sweep for value in sweep[2].split(",")]
