@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rlhf.maths.diagnostics import explained_variance
 from rlhf.maths.kl import k1
-from rlhf.maths.losses import explained_variance
 from rlhf.maths.masked import masked_mean
 from rlhf.training.rollout import Experience
 

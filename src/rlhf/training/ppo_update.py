@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlhf import config
-from rlhf.maths.losses import approximate_kl, clip_fraction, policy_loss, sft_loss, value_loss
+from rlhf.maths.diagnostics import approximate_kl, clip_fraction
+from rlhf.maths.losses import policy_loss, sft_loss, value_loss
 from rlhf.models.forward import logprobs_and_values, micro_batches, response_logprobs, response_values
 from rlhf.models.tokens import Batch, Example, collate
 from rlhf.runtime.engine import Engine
