@@ -123,6 +123,30 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "ppo.responses_per_step (128) must be below 5 x ppo.kl_horizon (2), or kl_ctl can turn negative (SPEC eq. 7)",
         ),
         (
+            "ppo.advantage=rloo",
+            "ppo.critic (separate) does not go with ppo.advantage (rloo): gae needs a critic, rloo and grpo have none "
+            "(`ppo=rloo` and `ppo=grpo` set both)",
+        ),
+        (
+            "ppo=rloo ppo.responses_per_prompt=1",
+            "ppo.responses_per_prompt (1) must be at least 2 with ppo.advantage (rloo): the responses to a prompt are each "
+            "other's baseline",
+        ),
+        (
+            "ppo=grpo ppo.weight=action_value",
+            "ppo.weight (action_value) needs a critic, and ppo.advantage (grpo) has none",
+        ),
+        ("ppo=rloo ppo.w_c=0.1", "ppo.w_c (0.1) must be null with ppo.critic=none: there is no loss it weighs"),
+        (
+            "ppo=rloo ppo.critic_warmup_steps=2",
+            "ppo.critic_warmup_steps (2) must be 0 with ppo.critic=none: no critic learns",
+        ),
+        (
+            "ppo.responses_per_prompt=3",
+            "ppo.responses_per_step (128) must be a multiple of ppo.responses_per_prompt (3)",
+        ),
+        ("ppo.clip_range=1", "ppo.clip_range (1) must be a finite number above 0 and below 1 or null"),
+        (
             "data.max_response_tokens=128",
             "data.max_response_tokens (128) must be below model.max_tokens (128): no room is left for a prompt",
         ),

@@ -27,7 +27,16 @@ PPO_FOR_TESTS: dict[str, Any] = {
     "stop": {"steps": 3, "kl_budget": 0.0, "plateau_evaluations": 0},
     "responses_per_step": 8,
     "responses_per_minibatch": 4,
+    "responses_per_prompt": 1,
     "ppo_epochs": 2,
+    "epoch_kl_limit": 0.0,
+    "kl_in": "reward",
+    "advantage": "gae",
+    "weight": "advantage",
+    "critic_from": "reward_model",
+    "score_centre": False,
+    "score_scale": False,
+    "score_clip": 0.0,
     "kl_ctl": 0.1,
     "kl_target": 0.0,
     "kl_horizon": 100,
@@ -51,10 +60,20 @@ PPO_FOR_TESTS: dict[str, Any] = {
     "warmup_share": 0.0,
 }
 SHARED = {"critic": "shared", "w_c": 0.5}
+RLOO = {"advantage": "rloo", "critic": "none", "responses_per_prompt": 4, "whiten_advantages": False}
+GRPO = RLOO | {"advantage": "grpo", "kl_in": "loss"}
 
 
 def optimizer(**changes: Any) -> Optimizer:
-    settings = {"final_lr_share": 1.0, "weight_decay": 0.0, "max_grad_norm": 1.0, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8}
+    settings = {
+        "schedule": "linear",
+        "final_lr_share": 1.0,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "beta1": 0.9,
+        "beta2": 0.95,
+        "eps": 1e-8,
+    }
     return Optimizer(**settings | changes)
 
 

@@ -1,7 +1,8 @@
 """Proximal policy optimization with a learned reward (SPEC section 4): sample, assign credit, learn, until a stated stop.
 
 Four models: the policy learns, the critic learns, the reference and the reward model stand still. The critic is a model of
-its own, or a head on the policy's trunk (`critic: shared`): then both learn in one engine from L_total (SPEC eq. 14).
+its own, or a head on the policy's trunk (`critic: shared`): then both learn in one engine from L_total (SPEC eq. 14). RLOO
+and GRPO do without one: several responses to a prompt are each other's baseline.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from rlhf.models.forward import Batching, logprobs_and_entropy_of, logprobs_of, 
 from rlhf.models.tokens import Example
 from rlhf.seeds import derive_seed, draw_rows
 from rlhf.training.ppo_metrics import rollout_metrics
-from rlhf.training.ppo_state import Environment, PPOState, model_of, policy_of, trunk_of
+from rlhf.training.ppo_state import Environment, PPOState, SharedTrunk, model_of, policy_of
 from rlhf.training.ppo_update import learn
-from rlhf.training.rollout import Rollout, assign_credit, padded, response_mask_of, sample_responses
+from rlhf.training.rollout import Rollout, assign_credit, padded, paid_scores, response_mask_of, sample_responses
 from rlhf.training.watch import look
 
 
@@ -31,7 +32,7 @@ def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Ite
     while not state.stopped_by:
         rollout = sample(state, environment, ppo)
         experience = assign_credit(rollout, ppo, state.kl.kl_ctl)
-        row = rollout_metrics(experience, state.kl.kl_ctl) | learn(state, experience, environment, ppo)
+        row = rollout_metrics(experience, state.kl.kl_ctl, ppo.critic != "none") | learn(state, experience, environment, ppo)
         state.kl.update(row["kl_per_response"], len(rollout.examples))
         state.step += 1
         last = state.step == ppo.stop.steps
@@ -45,11 +46,11 @@ def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Ite
 def sample(state: PPOState, environment: Environment, ppo: config.PPO) -> Rollout:
     """Phase one and two: prompts become responses; reference, critic and reward model say what they say (SPEC eq. 5, 6)."""
     policy = policy_of(state)
-    wanted = ppo.responses_per_step
-    rows = draw_rows(len(environment.prompts), derive_seed(environment.seed, "prompts"), state.step * wanted, wanted)
+    wanted = ppo.responses_per_step // ppo.responses_per_prompt
+    asked = draw_rows(len(environment.prompts), derive_seed(environment.seed, "prompts"), state.step * wanted, wanted)
     examples, ended = sample_responses(
         policy,
-        [environment.prompts[i] for i in rows],
+        [environment.prompts[i] for i in asked for _ in range(ppo.responses_per_prompt)],
         environment.decoding,
         ppo.temperature,
         derive_seed(environment.seed, "rollout", state.step),
@@ -68,23 +69,27 @@ def with_feedback(
     ended = ended.to(raw_scores.device)
     mask = response_mask_of(examples, batching.pad_id).to(raw_scores.device)
     width = mask.shape[1]
+    values = _values(state, examples, batching)
     return Rollout(
         examples=examples,
         ended=ended,
         raw_scores=raw_scores,
-        scores=torch.where(ended, raw_scores, ppo.missing_end_score),
+        scores=paid_scores(raw_scores, ended, ppo),
         response_mask=mask,
         old_logprobs=padded(old_logprobs, width),
         ref_logprobs=padded(ref_logprobs, width),
         entropy=padded(entropy, width),
-        values=padded(_values(state, examples, batching), width),
+        values=torch.zeros_like(mask, dtype=raw_scores.dtype) if values is None else padded(values, width),
     )
 
 
-def _values(state: PPOState, examples: list[Example], batching: Batching) -> list[Tensor]:
+def _values(state: PPOState, examples: list[Example], batching: Batching) -> list[Tensor] | None:
+    """What the critic says of every token; None where there is none."""
     if state.critic is not None:
         return values_of(model_of(state.critic), examples, batching)
-    trunk = trunk_of(state)
+    trunk = state.policy.model
+    if not isinstance(trunk, SharedTrunk):
+        return None
     return shared_values_of(trunk.policy, trunk.value_head, examples, batching)
 
 

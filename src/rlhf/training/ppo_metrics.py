@@ -10,12 +10,12 @@ from rlhf.maths.masked import masked_mean
 from rlhf.training.rollout import Experience
 
 
-def rollout_metrics(experience: Experience, kl_ctl: float) -> dict[str, float]:
+def rollout_metrics(experience: Experience, kl_ctl: float, has_critic: bool) -> dict[str, float]:
     """Of what was sampled: scores, KL per response and per token, entropy, lengths, and how well the critic knew."""
     rollout = experience.rollout
     mask = rollout.response_mask
     kl = k1(rollout.old_logprobs, rollout.ref_logprobs)
-    return {
+    figures = {
         "score": float(rollout.raw_scores.mean()),
         "reward": float(experience.rewards.sum(1).mean()),
         "kl_per_response": float(kl.sum(1).mean()),
@@ -24,6 +24,10 @@ def rollout_metrics(experience: Experience, kl_ctl: float) -> dict[str, float]:
         "entropy": float(masked_mean(rollout.entropy, mask)),
         "response_tokens": float(mask.sum(1).double().mean()),
         "ended": float(rollout.ended.double().mean()),
+    }
+    if not has_critic:
+        return figures
+    return figures | {
         "explained_variance": float(explained_variance(rollout.values, experience.returns, mask)),
         "returns": float(masked_mean(experience.returns, mask)),
     }

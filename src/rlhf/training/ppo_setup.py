@@ -10,7 +10,7 @@ from rlhf import config
 from rlhf.errors import UserError
 from rlhf.maths.kl import AdaptiveKL, FixedKL
 from rlhf.models.policy import context_of
-from rlhf.models.reward import critic_from_reward_model
+from rlhf.models.reward import critic_from_reward_model, start_from_policy
 from rlhf.models.tokens import Example, encode_prompt, prompt_room
 from rlhf.records import Prompt
 from rlhf.runtime.engine import make_engine
@@ -28,9 +28,12 @@ def make_state(settings: config.Config, policy: PreTrainedModel, reward_model: P
     engines = (settings.optimizer, settings.engine)
     policy_steps = steps_a_rollout * (ppo.stop.steps - ppo.critic_warmup_steps)
     kl = AdaptiveKL(ppo.kl_ctl, ppo.kl_target, ppo.kl_horizon) if ppo.kl_target else FixedKL(ppo.kl_ctl)
-    if ppo.critic == "shared":
-        return PPOState(make_engine(SharedTrunk(policy), ppo.lr, ppo.warmup_share, policy_steps, *engines), None, kl)
+    if ppo.critic != "separate":
+        model = SharedTrunk(policy) if ppo.critic == "shared" else policy
+        return PPOState(make_engine(model, ppo.lr, ppo.warmup_share, policy_steps, *engines), None, kl)
     critic = critic_from_reward_model(reward_model)
+    if ppo.critic_from == "policy":
+        start_from_policy(critic, policy)
     critic_steps = steps_a_rollout * ppo.stop.steps
     return PPOState(
         policy=make_engine(policy, ppo.lr, ppo.warmup_share, policy_steps, *engines),

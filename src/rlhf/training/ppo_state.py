@@ -45,7 +45,7 @@ class Environment:
 class PPOState:
     """The whole state of the loop. Rows and random numbers are functions of `step`, so there is none of theirs to keep.
 
-    critic: None where it shares the policy's trunk; then `policy.model` is a SharedTrunk.
+    critic: None where it shares the policy's trunk (then `policy.model` is a SharedTrunk), or where there is none.
     """
 
     policy: Engine
@@ -83,10 +83,6 @@ def model_of(engine: Engine) -> PreTrainedModel:
     return engine.model
 
 
-def trunk_of(state: PPOState) -> SharedTrunk:
-    assert isinstance(state.policy.model, SharedTrunk)
-    return state.policy.model
-
-
 def policy_of(state: PPOState) -> PreTrainedModel:
-    return model_of(state.policy) if state.critic is not None else trunk_of(state).policy
+    model = state.policy.model
+    return model.policy if isinstance(model, SharedTrunk) else model_of(state.policy)
