@@ -145,6 +145,10 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "ppo.responses_per_prompt=3",
             "ppo.responses_per_step (128) must be a multiple of ppo.responses_per_prompt (3)",
         ),
+        (
+            "dpo.loss=ipo dpo.label_smoothing=0.1",
+            "dpo.label_smoothing (0.1) must be 0 with dpo.loss (ipo): only the sigmoid is a likelihood of labels",
+        ),
         ("ppo.clip_range=1", "ppo.clip_range (1) must be a finite number above 0 and below 1 or null"),
         (
             "data.max_response_tokens=128",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
 
-from rlhf.config import PPO, Config, Engine, Optimizer
+from rlhf.config import DPO, PPO, Config, Engine, Optimizer
 from rlhf.models.forward import Batching
 from rlhf.models.generation import Decoding
 from rlhf.runtime.engine import TorchEngine, make_engine
@@ -99,6 +99,10 @@ def _composed() -> Config:
 
 def ppo_settings(**changes: Any) -> PPO:
     return PPO(**PPO_FOR_TESTS | changes)
+
+
+def dpo_settings(**changes: Any) -> DPO:
+    return DPO(**_composed().dpo.model_dump() | changes)
 
 
 def all_settings(ppo: PPO, **optimizer_changes: Any) -> Config:

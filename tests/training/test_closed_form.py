@@ -23,7 +23,7 @@ from rlhf.training.loop import LoopState, Passes
 from rlhf.training.ppo import train_ppo
 from rlhf.training.ppo_setup import make_state
 from tests.models.tiny_models import EOS, PAD, make_classifier, make_policy
-from tests.training.table import RLOO, all_settings, engine_for, environment_for, ppo_settings
+from tests.training.table import RLOO, all_settings, dpo_settings, engine_for, environment_for, ppo_settings
 
 SIZE, BETA, MISSING_END = 8, 0.5, -1.0
 PROMPT = [5, 3]  # of two tokens: after one, its repetition would look the same to rotary positions
@@ -112,5 +112,5 @@ def test_dpo_finds_it(reference: PreTrainedModel, rewards: Tensor, optimum: Tens
     steps = 100
     state = LoopState(engine_for(policy, lr=1e-2, steps=steps, final_lr_share=0.0))
     passes = Passes(epochs=steps, rows_per_step=1, eval_every_steps=steps, seed=0)
-    list(train_dpo(state, rows, [], passes, BATCHING, None, beta=BETA, label_smoothing=0.0))
+    list(train_dpo(state, rows, [], passes, BATCHING, None, dpo_settings(beta=BETA)))
     assert distance(policy, optimum) < 0.02

@@ -84,6 +84,7 @@ class DPO(Section):
 
     epochs: Count
     prompts_per_step: Count
+    loss: Literal["sigmoid", "ipo", "hinge"]
     beta: Positive
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5, allow_inf_nan=False)]
     eval_every_steps: Count
@@ -91,6 +92,15 @@ class DPO(Section):
     max_dropped_share: Share
     lr: Positive
     warmup_share: Share
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.label_smoothing and self.loss != "sigmoid":
+            raise ValueError(
+                f"dpo.label_smoothing ({self.label_smoothing:g}) must be 0 with dpo.loss ({self.loss}): only the sigmoid is "
+                "a likelihood of labels"
+            )
+        return self
 
 
 class Evaluate(Section):
