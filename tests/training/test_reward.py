@@ -6,9 +6,12 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from rlhf.errors import UserError
+from rlhf.maths.losses import ranking_loss
 from rlhf.models.forward import Batching, scores_of
 from rlhf.models.tokens import Example, encode_response
 from rlhf.records import Message, Ranking, Response, Responses
@@ -20,11 +23,13 @@ from rlhf.training.reward import (
     report,
     sampled_examples,
     score_rows,
+    smoothed_loss,
     train_reward,
     trivial_accuracies,
 )
-from tests.helpers import assert_near
+from tests.helpers import assert_near, float64
 from tests.maths import twins
+from tests.maths.batches import numbers
 from tests.models.tiny_models import EOS, PAD, make_classifier, random_examples, words_tokenizer
 from tests.training.table import STEADY, TOKENS, engine_for, weights
 
@@ -52,11 +57,12 @@ def train(
     epochs: int = 1,
     lr: float = 1e-2,
     tokens: int = TOKENS,
+    label_smoothing: float = 0.0,
     **adamw: float,
 ) -> list[dict[str, float]]:
     passes = Passes(epochs, rows_per_step=len(rows), eval_every_steps=2, seed=1)
     state = LoopState(engine_for(model, lr, epochs, **adamw))
-    return list(train_reward(state, rows, rows, passes, Batching(PAD, tokens)))
+    return list(train_reward(state, rows, rows, passes, Batching(PAD, tokens), label_smoothing))
 
 
 def test_a_head_of_zeros_loses_ln_2_and_is_right_half_the_time(architecture: str) -> None:
@@ -67,16 +73,52 @@ def test_a_head_of_zeros_loses_ln_2_and_is_right_half_the_time(architecture: str
     assert row["accuracy"] == 0.5
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("tokens", [1, 60, 10_000])
-def test_the_loss_is_the_mean_over_prompts_of_the_mean_over_pairs(architecture: str, tokens: int) -> None:
+def test_the_loss_is_the_mean_over_prompts_of_the_mean_over_pairs(
+    architecture: str, tokens: int, label_smoothing: float
+) -> None:
     model = make_classifier(architecture)
     scores = [[float(scores_of(model, [e], Batching(PAD, 1))) for e in row.examples] for row in ROWS]
-    losses = [twins.ranking(s, row.ranks) for s, row in zip(scores, ROWS, strict=True)]
+    losses = [smoothed_twin(s, row.ranks, label_smoothing) for s, row in zip(scores, ROWS, strict=True)]
     pairs = [(s[i], s[j]) for s, row in zip(scores, ROWS, strict=True) for i, j in row.pairs()]
-    (row,) = train(model, ROWS, tokens=tokens)
+    (row,) = train(model, ROWS, tokens=tokens, label_smoothing=label_smoothing)
     assert_near(row["loss"], twins.mean(losses), 1e-5)
     assert_near(row["accuracy"], twins.mean([float(better > worse) for better, worse in pairs]), 1e-9)
     assert len(pairs) == 1 + 3 + 5 + 1 + 2
+
+
+def smoothed_twin(scores: list[float], ranks: list[int], label_smoothing: float) -> float:
+    """Of one prompt: each of its untied pairs is won with what is not smoothed, and lost with what is."""
+    gaps = [a - b for a, i in zip(scores, ranks, strict=True) for b, j in zip(scores, ranks, strict=True) if i < j]
+    return twins.mean([(1 - label_smoothing) * twins.nats_of_win(g) + label_smoothing * twins.nats_of_win(-g) for g in gaps])
+
+
+@given(
+    st.lists(st.tuples(numbers(), st.integers(0, 3)), min_size=2, max_size=5).filter(lambda r: len({x for _, x in r}) > 1),
+    st.floats(0.0, 0.49),
+)
+def test_label_smoothing_against_the_twin(row: list[tuple[float, int]], label_smoothing: float) -> None:
+    scores, ranks = [score for score, _ in row], [rank for _, rank in row]
+    loss = smoothed_loss(float64([scores]), [RankedExamples([], ranks)], label_smoothing)
+    assert_near(loss, smoothed_twin(scores, ranks, label_smoothing))
+
+
+def test_a_smoothed_label_is_learnt_up_to_its_odds_and_no_further() -> None:
+    """d/dg of (1 − s) log(1 + e^−g) + s log(1 + e^g) is 0 where σ(g) = 1 − s: at g = log 4 for s = 0.2."""
+    gap = float64([[math.log(4), 0.0]]).requires_grad_()
+    smoothed_loss(gap, [RankedExamples([], [0, 1])], 0.2).backward()
+    assert_near(gap.grad, [[0.0, 0.0]])
+
+
+def test_without_smoothing_the_loss_is_the_ranking_loss_bit_for_bit() -> None:
+    scores, ranks = (
+        torch.randn(4, 3, generator=torch.Generator().manual_seed(0)),
+        [[0, 1, 2], [1, 0, 0], [2, 1, 0], [0, 0, 1]],
+    )
+    assert torch.equal(
+        smoothed_loss(scores, [RankedExamples([], r) for r in ranks], 0.0), ranking_loss(scores, torch.tensor(ranks))
+    )
 
 
 def test_how_a_step_is_cut_changes_nothing() -> None:

@@ -66,20 +66,23 @@ def train_reward(
     validation: Sequence[RankedExamples],
     passes: Passes,
     batching: Batching,
+    label_smoothing: float,
 ) -> Iterator[dict[str, float]]:
     """Steps to the end of the last epoch; a row each, with the accuracy on validation every so often and at the end."""
     model = state.engine.model
     assert isinstance(model, PreTrainedModel)
     while state.step < passes.steps(len(train)):
         rows = passes.draw(len(train), state.step)
-        row = _learn(state.engine, model, [train[i] for i in rows], batching)
+        row = _learn(state.engine, model, [train[i] for i in rows], label_smoothing, batching)
         state.step += 1
         if validation and passes.evaluates(len(train), state.step):
             row["validation_accuracy"] = accuracy(score_rows(model, validation, batching), validation)
         yield {"step": state.step} | row
 
 
-def _learn(engine: Engine, model: PreTrainedModel, rows: Sequence[RankedExamples], batching: Batching) -> dict[str, float]:
+def _learn(
+    engine: Engine, model: PreTrainedModel, rows: Sequence[RankedExamples], label_smoothing: float, batching: Batching
+) -> dict[str, float]:
     """One step on the mean over the step's prompts; all pairs of a prompt stay together."""
     device = next(model.parameters()).device
     right: list[float] = []
@@ -88,14 +91,25 @@ def _learn(engine: Engine, model: PreTrainedModel, rows: Sequence[RankedExamples
     def loss_of(part: list[RankedExamples]) -> Tensor:
         batch = collate([e for row in part for e in row.examples], batching.pad_id).to(device)
         scores = response_scores(model, batch).view(len(part), -1)
-        ranks = torch.tensor([row.ranks for row in part], device=device)
-        loss = ranking_loss(scores, ranks) * (len(part) / len(rows))
+        loss = smoothed_loss(scores, part, label_smoothing) * (len(part) / len(rows))
         losses.append(loss.detach())
         right.extend(_pairs_right(scores.detach().tolist(), part))
         return loss
 
     norm = engine.step(_equal_sized_parts(rows, batching.tokens_per_micro_batch), loss_of)
     return {"loss": float(sum(losses)), "accuracy": sum(right) / len(right), "gradient_norm": norm, "lr": engine.lr}
+
+
+def smoothed_loss(scores: Tensor, rows: Sequence[RankedExamples], label_smoothing: float) -> Tensor:
+    """SPEC eq. 3, and with label smoothing s: (1 − s) of it plus s of the same with every order reversed. In nats.
+
+    scores: (B, K), reward units, of B rows with K responses each. label_smoothing: the share of labels taken to be wrong.
+    """
+    ranks = torch.tensor([row.ranks for row in rows], device=scores.device)
+    right = ranking_loss(scores, ranks)
+    if not label_smoothing:
+        return right
+    return (1 - label_smoothing) * right + label_smoothing * ranking_loss(scores, -ranks)
 
 
 def _equal_sized_parts(rows: Sequence[RankedExamples], tokens_per_micro_batch: int) -> list[list[RankedExamples]]:
