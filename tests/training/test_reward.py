@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -109,6 +110,38 @@ def test_a_smoothed_label_is_learnt_up_to_its_odds_and_no_further() -> None:
     gap = float64([[math.log(4), 0.0]]).requires_grad_()
     smoothed_loss(gap, [RankedExamples([], [0, 1])], 0.2).backward()
     assert_near(gap.grad, [[0.0, 0.0]])
+
+
+@given(st.lists(st.tuples(numbers(), numbers(), st.booleans(), st.floats(0, 3)), min_size=1, max_size=5), st.floats(0, 0.49))
+def test_margins_against_the_twin(batch: list[tuple[float, float, bool, float]], label_smoothing: float) -> None:
+    """A pair's margin has to be won by whichever of the two is taken to be better."""
+    rows = [RankedExamples([], [0, 7] if first else [3, 1], margin) for *_, first, margin in batch]
+    losses = []
+    for one, other, first, margin in batch:
+        gap = one - other if first else other - one
+        kept, lost = twins.nats_of_win(gap - margin), twins.nats_of_win(-gap - margin)
+        losses.append((1 - label_smoothing) * kept + label_smoothing * lost)
+    loss = smoothed_loss(float64([[one, other] for one, other, *_ in batch]), rows, label_smoothing)
+    assert_near(loss, twins.mean(losses))
+
+
+def test_a_step_learns_pairs_with_and_without_margins_beside_rankings() -> None:
+    model = make_classifier("llama")
+    rows = [replace(ROWS[0], margin=0.7), *ROWS[1:3], ROWS[3]]
+    scores = score_rows(model, rows, Batching(PAD, TOKENS))
+    gap = scores[0][1] - scores[0][0]  # ROWS[0] has its better response second
+    losses = [twins.nats_of_win(gap - 0.7)]
+    losses += [twins.ranking(s, row.ranks) for s, row in zip(scores[1:], rows[1:], strict=True)]
+    assert_near(train(model, rows)[0]["loss"], twins.mean(losses), 1e-5)
+
+
+def test_a_margin_of_the_data_is_learnt() -> None:
+    tokenizer = words_tokenizer("one two three")
+    given = replace(ranking(("two", 1), ("three", 0)), margin=0.5)
+    assert [row.margin for row in ranked_examples([given, ranking(("two", 1), ("three", 0))], tokenizer, 20).rows] == [
+        0.5,
+        0,
+    ]
 
 
 def test_without_smoothing_the_loss_is_the_ranking_loss_bit_for_bit() -> None:

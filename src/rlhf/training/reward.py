@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.maths.losses import ranking_loss
+from rlhf.maths.losses import ranking_loss, reward_model_loss
 from rlhf.models.forward import Batching, micro_batches, response_scores, scores_of
 from rlhf.models.tokens import Example, collate, encode_response, fit
 from rlhf.records import Ranking, Responses
@@ -20,10 +20,14 @@ from rlhf.training.loop import LoopState, Passes
 
 @dataclass(frozen=True, slots=True)
 class RankedExamples:
-    """One prompt's distinct responses as ids, and their ranks: a lower rank is better."""
+    """One prompt's distinct responses as ids, and their ranks: a lower rank is better.
+
+    Of two responses the better one has to win by `margin`, in reward units.
+    """
 
     examples: list[Example]
     ranks: list[int]
+    margin: float = 0.0
 
     def pairs(self) -> list[tuple[int, int]]:
         """(better, worse) of every untied pair."""
@@ -56,7 +60,7 @@ def ranked_examples(rankings: Sequence[Ranking], tokenizer: PreTrainedTokenizerB
             dropped += 1
             continue
         truncated += fitted.truncated
-        rows.append(RankedExamples(fitted.examples, list(distinct.values())))
+        rows.append(RankedExamples(fitted.examples, list(distinct.values()), ranking.margin))
     return RankedRows(rows, truncated, dropped, tied)
 
 
@@ -101,15 +105,24 @@ def _learn(
 
 
 def smoothed_loss(scores: Tensor, rows: Sequence[RankedExamples], label_smoothing: float) -> Tensor:
-    """SPEC eq. 3, and with label smoothing s: (1 − s) of it plus s of the same with every order reversed. In nats.
+    """SPEC eq. 2, 3, and with label smoothing s: (1 − s) of it plus s of the same with every order reversed. In nats.
 
     scores: (B, K), reward units, of B rows with K responses each. label_smoothing: the share of labels taken to be wrong.
     """
     ranks = torch.tensor([row.ranks for row in rows], device=scores.device)
-    right = ranking_loss(scores, ranks)
+    margins = [row.margin for row in rows]
+    right = _loss(scores, ranks, margins)
     if not label_smoothing:
         return right
-    return (1 - label_smoothing) * right + label_smoothing * ranking_loss(scores, -ranks)
+    return (1 - label_smoothing) * right + label_smoothing * _loss(scores, -ranks, margins)
+
+
+def _loss(scores: Tensor, ranks: Tensor, margins: Sequence[float]) -> Tensor:
+    """Where there are margins K is 2, and no row is a tie."""
+    if not any(margins):
+        return ranking_loss(scores, ranks)
+    chosen, rejected = scores.gather(1, ranks.argsort(1)).unbind(1)
+    return reward_model_loss(chosen, rejected, scores.new_tensor(margins))
 
 
 def _equal_sized_parts(rows: Sequence[RankedExamples], tokens_per_micro_batch: int) -> list[list[RankedExamples]]:
