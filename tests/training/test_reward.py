@@ -137,18 +137,14 @@ def test_a_step_learns_pairs_with_and_without_margins_beside_rankings() -> None:
 
 def test_a_margin_of_the_data_is_learnt() -> None:
     tokenizer = words_tokenizer("one two three")
-    given = replace(ranking(("two", 1), ("three", 0)), margin=0.5)
-    assert [row.margin for row in ranked_examples([given, ranking(("two", 1), ("three", 0))], tokenizer, 20).rows] == [
-        0.5,
-        0,
-    ]
+    without = ranking(("two", 1), ("three", 0))
+    rows = ranked_examples([replace(without, margin=0.5), without], tokenizer, 20).rows
+    assert [row.margin for row in rows] == [0.5, 0.0]
 
 
 def test_without_smoothing_the_loss_is_the_ranking_loss_bit_for_bit() -> None:
-    scores, ranks = (
-        torch.randn(4, 3, generator=torch.Generator().manual_seed(0)),
-        [[0, 1, 2], [1, 0, 0], [2, 1, 0], [0, 0, 1]],
-    )
+    scores = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    ranks = [[0, 1, 2], [1, 0, 0], [2, 1, 0], [0, 0, 1]]
     assert torch.equal(
         smoothed_loss(scores, [RankedExamples([], r) for r in ranks], 0.0), ranking_loss(scores, torch.tensor(ranks))
     )
@@ -193,6 +189,8 @@ def test_rankings_become_ids_and_equal_texts_one_response() -> None:
     assert (len(rows.rows), rows.tied, rows.dropped, rows.truncated) == (1, 2, 1, 0)
     (row,) = rows.rows
     assert row.ranks == [1, 0]
+    (kept,) = rows.rankings
+    assert ([r.text for r in kept.responses], kept.ranks) == (["two", "three four"], (1, 0))
     assert [tokenizer.convert_ids_to_tokens(e.response_ids) for e in row.examples] == [
         ["two", "</s>"],
         ["three", "four", "</s>"],
@@ -226,7 +224,7 @@ def test_what_needs_no_model_by_hand() -> None:
 def test_the_report_is_the_models_accuracy_and_loss_beside_those() -> None:
     model = make_classifier("gpt2")
     scores = score_rows(model, ROWS, Batching(PAD, 40))
-    figures = report(model, ROWS, Batching(PAD, TOKENS))
+    figures = report(scores, ROWS)
     assert figures["pairs"] == 12
     assert_near(figures["accuracy"], accuracy(scores, ROWS))
     losses = [twins.ranking(s, row.ranks) for s, row in zip(scores, ROWS, strict=True)]

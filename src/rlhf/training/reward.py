@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,9 +37,13 @@ class RankedExamples:
 
 @dataclass(frozen=True, slots=True)
 class RankedRows:
-    """What became of rankings that had to fit the context; `tied` had no ordered pair of distinct responses."""
+    """What became of rankings that had to fit the context; `tied` had no ordered pair of distinct responses.
+
+    `rankings` are those that the rows are made of, row by row, each response once.
+    """
 
     rows: list[RankedExamples]
+    rankings: list[Ranking]
     truncated: int
     dropped: int
     tied: int
@@ -47,21 +51,22 @@ class RankedRows:
 
 def ranked_examples(rankings: Sequence[Ranking], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> RankedRows:
     """Rankings as ids; a ranking is dropped only if one of its responses leaves no room for the prompt."""
-    rows, truncated, dropped, tied = [], 0, 0, 0
+    rows, kept, truncated, dropped, tied = [], [], 0, 0, 0
     for ranking in rankings:
-        distinct = {(r.text, r.ended): rank for r, rank in zip(ranking.responses, ranking.ranks, strict=True)}
-        sampled = {(r.text, r.ended): r.token_ids for r in ranking.responses}
-        if len(set(distinct.values())) < 2:
+        distinct = {(r.text, r.ended): (r, rank) for r, rank in zip(ranking.responses, ranking.ranks, strict=True)}
+        responses, ranks = zip(*distinct.values(), strict=True)
+        if len(set(ranks)) < 2:
             tied += 1
             continue
-        responses = [encode_response(tokenizer, *response, sampled[response]) for response in distinct]
-        fitted = fit(tokenizer, ranking.prompt, responses, max_tokens)
+        encoded = [encode_response(tokenizer, r.text, r.ended, r.token_ids) for r in responses]
+        fitted = fit(tokenizer, ranking.prompt, encoded, max_tokens)
         if fitted is None:
             dropped += 1
             continue
         truncated += fitted.truncated
-        rows.append(RankedExamples(fitted.examples, list(distinct.values()), ranking.margin))
-    return RankedRows(rows, truncated, dropped, tied)
+        kept.append(replace(ranking, responses=responses, ranks=ranks))
+        rows.append(RankedExamples(fitted.examples, list(ranks), ranking.margin))
+    return RankedRows(rows, kept, truncated, dropped, tied)
 
 
 def train_reward(
@@ -158,9 +163,13 @@ def _pairs_right(scores: Sequence[Sequence[float]], rows: Sequence[RankedExample
 
 def trivial_accuracies(rows: Sequence[RankedExamples]) -> dict[str, float]:
     """What needs no model: the longer response wins, or the shorter one (by tokens)."""
-    lengths = [[float(len(e.response_ids)) for e in row.examples] for row in rows]
-    longer = accuracy(lengths, rows)
+    longer = accuracy(lengths_of(rows), rows)
     return {"longer_wins": longer, "shorter_wins": 1 - longer}
+
+
+def lengths_of(rows: Sequence[RankedExamples]) -> list[list[float]]:
+    """Tokens of every row's responses."""
+    return [[float(len(e.response_ids)) for e in row.examples] for row in rows]
 
 
 def sampled_examples(responses: Sequence[Responses], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[Example]:
@@ -179,9 +188,11 @@ def sampled_examples(responses: Sequence[Responses], tokenizer: PreTrainedTokeni
     return [example for f in fitted if f is not None for example in f.examples]
 
 
-def report(model: PreTrainedModel, rows: Sequence[RankedExamples], batching: Batching) -> dict[str, float]:
-    """Accuracy over the rows' pairs beside what needs no model, and the mean loss."""
-    scores = score_rows(model, rows, batching)
-    losses = [float(ranking_loss(torch.tensor([s]), torch.tensor([row.ranks]))) for s, row in zip(scores, rows, strict=True)]
+def report(scores: Sequence[Sequence[float]], rows: Sequence[RankedExamples]) -> dict[str, float]:
+    """Accuracy over the rows' pairs beside what needs no model, and the mean loss: of the labels as they are, without
+    margins and smoothing, so that it means the same whatever was learnt with."""
+    losses = [
+        float(ranking_loss(torch.tensor([list(s)]), torch.tensor([row.ranks]))) for s, row in zip(scores, rows, strict=True)
+    ]
     pairs = sum(len(row.pairs()) for row in rows)
     return {"accuracy": accuracy(scores, rows), "loss": sum(losses) / len(losses), "pairs": pairs} | trivial_accuracies(rows)
