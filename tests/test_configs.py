@@ -87,6 +87,7 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ("sft.demonstrations_per_step=-4", "sft.demonstrations_per_step (-4) must be a whole number of at least 1"),
         ("sft.demonstrations_per_step=2.5", "sft.demonstrations_per_step (2.5) must be a whole number of at least 1"),
         ("ppo.gamma=1.5", "ppo.gamma (1.5) must be a finite number above 0 and at most 1"),
+        ("reward.label_smoothing=0.5", "reward.label_smoothing (0.5) must be a finite number of at least 0 and below 0.5"),
         ("ppo.w_c=-1", "ppo.w_c (-1) must be a finite number of at least 0 or null"),
         ("reward.centre=1", "reward.centre (1) must be true or false"),
         ("engine.zero_stage=4", "engine.zero_stage (4) must be a whole number of at least 0 and at most 3"),
