@@ -48,7 +48,8 @@ def main(run: Run) -> None:
     save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
     about = f"Proximal policy optimization of the SFT policy, kl_ctl {ppo.kl_ctl}, {state.step} rollouts."
     write_card(run.output / "model", POLICY, "PPO policy", about)
-    run.finish(last | {"stopped_by": state.stopped_by, "truncated_prompts": environment.truncated_prompts})
+    kept = {"kept_step": state.kept.step if state.kept else state.step, "stopped_by": state.stopped_by}
+    run.finish(last | kept | {"truncated_prompts": environment.truncated_prompts})
     run.log_model(run.output / "model")
 
 

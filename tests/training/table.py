@@ -55,6 +55,7 @@ PPO_FOR_TESTS: dict[str, Any] = {
     "eval_every_steps": 1,
     "eval_prompts": 4,
     "keep_every": 0,
+    "keep_best_by": None,
     "lr": 1e-2,
     "critic_lr": 1e-2,
     "warmup_share": 0.0,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from rlhf.errors import UserError
 from rlhf.maths.advantages import gae, grpo, one_step_returns, rloo, token_rewards
 from rlhf.maths.losses import kl_loss, policy_loss, unclipped_policy_loss
 from rlhf.models.forward import response_logprobs, response_values
@@ -18,7 +21,7 @@ from rlhf.training.ppo_state import model_of, policy_of
 from rlhf.training.rollout import Experience, assign_credit, paid_scores
 from tests.helpers import assert_near, float64
 from tests.models.tiny_models import PAD, make_classifier, make_policy, random_examples
-from tests.training.table import GRPO, RLOO, all_settings, environment_for, ppo_settings, ppo_table, weights
+from tests.training.table import GRPO, RLOO, SHARED, all_settings, environment_for, ppo_settings, ppo_table, weights
 
 ENDED = torch.tensor([True, True, True, False])
 SCORES = float64([1.0, 2.0, 6.0, -1.0])
@@ -155,3 +158,52 @@ def test_what_there_is_no_critic_for_is_not_reported(method: dict[str, Any]) -> 
     rows = list(loop.train_ppo(state, environment, settings))
     assert not {"explained_variance", "returns", "critic_loss"} & set(rows[-1])
     assert {"policy_loss", "approximate_kl", "score", "kl_per_response"} <= set(rows[-1])
+
+
+@pytest.mark.parametrize("critic", [{}, SHARED], ids=["separate", "shared"])
+def test_the_best_policy_by_a_figure_is_the_one_that_stays(critic: dict[str, Any]) -> None:
+    """A judge who likes the policy best after its first step."""
+    settings = ppo_settings(keep_best_by="validation_gold_score", **critic)
+    state, environment = ppo_table(settings)
+    verdicts = iter([1.0, 3.0, 2.0, 0.5])
+    environment = replace(environment, watch=replace(environment.watch, judge=lambda _: next(verdicts)))
+    seen = [weights(policy_of(state)) for _ in loop.train_ppo(state, environment, settings)]
+    assert state.kept is not None
+    assert (state.kept.step, state.kept.worth) == (1, 3.0)
+    assert torch.equal(weights(policy_of(state)), seen[1])
+    assert not torch.equal(seen[3], seen[1])
+
+
+def test_the_first_of_equals_stays_and_the_last_policy_where_nothing_is_asked_for() -> None:
+    settings = ppo_settings(keep_best_by="validation_ended")
+    state, _ = ppo_table(settings)
+    for step, ended in enumerate([0.5, 0.75, 0.75, 0.25]):
+        state.step = step
+        loop.keep_best(state, {"validation_ended": ended}, settings)
+    assert state.kept is not None
+    assert state.kept.step == 1
+    state.kept = None
+    loop.keep_best(state, {"validation_ended": 1.0}, ppo_settings())
+    assert state.kept is None
+
+
+def test_a_figure_that_nobody_measures_is_named() -> None:
+    settings = ppo_settings(keep_best_by="validation_gold_score")
+    with pytest.raises(
+        UserError, match=r"ppo.keep_best_by \(validation_gold_score\) must be null or one of validation_score"
+    ):
+        list(loop.train_ppo(*ppo_table(settings), settings))
+
+
+def test_what_was_kept_survives_a_stop() -> None:
+    settings = ppo_settings(keep_best_by="validation_score")
+    state, environment = ppo_table(settings)
+    rows = loop.train_ppo(state, environment, settings)
+    for _ in range(2):
+        next(rows)
+    again, _ = ppo_table(settings)
+    again.load_state_dict(copy.deepcopy(state.state_dict()))
+    assert again.kept is not None
+    assert state.kept is not None
+    assert (again.kept.step, again.kept.worth) == (state.kept.step, state.kept.worth)
+    assert all(torch.equal(again.kept.weights[name], weight) for name, weight in state.kept.weights.items())

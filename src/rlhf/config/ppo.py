@@ -51,6 +51,7 @@ class PPO(Section):
     eval_every_steps: Count
     eval_prompts: Count
     keep_every: CountOrNone
+    keep_best_by: str | None
     lr: Positive
     critic_lr: Positive
     warmup_share: Share

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from rlhf import config
+from rlhf.errors import UserError
 from rlhf.models.forward import Batching, logprobs_and_entropy_of, logprobs_of, scores_of, shared_values_of, values_of
 from rlhf.models.tokens import Example
 from rlhf.seeds import derive_seed, draw_rows
 from rlhf.training.ppo_metrics import rollout_metrics
-from rlhf.training.ppo_state import Environment, PPOState, SharedTrunk, model_of, policy_of
+from rlhf.training.ppo_state import Environment, Kept, PPOState, SharedTrunk, model_of, policy_of
 from rlhf.training.ppo_update import learn
 from rlhf.training.rollout import Rollout, assign_credit, padded, paid_scores, response_mask_of, sample_responses
 from rlhf.training.watch import look
@@ -28,6 +29,7 @@ def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Ite
     if state.step == 0:
         validation = evaluate(state, environment)
         state.best_score = validation["validation_score"]
+        keep_best(state, validation, ppo)
         yield {"step": 0} | validation
     while not state.stopped_by:
         rollout = sample(state, environment, ppo)
@@ -39,8 +41,11 @@ def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Ite
         if last or state.step % ppo.eval_every_steps == 0:
             validation = evaluate(state, environment)
             state.stopped_by = stop_reason(state, validation, ppo.stop)
+            keep_best(state, validation, ppo)
             row |= validation
         yield {"step": state.step} | row
+    if state.kept:
+        policy_of(state).load_state_dict(state.kept.weights)
 
 
 def sample(state: PPOState, environment: Environment, ppo: config.PPO) -> Rollout:
@@ -98,6 +103,22 @@ def evaluate(state: PPOState, environment: Environment) -> dict[str, float]:
     examples, figures = look(policy_of(state), environment.watch)
     scores = scores_of(environment.reward_model, examples, environment.batching)
     return {"validation_score": float(scores.mean())} | figures
+
+
+def keep_best(state: PPOState, validation: dict[str, float], ppo: config.PPO) -> None:
+    """Remembers the policy if none before was worth more by the figure that `ppo.keep_best_by` names.
+
+    Raises:
+        UserError: there is no such figure.
+    """
+    if ppo.keep_best_by is None:
+        return
+    if ppo.keep_best_by not in validation:
+        raise UserError(f"ppo.keep_best_by ({ppo.keep_best_by}) must be null or one of {', '.join(validation)}")
+    worth = validation[ppo.keep_best_by]
+    if state.kept is None or worth > state.kept.worth:
+        weights = {name: weight.detach().clone() for name, weight in policy_of(state).state_dict().items()}
+        state.kept = Kept(state.step, worth, weights)
 
 
 def stop_reason(state: PPOState, validation: dict[str, float], stop: config.Stop) -> str:

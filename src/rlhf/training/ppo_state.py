@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.maths.kl import AdaptiveKL, FixedKL
@@ -41,6 +41,15 @@ class Environment:
     seed: int
 
 
+@dataclass(frozen=True)
+class Kept:
+    """The best policy so far by `ppo.keep_best_by`: the step it had made, what it was worth, and a copy of its weights."""
+
+    step: int
+    worth: float
+    weights: dict[str, Tensor]
+
+
 @dataclass
 class PPOState:
     """The whole state of the loop. Rows and random numbers are functions of `step`, so there is none of theirs to keep.
@@ -54,6 +63,7 @@ class PPOState:
     step: int = 0
     best_score: float = float("-inf")
     evaluations_since_best: int = 0
+    kept: Kept | None = None
     stopped_by: str = ""
 
     def state_dict(self) -> dict[str, Any]:
@@ -64,6 +74,7 @@ class PPOState:
             "step": self.step,
             "best_score": self.best_score,
             "evaluations_since_best": self.evaluations_since_best,
+            "kept": None if self.kept is None else vars(self.kept),
             "stopped_by": self.stopped_by,
         }
 
@@ -75,6 +86,7 @@ class PPOState:
         self.step = state["step"]
         self.best_score = state["best_score"]
         self.evaluations_since_best = state["evaluations_since_best"]
+        self.kept = None if state["kept"] is None else Kept(**state["kept"])
         self.stopped_by = state["stopped_by"]
 
 
