@@ -150,6 +150,11 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "dpo.loss=ipo dpo.label_smoothing=0.1",
             "dpo.label_smoothing (0.1) must be 0 with dpo.loss (ipo): only the sigmoid is a likelihood of labels",
         ),
+        (
+            "ppo.reward_from=gold data=hh_rlhf data.path=x labeler=dataset",
+            "ppo.reward_from (gold) needs the world's rater, but data.source is hh_rlhf: choose "
+            "ppo.reward_from=reward_model, or data=world",
+        ),
         ("ppo.clip_range=1", "ppo.clip_range (1) must be a finite number above 0 and below 1 or null"),
         (
             "data.max_response_tokens=128",

@@ -34,6 +34,7 @@ PPO_FOR_TESTS: dict[str, Any] = {
     "advantage": "gae",
     "weight": "advantage",
     "critic_from": "reward_model",
+    "reward_from": "reward_model",
     "score_centre": False,
     "score_scale": False,
     "score_clip": 0.0,

@@ -248,7 +248,7 @@ def test_a_better_score_starts_the_wait_anew() -> None:
     assert state.best_score == 2.0
 
 
-def judged_by(environment: Environment, judge: Callable[[Sequence[Example]], float]) -> Environment:
+def judged_by(environment: Environment, judge: Callable[[Sequence[Example]], list[float]]) -> Environment:
     return replace(environment, watch=replace(environment.watch, judge=judge))
 
 
@@ -256,7 +256,7 @@ def test_evaluation_is_the_same_each_time_and_asks_the_judge_only_for_the_record
     settings = ppo_settings()
     state, environment = ppo_table(settings)
     judged: list[list[Example]] = []
-    with_judge = judged_by(environment, lambda examples: judged.append(list(examples)) or 3.5)
+    with_judge = judged_by(environment, lambda examples: judged.append(list(examples)) or [3.0, 4.0])
     once = evaluate(state, environment)
     assert evaluate(state, environment) == once
     assert evaluate(state, with_judge) == once | {"validation_gold_score": 3.5}
@@ -266,7 +266,7 @@ def test_evaluation_is_the_same_each_time_and_asks_the_judge_only_for_the_record
     assert once["validation_ended"] == twins.mean([float(e.response_ids[-1] == EOS) for e in examples])
     plain = run(*ppo_table(settings), settings)
     other = ppo_table(settings)
-    judged_run = run(other[0], judged_by(other[1], lambda _: math.pi), settings)
+    judged_run = run(other[0], judged_by(other[1], lambda _: [math.pi]), settings)
     assert [{k: v for k, v in row.items() if k != "validation_gold_score"} for row in judged_run] == plain
 
 

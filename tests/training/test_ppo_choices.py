@@ -166,7 +166,7 @@ def test_the_best_policy_by_a_figure_is_the_one_that_stays(critic: dict[str, Any
     settings = ppo_settings(keep_best_by="validation_gold_score", **critic)
     state, environment = ppo_table(settings)
     verdicts = iter([1.0, 3.0, 2.0, 0.5])
-    environment = replace(environment, watch=replace(environment.watch, judge=lambda _: next(verdicts)))
+    environment = replace(environment, watch=replace(environment.watch, judge=lambda _: [next(verdicts)]))
     seen = [weights(policy_of(state)) for _ in loop.train_ppo(state, environment, settings)]
     assert state.kept is not None
     assert (state.kept.step, state.kept.worth) == (1, 3.0)

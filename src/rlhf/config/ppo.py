@@ -43,6 +43,7 @@ class PPO(Section):
     critic_warmup_steps: CountOrNone
     w_c: NotNegative | None
     ptx_coef: NotNegative
+    reward_from: Literal["reward_model", "gold"]
     score_centre: bool
     score_scale: bool
     score_clip: NotNegative

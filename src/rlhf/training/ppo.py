@@ -53,24 +53,25 @@ def sample(state: PPOState, environment: Environment, ppo: config.PPO) -> Rollou
     policy = policy_of(state)
     wanted = ppo.responses_per_step // ppo.responses_per_prompt
     asked = draw_rows(len(environment.prompts), derive_seed(environment.seed, "prompts"), state.step * wanted, wanted)
+    places = [place for place in asked for _ in range(ppo.responses_per_prompt)]
     examples, ended = sample_responses(
         policy,
-        [environment.prompts[i] for i in asked for _ in range(ppo.responses_per_prompt)],
+        [environment.prompts[i] for i in places],
         environment.decoding,
         ppo.temperature,
         derive_seed(environment.seed, "rollout", state.step),
     )
-    return with_feedback(state, environment, ppo, examples, ended)
+    return with_feedback(state, environment, ppo, places, examples, ended)
 
 
 def with_feedback(
-    state: PPOState, environment: Environment, ppo: config.PPO, examples: list[Example], ended: Tensor
+    state: PPOState, environment: Environment, ppo: config.PPO, places: list[int], examples: list[Example], ended: Tensor
 ) -> Rollout:
     """The responses with everybody's say. The policy's own log-probabilities come from the pass that will be trained."""
     policy, batching = policy_of(state), environment.batching
     old_logprobs, entropy = logprobs_and_entropy_of(policy, examples, batching, ppo.temperature)
     ref_logprobs = logprobs_of(environment.reference, examples, batching, ppo.temperature)
-    raw_scores = scores_of(environment.reward_model, examples, batching)
+    raw_scores = _scores(environment, places, examples)
     ended = ended.to(raw_scores.device)
     mask = response_mask_of(examples, batching.pad_id).to(raw_scores.device)
     width = mask.shape[1]
@@ -88,6 +89,13 @@ def with_feedback(
     )
 
 
+def _scores(environment: Environment, places: list[int], examples: list[Example]) -> Tensor:
+    """(B,) what the reward model, or the gold rater in its place, says of responses to the prompts at these places."""
+    if environment.gold is None:
+        return scores_of(environment.reward_model, examples, environment.batching)
+    return torch.tensor(environment.gold(places, examples), device=environment.reward_model.device)
+
+
 def _values(state: PPOState, examples: list[Example], batching: Batching) -> list[Tensor] | None:
     """What the critic says of every token; None where there is none."""
     if state.critic is not None:
@@ -101,6 +109,8 @@ def _values(state: PPOState, examples: list[Example], batching: Batching) -> lis
 def evaluate(state: PPOState, environment: Environment) -> dict[str, float]:
     """What the policy is worth now, on validation prompts."""
     examples, figures = look(policy_of(state), environment.watch)
+    if environment.gold is not None:
+        return {"validation_score": figures["validation_gold_score"]} | figures
     scores = scores_of(environment.reward_model, examples, environment.batching)
     return {"validation_score": float(scores.mean())} | figures
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -16,7 +16,7 @@ from rlhf.records import Prompt
 from rlhf.runtime.engine import make_engine
 from rlhf.seeds import derive_seed
 from rlhf.training.ppo_state import Environment, PPOState, SharedTrunk
-from rlhf.training.watch import make_watch
+from rlhf.training.watch import Judge, make_watch
 
 NO_PROMPTS = "ppo: there are no {split} prompts: look at prepare's shares and artifacts/prepare/metrics.json"
 
@@ -50,7 +50,7 @@ def make_environment(
     *,
     prompts: Sequence[Prompt],
     demonstrations: Sequence[Example],
-    judge: Callable[[Sequence[Prompt], Sequence[Example]], float] | None,
+    judge: Judge | None,
     seed: int,
 ) -> Environment:
     """Train prompts to roll out on, validation prompts to look at, and the two models that stand still.
@@ -78,6 +78,11 @@ def make_environment(
         raise UserError(
             f"ppo.ptx_coef ({settings.ppo.ptx_coef}) needs train demonstrations, and there are none: set it to 0"
         )
+    gold = None
+    if settings.ppo.reward_from == "gold":
+        if judge is None:
+            raise UserError("ppo.reward_from (gold) needs a gold rater, and there is no artifacts/prepare/world.yaml")
+        gold = lambda places, examples: judge([learned[i] for i in places], examples)  # noqa: E731
     encoded = [encode_prompt(tokenizer, p.prompt, room) for p in learned]
     return Environment(
         reference=reference.requires_grad_(False),
@@ -89,4 +94,5 @@ def make_environment(
         batching=watch.batching,
         watch=watch,
         seed=seed,
+        gold=gold,
     )

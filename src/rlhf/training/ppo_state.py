@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,10 @@ class SharedTrunk(nn.Module):
 
 @dataclass(frozen=True)
 class Environment:
-    """What stands still while PPO runs: two models, the prompts, and the eye that is kept on the policy."""
+    """What stands still while PPO runs: two models, the prompts, and the eye that is kept on the policy.
+
+    gold: what the gold rater gives to responses to the prompts at these places; set where it is the reward.
+    """
 
     reference: PreTrainedModel
     reward_model: PreTrainedModel
@@ -39,6 +43,7 @@ class Environment:
     batching: Batching
     watch: Watch
     seed: int
+    gold: Callable[[Sequence[int], Sequence[Example]], list[float]] | None = None
 
 
 @dataclass(frozen=True)

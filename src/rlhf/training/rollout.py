@@ -26,9 +26,9 @@ SMALLEST_SPREAD = 1e-6  # of scores that are scaled: those that are all alike st
 class Rollout:
     """B responses of the policy and what every model says of them; π_old is the policy of this moment (SPEC eq. 11).
 
-    ended: (B,) bool. raw_scores: (B,) the reward model's. scores: (B,) what is paid for a response (`paid_scores`).
-    response_mask: (B, R). old_logprobs, ref_logprobs, entropy: (B, R), nats. values: (B, R), reward units. 0 where masked,
-    and where there is no critic.
+    ended: (B,) bool. raw_scores: (B,) the reward model's, or the gold rater's. scores: (B,) what is paid for a response
+    (`paid_scores`). response_mask: (B, R). old_logprobs, ref_logprobs, entropy: (B, R), nats. values: (B, R), reward
+    units. 0 where masked, and values where there is no critic.
     """
 
     examples: list[Example]
