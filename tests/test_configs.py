@@ -155,6 +155,11 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "ppo.reward_from (gold) needs the world's rater, but data.source is hh_rlhf: choose "
             "ppo.reward_from=reward_model, or data=world",
         ),
+        (
+            "ppo.top_p=0.9",
+            "ppo.top_p: no such setting, and on purpose: it would sample from another policy than the one that is scored "
+            "and trained, and the KL would come out negative",
+        ),
         ("ppo.clip_range=1", "ppo.clip_range (1) must be a finite number above 0 and below 1 or null"),
         (
             "data.max_response_tokens=128",

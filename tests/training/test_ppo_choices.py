@@ -16,6 +16,7 @@ from rlhf.models.forward import response_logprobs, response_values
 from rlhf.models.tokens import collate
 from rlhf.training import ppo as loop
 from rlhf.training import ppo_update
+from rlhf.training.ppo_metrics import negative_kl
 from rlhf.training.ppo_setup import make_state
 from rlhf.training.ppo_state import model_of, policy_of
 from rlhf.training.rollout import Experience, assign_credit, paid_scores
@@ -207,3 +208,23 @@ def test_what_was_kept_survives_a_stop() -> None:
     assert state.kept is not None
     assert (again.kept.step, again.kept.worth) == (state.kept.step, state.kept.worth)
     assert all(torch.equal(again.kept.weights[name], weight) for name, weight in state.kept.weights.items())
+
+
+def kl_rows(values: list[float]) -> list[dict[str, float]]:
+    return [{"step": 0, "validation_score": 1.0}, *({"kl_per_response": value} for value in values)]
+
+
+def test_a_kl_that_stays_negative_is_explained() -> None:
+    said = negative_kl(kl_rows([-0.5, -0.4] * 5))
+    assert said is not None
+    assert "-0.45 nats a response over the last 10 rollouts" in said
+    assert "temperature" in said
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[0.0] * 10, [-0.5, -0.4] * 4, [-0.5, 0.4] * 5, [-0.5] * 20 + [0.1] * 10],
+    ids=["none", "too few", "chance", "long past"],
+)
+def test_a_kl_that_may_be_0_is_not(values: list[float]) -> None:
+    assert negative_kl(kl_rows(values)) is None
