@@ -48,9 +48,7 @@ def main(run: Run) -> None:
     passes = Passes(dpo.epochs, dpo.prompts_per_step, dpo.eval_every_steps, run.seed("rows"))
     steps = passes.steps(len(learned))
     engine = make_engine(policy, dpo.lr, dpo.warmup_share, steps, config.optimizer, config.engine)
-    rows = train_dpo(
-        LoopState(engine), learned, held_out, passes, batching, watch, beta=dpo.beta, label_smoothing=dpo.label_smoothing
-    )
+    rows = train_dpo(LoopState(engine), learned, held_out, passes, batching, watch, dpo)
     last = run.follow_to_end(rows, steps)
     save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
     write_card(run.output / "model", POLICY, "DPO policy", f"Direct preference optimization of SFT, beta {dpo.beta}.")

@@ -12,6 +12,7 @@ from rlhf.models.tokens import load_tokenizer, same_tokens
 from rlhf.records import Demonstration, Prompt
 from rlhf.runtime.stage import Run, stage
 from rlhf.training.ppo import train_ppo
+from rlhf.training.ppo_metrics import negative_kl
 from rlhf.training.ppo_setup import make_environment, make_state
 from rlhf.training.sft import demonstration_examples
 from rlhf.training.watch import gold_judge
@@ -37,7 +38,11 @@ def main(run: Run) -> None:
         seed=run.seed("rollouts"),
     )
     state = make_state(config, policy, reward_model)
+    explained = False
     for last in run.follow(train_ppo(state, environment, ppo), ppo.stop.steps):
+        if not explained and (why := negative_kl(run.rows)):
+            run.say(why)
+            explained = True
         if ppo.keep_every and last["step"] and last["step"] % ppo.keep_every == 0:
             place = run.output / "snapshots" / f"step_{state.step:04d}"
             save_policy(policy, tokenizer, place, config.data.max_response_tokens)
@@ -48,7 +53,8 @@ def main(run: Run) -> None:
     save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
     about = f"Proximal policy optimization of the SFT policy, kl_ctl {ppo.kl_ctl}, {state.step} rollouts."
     write_card(run.output / "model", POLICY, "PPO policy", about)
-    run.finish(last | {"stopped_by": state.stopped_by, "truncated_prompts": environment.truncated_prompts})
+    kept = {"kept_step": state.kept.step if state.kept else state.step, "stopped_by": state.stopped_by}
+    run.finish(last | kept | {"truncated_prompts": environment.truncated_prompts})
     run.log_model(run.output / "model")
 
 

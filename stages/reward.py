@@ -9,6 +9,7 @@ from typing import Any
 from rlhf.data.files import read_records
 from rlhf.data.world import load_world
 from rlhf.labeling.agreement import beside_the_noise
+from rlhf.labeling.held_out import beside_the_gold, held_out_figures, label_gaps, reliability
 from rlhf.models.card import REWARD_MODEL, write_card
 from rlhf.models.forward import Batching, scores_of
 from rlhf.models.policy import context_of
@@ -16,6 +17,7 @@ from rlhf.models.reward import centre_scores, reward_model_from_policy, save_rew
 from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import SPLITS, Ranking, Responses
 from rlhf.runtime.engine import make_engine
+from rlhf.runtime.outputs import write_curve
 from rlhf.runtime.stage import Run, stage
 from rlhf.training import reward as training
 from rlhf.training.loop import LoopState, Passes
@@ -38,7 +40,9 @@ def main(run: Run) -> None:
     passes = Passes(reward.epochs, reward.prompts_per_step, reward.eval_every_steps, run.seed("rows"))
     steps = passes.steps(len(train.rows))
     engine = make_engine(model, reward.lr, reward.warmup_share, steps, config.optimizer, config.engine)
-    learning = training.train_reward(LoopState(engine), train.rows, rows["validation"].rows, passes, batching)
+    learning = training.train_reward(
+        LoopState(engine), train.rows, rows["validation"].rows, passes, batching, reward.label_smoothing
+    )
     run.follow_to_end(learning, steps)
     if reward.centre:
         responses = read_records(run.read("sample", "responses.jsonl"), Responses)
@@ -48,13 +52,16 @@ def main(run: Run) -> None:
     about = f"Trained on rankings of {len(train.rows)} prompts by labeler {config.labeler.name} (Bradley-Terry)."
     write_card(run.output / "model", REWARD_MODEL, "Reward model", about)
     counts = {"prompts": len(train.rows), "truncated_prompts": train.truncated, "dropped": train.dropped, "tied": train.tied}
-    metrics: dict[str, Any] = counts | {
-        split: training.report(model, kept.rows, batching) for split, kept in rows.items() if kept.rows
-    }
-    table = run.find("prepare", "world.yaml")
-    if table and "test" in metrics:
-        test, temperature = by_split["test"], config.labeler.temperature
-        metrics["test"] |= beside_the_noise(metrics["test"]["accuracy"], test, load_world(table), temperature)
+    scores = {split: training.score_rows(model, kept.rows, batching) for split, kept in rows.items() if kept.rows}
+    metrics: dict[str, Any] = counts | {split: training.report(told, rows[split].rows) for split, told in scores.items()}
+    if "test" in scores:
+        test, told = rows["test"], scores["test"]
+        metrics["test"] |= held_out_figures(told, training.lengths_of(test.rows), test.rankings)
+        write_curve(run.output / "calibration.csv", reliability(label_gaps(told, test.rankings)))
+        if table := run.find("prepare", "world.yaml"):
+            world, accuracy = load_world(table), metrics["test"]["accuracy"]
+            metrics["test"] |= beside_the_noise(accuracy, by_split["test"], world, config.labeler.temperature)
+            metrics["test"] |= beside_the_gold(told, test.rankings, world)
     run.finish(metrics)
     run.log_model(run.output / "model")
 

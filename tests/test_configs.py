@@ -87,6 +87,7 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ("sft.demonstrations_per_step=-4", "sft.demonstrations_per_step (-4) must be a whole number of at least 1"),
         ("sft.demonstrations_per_step=2.5", "sft.demonstrations_per_step (2.5) must be a whole number of at least 1"),
         ("ppo.gamma=1.5", "ppo.gamma (1.5) must be a finite number above 0 and at most 1"),
+        ("reward.label_smoothing=0.5", "reward.label_smoothing (0.5) must be a finite number of at least 0 and below 0.5"),
         ("ppo.w_c=-1", "ppo.w_c (-1) must be a finite number of at least 0 or null"),
         ("reward.centre=1", "reward.centre (1) must be true or false"),
         ("engine.zero_stage=4", "engine.zero_stage (4) must be a whole number of at least 0 and at most 3"),
@@ -122,6 +123,44 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "ppo.kl_target=5 ppo.kl_horizon=2",
             "ppo.responses_per_step (128) must be below 5 x ppo.kl_horizon (2), or kl_ctl can turn negative (SPEC eq. 7)",
         ),
+        (
+            "ppo.advantage=rloo",
+            "ppo.critic (separate) does not go with ppo.advantage (rloo): gae needs a critic, rloo and grpo have none "
+            "(`ppo=rloo` and `ppo=grpo` set both)",
+        ),
+        (
+            "ppo=rloo ppo.responses_per_prompt=1",
+            "ppo.responses_per_prompt (1) must be at least 2 with ppo.advantage (rloo): the responses to a prompt are each "
+            "other's baseline",
+        ),
+        (
+            "ppo=grpo ppo.weight=action_value",
+            "ppo.weight (action_value) needs a critic, and ppo.advantage (grpo) has none",
+        ),
+        ("ppo=rloo ppo.w_c=0.1", "ppo.w_c (0.1) must be null with ppo.critic=none: there is no loss it weighs"),
+        (
+            "ppo=rloo ppo.critic_warmup_steps=2",
+            "ppo.critic_warmup_steps (2) must be 0 with ppo.critic=none: no critic learns",
+        ),
+        (
+            "ppo.responses_per_prompt=3",
+            "ppo.responses_per_step (128) must be a multiple of ppo.responses_per_prompt (3)",
+        ),
+        (
+            "dpo.loss=ipo dpo.label_smoothing=0.1",
+            "dpo.label_smoothing (0.1) must be 0 with dpo.loss (ipo): only the sigmoid is a likelihood of labels",
+        ),
+        (
+            "ppo.reward_from=gold data=hh_rlhf data.path=x labeler=dataset",
+            "ppo.reward_from (gold) needs the world's rater, but data.source is hh_rlhf: choose "
+            "ppo.reward_from=reward_model, or data=world",
+        ),
+        (
+            "ppo.top_p=0.9",
+            "ppo.top_p: no such setting, and on purpose: it would sample from another policy than the one that is scored "
+            "and trained, and the KL would come out negative",
+        ),
+        ("ppo.clip_range=1", "ppo.clip_range (1) must be a finite number above 0 and below 1 or null"),
         (
             "data.max_response_tokens=128",
             "data.max_response_tokens (128) must be below model.max_tokens (128): no room is left for a prompt",

@@ -97,6 +97,11 @@ def _ids_from_row(ids: list[int] | None) -> tuple[int, ...] | None:
     return None if ids is None else tuple(ids)
 
 
+def _margin(margin: float) -> dict[str, float]:
+    """A column of those rows only that have one."""
+    return {"margin": margin} if margin else {}
+
+
 @dataclass(frozen=True, slots=True)
 class Responses:
     """K responses to one prompt, from one model or from several."""
@@ -122,7 +127,8 @@ class Responses:
 class Ranking:
     """K responses in order: a lower rank is better, equal ranks are a tie, only the order counts.
 
-    `labeler` and `settings` say who ordered them, and how.
+    `labeler` and `settings` say who ordered them, and how. Two responses may come with a `margin`, in reward units (SPEC
+    eq. 2).
     """
 
     prompt: Messages
@@ -131,8 +137,11 @@ class Ranking:
     split: Split
     labeler: str
     settings: dict[str, Any] = field(default_factory=dict)
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.margin and len(self.responses) != 2:
+            raise ValueError(f"a margin ({self.margin}) is between two responses, and here are {len(self.responses)}")
         if len(self.ranks) != len(self.responses):
             raise ValueError(f"ranks ({len(self.ranks)}) and responses ({len(self.responses)}) must be as many")
 
@@ -143,13 +152,15 @@ class Ranking:
 
     def to_row(self) -> dict[str, Any]:
         row = Responses(self.prompt, self.responses, self.split).to_row()
-        return row | {"ranks": list(self.ranks), "labeler": self.labeler, "settings": self.settings}
+        return row | {"ranks": list(self.ranks), "labeler": self.labeler, "settings": self.settings} | _margin(self.margin)
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Ranking:
         drawn = Responses.from_row(row)
         ranks = tuple(row["ranks"])
-        return cls(drawn.prompt, drawn.responses, ranks, drawn.split, row["labeler"], row["settings"])
+        return cls(
+            drawn.prompt, drawn.responses, ranks, drawn.split, row["labeler"], row["settings"], row.get("margin", 0.0)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +168,8 @@ class Preference:
     """One ordered pair of a ranking (SPEC section 1): `chosen` y_w, `rejected` y_l.
 
     `chosen_ended` and `rejected_ended` are False where the response was cut off and so carries no end token; the token ids
-    are those of the sampled responses, None where there is only text.
+    are those of the sampled responses, None where there is only text. `margin`, in reward units, is by how much `chosen`
+    has to win (SPEC eq. 2).
     """
 
     prompt: Messages
@@ -170,6 +182,7 @@ class Preference:
     chosen_token_ids: tuple[int, ...] | None = None
     rejected_token_ids: tuple[int, ...] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    margin: float = 0.0
 
     def to_row(self) -> dict[str, Any]:
         return {
@@ -183,7 +196,7 @@ class Preference:
             "chosen_token_ids": _ids_to_row(self.chosen_token_ids),
             "rejected_token_ids": _ids_to_row(self.rejected_token_ids),
             "settings": self.settings,
-        }
+        } | _margin(self.margin)
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Preference:
@@ -198,4 +211,5 @@ class Preference:
             chosen_token_ids=_ids_from_row(row["chosen_token_ids"]),
             rejected_token_ids=_ids_from_row(row["rejected_token_ids"]),
             settings=row["settings"],
+            margin=row.get("margin", 0.0),
         )

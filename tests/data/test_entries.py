@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from rlhf.data.entries import Entry, read_entries
+from rlhf.data.entries import Entry, read_entries, read_margin
 from rlhf.errors import UserError
 from rlhf.records import Message, Messages
 
@@ -146,6 +146,45 @@ def test_the_columns_setting_decides_between_two_forms(tmp_path: Path) -> None:
 )
 def test_a_wrong_field_is_named(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     assert complaint(tmp_path, {"prompt": "a", "chosen": "b", "rejected": "c"}, row) == message
+
+
+PAIR = {"prompt": "who?", "chosen": "yes", "rejected": "no"}
+
+
+@pytest.mark.parametrize(
+    ("said_margin", "meant"), [(0.5, 0.5), (2, 2.0), (0, 0.0), ("1.5", 1.5), (" 2 ", 2.0), ("", 0.0), (None, 0.0)]
+)
+def test_a_preference_may_bring_a_margin(tmp_path: Path, said_margin: Any, meant: float) -> None:
+    without, with_margin = entries_of(tmp_path, PAIR, PAIR | {"margin": said_margin})
+    assert (without.margin, with_margin.margin) == (0.0, meant)
+    (renamed,) = entries_of(tmp_path, PAIR | {"gap": said_margin}, columns={"margin": "gap"})
+    assert renamed.margin == meant
+
+
+def test_a_transcript_may_bring_a_margin_and_a_demonstration_has_none(tmp_path: Path) -> None:
+    row = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c", "margin": 0.25}
+    assert entries_of(tmp_path, row, source="hh_rlhf")[0].margin == 0.25
+    assert entries_of(tmp_path, {"prompt": "who?", "completion": "yes", "margin": "wide"})[0].margin == 0.0
+
+
+@pytest.mark.parametrize(
+    ("margin", "seen"),
+    [("wide", '"wide"'), (-0.1, "-0.1"), (True, "true"), ([1], "[1]"), ("nan", '"nan"'), ("inf", '"inf"'), ({}, "{}")],
+)
+def test_a_margin_that_is_none_is_named_with_its_line(tmp_path: Path, margin: Any, seen: str) -> None:
+    expected = f"must be a finite number of at least 0, not {seen}"
+    assert complaint(tmp_path, PAIR, PAIR | {"margin": margin}) == f"x.jsonl:2: field 'margin' {expected}"
+    renamed = complaint(tmp_path, PAIR | {"gap": margin}, columns={"margin": "gap"})
+    assert renamed == f"x.jsonl:1: field 'gap' {expected}"
+
+
+def test_a_margin_that_is_nan_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="NaN is not a number of JSON"):
+        entries_of(tmp_path, PAIR | {"margin": float("nan")})
+    with pytest.raises(UserError, match=r"x: row 3: field 'margin' must be a finite number of at least 0, not NaN"):
+        read_margin("x: row 3", "margin", float("nan"))
+    with pytest.raises(UserError, match="must be a finite number"):
+        read_margin("x: row 3", "margin", 10**400)
 
 
 def test_a_complaint_speaks_of_the_users_column(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from rlhf.records import SPLITS, Demonstration, Message, Preference, Prompt, Ran
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 PROMPT = st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistant"]), TEXT), max_size=3).map(tuple)
 SPLIT = st.sampled_from(SPLITS)
+MARGIN = st.one_of(st.just(0.0), st.floats(0, 9))
 ASKED = Prompt((Message("user", "who?"),), "train")
 LINE = b'{"prompt": [{"role": "user", "content": "who?"}], "split": "train"}'
 
@@ -28,7 +29,9 @@ def test_demonstrations_survive(tmp_path_factory: pytest.TempPathFactory, record
     assert read_records(path, Demonstration) == records
 
 
-@given(st.lists(st.builds(Preference, PROMPT, TEXT, TEXT, SPLIT, TEXT, st.booleans(), st.booleans()), max_size=4))
+@given(
+    st.lists(st.builds(Preference, PROMPT, TEXT, TEXT, SPLIT, TEXT, st.booleans(), st.booleans(), margin=MARGIN), max_size=4)
+)
 def test_preferences_survive(tmp_path_factory: pytest.TempPathFactory, records: list[Preference]) -> None:
     path = tmp_path_factory.mktemp("records") / "x.jsonl"
     write_records(path, records)
@@ -40,6 +43,20 @@ def test_rankings_survive(tmp_path: Path) -> None:
     ranking = Ranking(ASKED.prompt, answers, (1, 0), "test", "gold", {"temperature": 0.5})
     write_records(tmp_path / "x.jsonl", [ranking])
     assert read_records(tmp_path / "x.jsonl", Ranking) == [ranking]
+
+
+def test_a_margin_survives_and_none_is_not_written(tmp_path: Path) -> None:
+    answers = (Response("a", True, "x"), Response("b", True, "x"))
+    given, without = (Ranking(ASKED.prompt, answers, (1, 0), "test", "x", margin=margin) for margin in (0.5, 0.0))
+    write_records(tmp_path / "x.jsonl", [given, without])
+    assert read_records(tmp_path / "x.jsonl", Ranking) == [given, without]
+    assert ["margin" in line for line in (tmp_path / "x.jsonl").read_text().splitlines()] == [True, False]
+    assert "margin" not in Preference(ASKED.prompt, "a", "b", "test", "x").to_row()
+
+
+def test_a_margin_is_between_two() -> None:
+    with pytest.raises(ValueError, match=r"a margin \(0.5\) is between two responses, and here are 3"):
+        Ranking(ASKED.prompt, (Response("a", True, "x"),) * 3, (0, 1, 2), "test", "x", margin=0.5)
 
 
 def test_a_file_is_utf_8_with_one_record_a_line(tmp_path: Path) -> None:

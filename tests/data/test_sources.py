@@ -72,6 +72,11 @@ def test_preferences_become_demonstrations_prompts_preferences_and_a_corpus(tmp_
     assert made.documents == [f"Question {i // 2}?\n\ngood {i}" for i in range(100) if splits[i] == "train"]
 
 
+def test_a_margin_stays_with_its_preference(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("prompt,chosen,rejected,margin\np,a,b,0.5\nq,a,b,\nr,a,b,2\n")
+    assert [p.margin for p in prepared_from("files", tmp_path / "x.csv").preferences] == [0.5, 0.0, 2.0]
+
+
 def test_one_chosen_response_of_many_pairs_is_one_demonstration(tmp_path: Path) -> None:
     rows = [{"prompt": "p", "chosen": "a", "rejected": rejected} for rejected in "bcd"]
     (tmp_path / "x.json").write_text(json.dumps(rows))

@@ -7,12 +7,14 @@ from rlhf.labeling.pairs import preferences_of
 from rlhf.records import Preference
 from tests.labeling.records import asked
 
-GIVEN = Preference(asked("why ?"), "good", "poor", "test", "people", rejected_ended=False, settings={"year": 2022})
+GIVEN = Preference(
+    asked("why ?"), "good", "poor", "test", "people", rejected_ended=False, settings={"year": 2022}, margin=0.5
+)
 
 
 def test_a_preference_becomes_a_ranking_of_two_and_comes_back() -> None:
     (ranking,) = label_dataset([GIVEN])
-    assert ranking.ranks == (0, 1)
+    assert (ranking.ranks, ranking.margin) == ((0, 1), 0.5)
     assert [response.text for response in ranking.responses] == ["good", "poor"]
     assert (ranking.labeler, ranking.settings, ranking.split) == ("people", {"year": 2022}, "test")
     assert preferences_of(ranking) == [GIVEN]

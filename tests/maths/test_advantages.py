@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from rlhf.maths.advantages import gae, one_step_returns, token_rewards
+from rlhf.maths.advantages import gae, grpo, one_step_returns, rloo, token_rewards
 from tests.helpers import NAN, assert_near, float64, lengths_to_mask
 from tests.maths import twins
-from tests.maths.batches import ragged, to_padded
+from tests.maths.batches import numbers, ragged, to_padded
 
 unit = st.floats(0.0, 1.0)
 
@@ -140,3 +144,66 @@ def test_refusals() -> None:
             one_step_returns(zeros, zeros, mask, gamma)
         with pytest.raises(ValueError, match=r"lam \("):
             gae(zeros, zeros, mask, 1.0, gamma)
+
+
+@st.composite
+def grouped(draw: st.DrawFn) -> tuple[twins.Rows, int]:
+    """Rewards of 2 to 4 responses to each of 1 to 3 prompts."""
+    siblings, prompts = draw(st.integers(2, 4)), draw(st.integers(1, 3))
+    lengths = draw(st.lists(st.integers(1, 5), min_size=siblings * prompts, max_size=siblings * prompts))
+    return [draw(st.lists(numbers(), min_size=n, max_size=n)) for n in lengths], siblings
+
+
+@given(grouped())
+def test_rloo_is_what_was_paid_less_the_mean_of_the_others(group: tuple[twins.Rows, int]) -> None:
+    rows, siblings = group
+    (rewards,), mask = to_padded([rows])
+    advantages = rloo(rewards, mask, siblings)
+    paid = [sum(row) for row in rows]
+    for i, row in enumerate(rows):
+        first = i - i % siblings
+        others = [paid[j] for j in range(first, first + siblings) if j != i]
+        assert_near(advantages[i, : len(row)], [paid[i] - twins.mean(others)] * len(row))
+    assert advantages[~mask].eq(0).all()
+
+
+@given(grouped())
+def test_grpo_is_what_was_paid_in_deviations_of_its_prompt(group: tuple[twins.Rows, int]) -> None:
+    rows, siblings = group
+    (rewards,), mask = to_padded([rows])
+    advantages = grpo(rewards, mask, siblings)
+    paid = [sum(row) for row in rows]
+    for i, row in enumerate(rows):
+        group_paid = paid[i - i % siblings : i - i % siblings + siblings]
+        deviation = math.sqrt(twins.variance(group_paid) + 1e-8)
+        assert_near(advantages[i, : len(row)], [(paid[i] - twins.mean(group_paid)) / deviation] * len(row), 1e-7)
+
+
+def test_siblings_by_hand() -> None:
+    rewards, mask = float64([[1.0, 2.0], [1.0, NAN], [7.0, NAN], [7.0, NAN]]), lengths_to_mask([2, 1, 1, 1])
+    assert_near(rloo(rewards, mask, 2), [[2.0, 2.0], [-2.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    assert_near(grpo(rewards, mask, 2), [[1.0, 1.0], [-1.0, 0.0], [0.0, 0.0], [0.0, 0.0]], 1e-7)
+
+
+@pytest.mark.parametrize("estimator", [rloo, grpo])
+@given(group=grouped(), bonus=st.floats(-3, 3))
+def test_what_all_siblings_are_paid_alike_changes_nothing(
+    estimator: Callable[[Tensor, Tensor, int], Tensor], group: tuple[twins.Rows, int], bonus: float
+) -> None:
+    """A baseline that depends on the prompt alone; so the responses to a prompt have advantages of sum 0."""
+    rows, siblings = group
+    (rewards,), mask = to_padded([rows])
+    advantages = estimator(rewards, mask, siblings)
+    paid_more = rewards.clone()
+    paid_more[:, 0] += bonus
+    assert_near(estimator(paid_more, mask, siblings), advantages, 1e-4)
+    assert_near(advantages[:, 0].view(-1, siblings).sum(1), torch.zeros(len(rows) // siblings), 1e-7)
+
+
+@pytest.mark.parametrize("estimator", [rloo, grpo])
+@pytest.mark.parametrize("siblings", [1, 0, -2, 4])
+def test_siblings_must_be_two_and_divide_the_responses(
+    estimator: Callable[[Tensor, Tensor, int], Tensor], siblings: int
+) -> None:
+    with pytest.raises(ValueError, match=rf"responses_per_prompt \({siblings}\) .* \(6\)"):
+        estimator(torch.zeros(6, 2), lengths_to_mask([2] * 6), siblings)

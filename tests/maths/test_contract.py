@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlhf.maths import advantages, losses, masked
+from rlhf.maths import advantages, diagnostics, losses, masked
 from tests.helpers import NAN, assert_near, lengths_to_mask
 from tests.maths.batches import GARBAGE
 
@@ -38,18 +38,24 @@ CASES = {
     ),
     "gae": Case(("rewards", "values"), lambda x, y, m: advantages.gae(x, y, m, 0.9, 0.8), (0, 1)),
     "one_step_returns": Case(("rewards", "values"), lambda x, y, m: (advantages.one_step_returns(x, y, m, 0.9),)),
+    "rloo": Case(("rewards",), lambda x, m: (advantages.rloo(x, m, 3),)),
+    "grpo": Case(("rewards",), lambda x, m: (advantages.grpo(x, m, 3),)),
     "sft_loss": Case(("logprobs",), lambda x, m: (losses.sft_loss(x, m),)),
     "sft_loss of a step": Case(("logprobs",), lambda x, m: (losses.sft_loss(x, m, normaliser=99),)),
     "policy_loss": Case(
         ("logprobs", "old_logprobs", "advantages"), lambda x, y, z, m: (losses.policy_loss(x, y, z, m, 0.2),)
     ),
+    "unclipped_policy_loss": Case(
+        ("logprobs", "old_logprobs", "advantages"), lambda x, y, z, m: (losses.unclipped_policy_loss(x, y, z, m),)
+    ),
+    "kl_loss": Case(("logprobs", "ref_logprobs"), lambda x, y, m: (losses.kl_loss(x, y, m),)),
     "value_loss": Case(("values", "old_values", "returns"), lambda x, y, z, m: (losses.value_loss(x, y, z, m, 0.2),)),
     "value_loss unclipped": Case(
         ("values", "old_values", "returns"), lambda x, y, z, m: (losses.value_loss(x, y, z, m, None),)
     ),
-    "clip_fraction": Case(("logprobs", "old_logprobs"), lambda x, y, m: (losses.clip_fraction(x, y, m, 0.2),), ()),
-    "approximate_kl": Case(("logprobs", "old_logprobs"), lambda x, y, m: (losses.approximate_kl(x, y, m),), (0, 1)),
-    "explained_variance": Case(("values", "returns"), lambda x, y, m: (losses.explained_variance(x, y, m),), (0, 1)),
+    "clip_fraction": Case(("logprobs", "old_logprobs"), lambda x, y, m: (diagnostics.clip_fraction(x, y, m, 0.2),), ()),
+    "approximate_kl": Case(("logprobs", "old_logprobs"), lambda x, y, m: (diagnostics.approximate_kl(x, y, m),), (0, 1)),
+    "explained_variance": Case(("values", "returns"), lambda x, y, m: (diagnostics.explained_variance(x, y, m),), (0, 1)),
 }
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
@@ -176,7 +182,7 @@ def test_the_same_on_a_gpu(case: Case) -> None:
 @every_case
 def test_any_magnitude_is_finite(case: Case, scale: float) -> None:
     """But for a ratio that needs repair or measures a KL: e^1e6 is inf, and honestly so."""
-    if case in (CASES["policy_loss"], CASES["approximate_kl"]):
+    if case in (CASES["policy_loss"], CASES["unclipped_policy_loss"], CASES["approximate_kl"]):
         scale = min(scale, 10.0)
     for result in case.function(*[scale * tensor for tensor in inputs(case, torch.float32)], MASK):
         assert result.isfinite().all()

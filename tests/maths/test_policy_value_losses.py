@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlhf.maths.losses import approximate_kl, clip_fraction, explained_variance, policy_loss, sft_loss, value_loss
+from rlhf.maths.losses import kl_loss, policy_loss, sft_loss, unclipped_policy_loss, value_loss
 from tests.helpers import NAN, assert_near, float64, lengths_to_mask
 from tests.maths import twins
 from tests.maths.batches import ragged, to_padded
@@ -186,34 +186,42 @@ def test_micro_batches_with_a_common_normaliser_add_up_to_the_step(rows_per_micr
         assert_near(gradient(added, x), gradient(whole, x), 1e-12)
 
 
-def test_clip_fraction_by_hand() -> None:
-    ratios = float64([[1.19, 1.21, 0.79, 0.81, NAN], [1.0, NAN, NAN, NAN, NAN]])
-    fraction = clip_fraction(ratios.log(), torch.zeros(2, 5), lengths_to_mask([4, 1], 5), 0.2)
-    assert_near(fraction, 0.4, 1e-7)  # 1.21 and 0.79 of five
+@given(ragged(3, -2.0, 2.0))
+def test_unclipped_against_the_definition(batch: list[twins.Rows]) -> None:
+    (logprobs, old, advantages), mask = to_padded(batch)
+    tokens = zip(*(twins.every(rows) for rows in batch), strict=True)
+    expected = -twins.mean([a * math.exp(p - q) for p, q, a in tokens])
+    assert_near(unclipped_policy_loss(logprobs, old, advantages, mask), expected, 1e-8)
 
 
-def test_approximate_kl_by_hand() -> None:
-    # ratios 1, 2 and 0.5: ratio - 1 - log ratio = 0, 1 - log 2, -0.5 + log 2; the mean of the three is 0.5 / 3
-    logprobs = float64([[1.0, 2.0, NAN], [0.5, NAN, NAN]]).log()
-    assert_near(approximate_kl(logprobs, torch.zeros(2, 3), lengths_to_mask([2, 1], 3)), 0.5 / 3)
-    twice = float64([[2.0]]).log()
-    assert_near(approximate_kl(twice, torch.zeros(1, 1), lengths_to_mask([1])), 1 - math.log(2))
+@given(ragged(2))
+def test_unclipped_at_ratio_1_the_gradient_is_that_of_reinforce(batch: list[twins.Rows]) -> None:
+    (logprobs, advantages), mask = to_padded(batch)
+    logprobs.requires_grad_()
+    loss = unclipped_policy_loss(logprobs, logprobs, advantages, mask)  # as its own old one it gets no gradient
+    expected = torch.where(mask, -advantages / int(mask.sum()), torch.zeros_like(advantages))
+    assert_near(gradient(loss, logprobs), expected)
 
 
-def test_nothing_learnt_yet() -> None:
-    logprobs = float64([[-1.0, -2.5, NAN]])
-    mask = lengths_to_mask([2], 3)
-    assert approximate_kl(logprobs, logprobs.clone(), mask).item() == 0.0
-    assert clip_fraction(logprobs, logprobs.clone(), mask, 0.2).item() == 0.0
+def test_without_a_clip_a_gain_has_no_end() -> None:
+    logprobs = float64([[math.log(1.5)]]).requires_grad_()
+    loss = unclipped_policy_loss(logprobs, float64([[0.0]]), float64([[2.0]]), lengths_to_mask([1]))
+    assert_near(gradient(loss, logprobs), [[-3.0]])
 
 
-def test_explained_variance_by_hand() -> None:
-    returns, mask = float64([[1.0, 3.0, NAN], [5.0, NAN, NAN]]), lengths_to_mask([2, 1], 3)
-    assert_near(explained_variance(returns.clone(), returns, mask), 1.0)
-    assert_near(explained_variance(returns + 9.0, returns, mask), 1.0)  # a constant error explains the variance all the same
-    assert_near(explained_variance(torch.zeros(2, 3), returns, mask), 0.0)
-    assert_near(explained_variance(-returns, returns, mask), -3.0)  # the error is 2R: 1 - 4
-    assert explained_variance(returns, torch.ones(2, 3, dtype=torch.float64), mask).item() == 0.0
+@given(ragged(2))
+def test_the_kl_as_a_loss_is_half_the_square(batch: list[twins.Rows]) -> None:
+    (logprobs, ref), mask = to_padded(batch)
+    tokens = list(zip(*(twins.every(rows) for rows in batch), strict=True))
+    assert_near(kl_loss(logprobs, ref, mask), twins.mean([(p - q) ** 2 / 2 for p, q in tokens]))
+    assert_near(kl_loss(logprobs, ref, mask, normaliser=10), math.fsum((p - q) ** 2 / 2 for p, q in tokens) / 10)
+
+
+def test_the_reference_gets_no_gradient_from_the_kl() -> None:
+    logprobs, ref = float64([[-1.0]]).requires_grad_(), float64([[-3.0]]).requires_grad_()
+    loss = kl_loss(logprobs, ref, lengths_to_mask([1]))
+    assert_near(gradient(loss, logprobs), [[2.0]])
+    assert kl_loss(logprobs.detach(), ref, lengths_to_mask([1])).requires_grad is False
 
 
 def test_refusals() -> None:
@@ -221,8 +229,6 @@ def test_refusals() -> None:
     for clip_range in (0.0, 1.0, -0.2, 1.5, NAN):
         with pytest.raises(ValueError, match=r"clip_range \(.*must be in \(0\.0, 1\.0\)"):
             policy_loss(x, x, x, mask, clip_range)
-        with pytest.raises(ValueError, match=r"clip_range"):
-            clip_fraction(x, x, mask, clip_range)
     for value_clip in (0.0, -0.2, NAN):
         with pytest.raises(ValueError, match=r"value_clip \("):
             value_loss(x, x, x, mask, value_clip)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import permutations
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rlhf.maths.advantages import token_rewards
-from rlhf.maths.losses import dpo_loss, ranking_loss, reward_model_loss
+from rlhf.maths.losses import dpo_hinge_loss, dpo_loss, ipo_loss, ranking_loss, reward_model_loss
 from tests.helpers import NAN, assert_near, float64
 from tests.maths import twins
 from tests.maths.batches import numbers
@@ -185,6 +186,55 @@ def test_at_the_closed_form_every_response_is_paid_the_same() -> None:
     paid = token_rewards(REWARD, OPTIMUM.unsqueeze(1), REFERENCE.unsqueeze(1), one_token, BETA)
     log_z = math.log(sum(math.exp(q + r / BETA) for q, r in zip(REFERENCE.tolist(), REWARD.tolist(), strict=True)))
     assert_near(paid, [[BETA * log_z]] * 5)
+
+
+@given(st.lists(st.tuples(numbers(), numbers(), numbers(), numbers()), min_size=1, max_size=4), st.floats(0.05, 2))
+def test_ipo_and_hinge_against_their_definitions(batch: list[tuple[float, float, float, float]], beta: float) -> None:
+    four = [float64(list(side)) for side in zip(*batch, strict=True)]
+    gaps = [(chosen - ref_chosen) - (rejected - ref_rejected) for chosen, rejected, ref_chosen, ref_rejected in batch]
+    assert_near(ipo_loss(*four, beta), twins.mean([(gap - 1 / (2 * beta)) ** 2 for gap in gaps]), 1e-8)
+    assert_near(dpo_hinge_loss(*four, beta), twins.mean([max(0.0, 1 - beta * gap) for gap in gaps]))
+
+
+@pytest.mark.parametrize("loss", [dpo_loss, ipo_loss, dpo_hinge_loss])
+def test_losses_of_pairs_turn_the_same_way_and_leave_the_reference_alone(loss: Callable[..., Tensor]) -> None:
+    chosen, rejected, *ref = [float64([-2.0]).requires_grad_() for _ in range(4)]
+    loss(chosen, rejected, *ref, 0.5).backward()
+    assert chosen.grad.item() < 0 < rejected.grad.item()
+    assert_near(chosen.grad, -rejected.grad)
+    assert [x.grad for x in ref] == [None, None]
+
+
+def test_where_each_loss_has_enough() -> None:
+    """IPO rests at a gap of 1 / (2 beta), the hinge from 1 / beta on, and the sigmoid nowhere."""
+    beta, zero = 0.5, float64([0.0])
+
+    def slope(loss: Callable[..., Tensor], gap: float) -> float:
+        chosen = float64([gap]).requires_grad_()
+        loss(chosen, zero, zero, zero, beta).backward()
+        assert chosen.grad is not None
+        return chosen.grad.item()
+
+    assert [slope(ipo_loss, gap) for gap in (0.0, 1.0, 2.0)] == [-2.0, 0.0, 2.0]
+    assert [slope(dpo_hinge_loss, gap) for gap in (0.0, 1.9, 2.1)] == [-0.5, -0.5, 0.0]
+    assert slope(dpo_loss, 20.0) < 0
+
+
+@pytest.mark.parametrize("loss", [dpo_loss, ipo_loss, dpo_hinge_loss])
+def test_every_loss_of_pairs_refuses_the_same(loss: Callable[..., Tensor]) -> None:
+    x = torch.zeros(3)
+    for beta in (0.0, -0.1, NAN, math.inf):
+        with pytest.raises(ValueError, match=r"beta \("):
+            loss(x, x, x, x, beta)
+    with pytest.raises(ValueError, match=r"ref_rejected_logps \(1,\)"):
+        loss(x, x, x, x[:1], 0.1)
+    with pytest.raises(ValueError, match=r"chosen_logps must be \(B\)"):
+        loss(torch.zeros(3, 2), x, x, x, 0.1)
+    for i, name in enumerate(("chosen_logps", "rejected_logps", "ref_chosen_logps", "ref_rejected_logps")):
+        four = [x.clone() for _ in range(4)]
+        four[i][1] = NAN
+        with pytest.raises(ValueError, match=rf"^{name} is NaN at \(1,\)"):
+            loss(*four, 0.1)
 
 
 def test_refusals() -> None:

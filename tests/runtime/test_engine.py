@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_schedule_by_hand() -> None:
     """Two steps of warm-up, then seven equal steps down to a tenth."""
-    rates = [learning_rate(step, 10, 2.0, 0.2, 0.1) for step in range(10)]
+    rates = [learning_rate(step, 10, 2.0, 0.2, 0.1, "linear") for step in range(10)]
     assert_near(rates, [1.0, 2.0, *(0.2 + 1.8 * i / 7 for i in range(7, -1, -1))])
 
 
@@ -40,11 +40,18 @@ def test_the_schedule_by_hand() -> None:
     ],
 )
 def test_schedules_at_the_edges(steps: int, warmup_share: float, final: float, expected: list[float]) -> None:
-    assert_near([learning_rate(step, steps, 1.0, warmup_share, final) for step in range(steps)], expected)
+    assert_near([learning_rate(step, steps, 1.0, warmup_share, final, "linear") for step in range(steps)], expected)
 
 
 def test_beyond_its_last_step_the_rate_stays_at_its_end() -> None:
-    assert_near(learning_rate(12, 10, 1.0, 0.0, 0.25), 0.25)
+    assert_near(learning_rate(12, 10, 1.0, 0.0, 0.25, "linear"), 0.25)
+
+
+def test_other_schedules_by_hand() -> None:
+    """After one step of warm-up, half a cosine from 1 down to a fifth; or nothing."""
+    cosine = [learning_rate(step, 6, 1.0, 0.1, 0.2, "cosine") for step in range(6)]
+    assert_near(cosine, [1.0, *(0.2 + 0.8 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(5))])
+    assert [learning_rate(step, 6, 3.0, 0.3, 0.2, "constant") for step in range(6)] == [1.5, 3.0, 3.0, 3.0, 3.0, 3.0]
 
 
 class AdamWByHand:
@@ -81,7 +88,7 @@ def test_steps_are_adamw_with_the_schedule_and_the_norm_clipped() -> None:
     for step in range(steps):
         gradients = [2 * (value - 0.5) + 2 * (value + 1.0) for value in x]
         norm = math.hypot(*gradients)
-        rate = learning_rate(step, steps, lr, 0.4, 0.2)
+        rate = learning_rate(step, steps, lr, 0.4, 0.2, "linear")
         clipped = [g * min(1.0, largest / norm) for g in gradients]
         x = [a.step(value, g, rate) for a, value, g in zip(by_hand, x, clipped, strict=True)]
         assert_near(engine.step([0.5, -1.0], lambda target: parabola(model, target)), norm, 1e-6)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
 
-from rlhf.config import PPO, Config, Engine, Optimizer
+from rlhf.config import DPO, PPO, Config, Engine, Optimizer
 from rlhf.models.forward import Batching
 from rlhf.models.generation import Decoding
 from rlhf.runtime.engine import TorchEngine, make_engine
@@ -27,7 +27,17 @@ PPO_FOR_TESTS: dict[str, Any] = {
     "stop": {"steps": 3, "kl_budget": 0.0, "plateau_evaluations": 0},
     "responses_per_step": 8,
     "responses_per_minibatch": 4,
+    "responses_per_prompt": 1,
     "ppo_epochs": 2,
+    "epoch_kl_limit": 0.0,
+    "kl_in": "reward",
+    "advantage": "gae",
+    "weight": "advantage",
+    "critic_from": "reward_model",
+    "reward_from": "reward_model",
+    "score_centre": False,
+    "score_scale": False,
+    "score_clip": 0.0,
     "kl_ctl": 0.1,
     "kl_target": 0.0,
     "kl_horizon": 100,
@@ -46,15 +56,26 @@ PPO_FOR_TESTS: dict[str, Any] = {
     "eval_every_steps": 1,
     "eval_prompts": 4,
     "keep_every": 0,
+    "keep_best_by": None,
     "lr": 1e-2,
     "critic_lr": 1e-2,
     "warmup_share": 0.0,
 }
 SHARED = {"critic": "shared", "w_c": 0.5}
+RLOO = {"advantage": "rloo", "critic": "none", "responses_per_prompt": 4, "whiten_advantages": False}
+GRPO = RLOO | {"advantage": "grpo", "kl_in": "loss"}
 
 
 def optimizer(**changes: Any) -> Optimizer:
-    settings = {"final_lr_share": 1.0, "weight_decay": 0.0, "max_grad_norm": 1.0, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8}
+    settings = {
+        "schedule": "linear",
+        "final_lr_share": 1.0,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "beta1": 0.9,
+        "beta2": 0.95,
+        "eps": 1e-8,
+    }
     return Optimizer(**settings | changes)
 
 
@@ -80,6 +101,10 @@ def _composed() -> Config:
 
 def ppo_settings(**changes: Any) -> PPO:
     return PPO(**PPO_FOR_TESTS | changes)
+
+
+def dpo_settings(**changes: Any) -> DPO:
+    return DPO(**_composed().dpo.model_dump() | changes)
 
 
 def all_settings(ppo: PPO, **optimizer_changes: Any) -> Config:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from itertools import combinations, product
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from rlhf.training.loop import LoopState, Passes
 from rlhf.training.ppo import train_ppo
 from rlhf.training.ppo_setup import make_state
 from tests.models.tiny_models import EOS, PAD, make_classifier, make_policy
-from tests.training.table import all_settings, engine_for, environment_for, ppo_settings
+from tests.training.table import RLOO, all_settings, dpo_settings, engine_for, environment_for, ppo_settings
 
 SIZE, BETA, MISSING_END = 8, 0.5, -1.0
 PROMPT = [5, 3]  # of two tokens: after one, its repetition would look the same to rotary positions
@@ -72,7 +73,10 @@ def test_all_responses_are_listed_and_the_best_policy_is_another(reference: PreT
     assert float(optimum.max()) < 0.7
 
 
-def test_ppo_finds_it(reference: PreTrainedModel, reward_model: PreTrainedModel, optimum: Tensor) -> None:
+@pytest.mark.parametrize("method", [{}, RLOO | {"responses_per_prompt": 8}], ids=["ppo", "rloo"])
+def test_ppo_finds_it(
+    reference: PreTrainedModel, reward_model: PreTrainedModel, optimum: Tensor, method: dict[str, Any]
+) -> None:
     steps = 80
     settings = ppo_settings(
         stop={"steps": steps, "kl_budget": 0.0, "plateau_evaluations": 0},
@@ -81,11 +85,11 @@ def test_ppo_finds_it(reference: PreTrainedModel, reward_model: PreTrainedModel,
         kl_ctl=BETA,
         gamma=1.0,
         lam=1.0,
-        whiten_advantages=False,
         value_clip=0.0,
         missing_end_score=MISSING_END,
         eval_every_steps=steps,
         lr=1e-2,
+        **{"whiten_advantages": False} | method,
     )
     policy = copy.deepcopy(reference)
     environment = environment_for(
@@ -108,5 +112,5 @@ def test_dpo_finds_it(reference: PreTrainedModel, rewards: Tensor, optimum: Tens
     steps = 100
     state = LoopState(engine_for(policy, lr=1e-2, steps=steps, final_lr_share=0.0))
     passes = Passes(epochs=steps, rows_per_step=1, eval_every_steps=steps, seed=0)
-    list(train_dpo(state, rows, [], passes, BATCHING, None, beta=BETA, label_smoothing=0.0))
+    list(train_dpo(state, rows, [], passes, BATCHING, None, dpo_settings(beta=BETA)))
     assert distance(policy, optimum) < 0.02

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from itertools import pairwise
 
@@ -28,7 +29,7 @@ from rlhf.training.loop import LoopState, Passes
 from tests.helpers import assert_near, float64
 from tests.maths import twins
 from tests.models.tiny_models import EOS, PAD, make_policy, random_examples, words_tokenizer
-from tests.training.table import STEADY, TOKENS, engine_for, weights
+from tests.training.table import STEADY, TOKENS, dpo_settings, engine_for, weights
 
 BETA = 0.3
 
@@ -57,12 +58,13 @@ def train(
     lr: float = 1e-2,
     tokens: int = TOKENS,
     label_smoothing: float = 0.0,
+    loss: str = "sigmoid",
     **adamw: float,
 ) -> list[dict[str, float]]:
     passes = Passes(epochs, rows_per_step=len(rows), eval_every_steps=5, seed=1)
     state = LoopState(engine_for(policy, lr, epochs, **adamw))
-    loss = {"beta": BETA, "label_smoothing": label_smoothing}
-    return list(train_dpo(state, rows, rows[:2], passes, Batching(PAD, tokens), None, **loss))
+    settings = dpo_settings(loss=loss, beta=BETA, label_smoothing=label_smoothing)
+    return list(train_dpo(state, rows, rows[:2], passes, Batching(PAD, tokens), None, settings))
 
 
 def references(policy: PreTrainedModel) -> list[Reference]:
@@ -104,6 +106,22 @@ def test_the_loss_is_the_mean_over_pairs(architecture: str, tokens: int, label_s
     assert_near(row["accuracy"], twins.mean([float(m > 0) for m in margins]))
 
 
+@pytest.mark.parametrize("tokens", [1, 10_000])
+def test_other_losses_are_means_over_pairs_too(tokens: int) -> None:
+    policy, reference = make_policy("llama", seed=0), make_policy("llama", seed=1)
+    gaps = []
+    for row in ROWS:
+        gains = [logp(policy, e) - logp(reference, e) for e in row.examples]
+        gaps += [gains[chosen] - gains[rejected] for chosen, rejected in row.pairs]
+    expected = {
+        "ipo": twins.mean([(gap - 1 / (2 * BETA)) ** 2 for gap in gaps]),
+        "hinge": twins.mean([max(0.0, 1 - BETA * gap) for gap in gaps]),
+    }
+    for loss, mean in expected.items():
+        row = train(copy.deepcopy(policy), references(reference), tokens=tokens, loss=loss)[0]
+        assert_near(row["loss"], mean, 1e-4)
+
+
 def test_how_a_step_is_cut_changes_nothing() -> None:
     trained = {}
     for tokens in (1, 100, 10_000):
@@ -143,7 +161,7 @@ def test_a_policy_learns_what_is_preferred() -> None:
     assert rows[-1]["loss"] < 0.2
     assert rows[-1]["chosen_reward"] > rows[-1]["rejected_reward"]
     assert [row["step"] for row in rows if "validation_loss" in row] == [5, 10, 15, 20, 25, 30]
-    figures = implicit_rewards(policy, references(make_policy("llama"))[:2], BETA, Batching(PAD, 1))
+    figures = implicit_rewards(policy, references(make_policy("llama"))[:2], dpo_settings(beta=BETA), Batching(PAD, 1))
     assert_near(rows[-1]["validation_margin"], figures["margin"], 1e-4)
 
 
@@ -208,7 +226,7 @@ def test_rows_of_the_next_epoch_come_in_another_order(monkeypatch: pytest.Monkey
     rows = [Reference(ROWS[0], torch.tensor([float(i)])) for i in range(6)]
     state = LoopState(engine_for(make_policy("llama")))
     passes = Passes(epochs=4, rows_per_step=4, eval_every_steps=9, seed=2)
-    list(train_dpo(state, rows, [], passes, Batching(PAD, TOKENS), None, beta=1.0, label_smoothing=0.0))
+    list(train_dpo(state, rows, [], passes, Batching(PAD, TOKENS), None, dpo_settings()))
     epochs = [[int(r.logps) for r in seen[i : i + 6]] for i in range(0, 24, 6)]
     assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
     assert any(a != b for a, b in pairwise(epochs))

@@ -20,12 +20,14 @@ from rlhf.training import ppo as loop
 from rlhf.training import ppo_update
 from rlhf.training.ppo import evaluate, train_ppo
 from rlhf.training.ppo_setup import make_state
-from rlhf.training.ppo_state import Environment, PPOState, model_of, policy_of, trunk_of
+from rlhf.training.ppo_state import Environment, PPOState, model_of, policy_of
 from rlhf.training.rollout import Rollout, assign_credit
 from tests.helpers import assert_near
 from tests.maths import twins
 from tests.models.tiny_models import EOS, PAD, make_policy, random_examples
 from tests.training.table import (
+    GRPO,
+    RLOO,
     SHARED,
     STEADY,
     all_settings,
@@ -37,13 +39,14 @@ from tests.training.table import (
 )
 
 CRITICS = pytest.mark.parametrize("critic", [{}, SHARED], ids=["separate", "shared"])
+METHODS = pytest.mark.parametrize("critic", [{}, SHARED, RLOO, GRPO], ids=["separate", "shared", "rloo", "grpo"])
 
 
 def run(state: PPOState, environment: Environment, settings: PPO) -> list[dict[str, float]]:
     return list(train_ppo(state, environment, settings))
 
 
-@CRITICS
+@METHODS
 def test_before_any_step_kl_is_exactly_0(architecture: str, critic: dict[str, Any]) -> None:
     settings = ppo_settings(temperature=0.7, **critic)
     rows = run(*ppo_table(settings, architecture), settings)
@@ -59,7 +62,7 @@ def test_on_the_first_minibatch_every_ratio_is_1(architecture: str, critic: dict
     rollout = loop.sample(state, environment, settings)
     batch = collate(rollout.examples, PAD)
     if critic:
-        trunk = trunk_of(state)
+        trunk = state.policy.model
         now, values = logprobs_and_values(trunk.policy, trunk.value_head, batch, 0.7)
     else:
         assert state.critic is not None
@@ -121,7 +124,7 @@ def test_a_ratio_that_has_left_its_range_earns_nothing_more(critic: dict[str, An
     assert figures["policy_gradient_norm"] < 1e-6
 
 
-@CRITICS
+@METHODS
 def test_reference_and_reward_model_never_change(critic: dict[str, Any]) -> None:
     settings = ppo_settings(**critic)
     state, environment = ppo_table(settings)
@@ -135,7 +138,7 @@ def test_reference_and_reward_model_never_change(critic: dict[str, Any]) -> None
     assert not any(p.requires_grad or p.grad is not None for p in frozen)
 
 
-@CRITICS
+@METHODS
 def test_each_epoch_uses_each_response_once_in_an_order_of_its_own(
     critic: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,7 +248,7 @@ def test_a_better_score_starts_the_wait_anew() -> None:
     assert state.best_score == 2.0
 
 
-def judged_by(environment: Environment, judge: Callable[[Sequence[Example]], float]) -> Environment:
+def judged_by(environment: Environment, judge: Callable[[Sequence[Example]], list[float]]) -> Environment:
     return replace(environment, watch=replace(environment.watch, judge=judge))
 
 
@@ -253,7 +256,7 @@ def test_evaluation_is_the_same_each_time_and_asks_the_judge_only_for_the_record
     settings = ppo_settings()
     state, environment = ppo_table(settings)
     judged: list[list[Example]] = []
-    with_judge = judged_by(environment, lambda examples: judged.append(list(examples)) or 3.5)
+    with_judge = judged_by(environment, lambda examples: judged.append(list(examples)) or [3.0, 4.0])
     once = evaluate(state, environment)
     assert evaluate(state, environment) == once
     assert evaluate(state, with_judge) == once | {"validation_gold_score": 3.5}
@@ -263,7 +266,7 @@ def test_evaluation_is_the_same_each_time_and_asks_the_judge_only_for_the_record
     assert once["validation_ended"] == twins.mean([float(e.response_ids[-1] == EOS) for e in examples])
     plain = run(*ppo_table(settings), settings)
     other = ppo_table(settings)
-    judged_run = run(other[0], judged_by(other[1], lambda _: math.pi), settings)
+    judged_run = run(other[0], judged_by(other[1], lambda _: [math.pi]), settings)
     assert [{k: v for k, v in row.items() if k != "validation_gold_score"} for row in judged_run] == plain
 
 
@@ -276,7 +279,7 @@ def per_token(state: PPOState, example: Example, temperature: float = 1.0) -> tu
     logprobs = [torch.log_softmax(logits[t] / temperature, -1)[ids[0, t + 1]] for t in places]
     if state.critic is None:
         hidden = policy.base_model(input_ids=ids).last_hidden_state[0]
-        return logprobs, [trunk_of(state).value_head(hidden[t])[0] for t in places]
+        return logprobs, [state.policy.model.value_head(hidden[t])[0] for t in places]
     critic = model_of(state.critic)
     hidden = critic.base_model(input_ids=ids).last_hidden_state[0]
     return logprobs, [critic.score(hidden[t])[0] for t in places]
@@ -316,7 +319,7 @@ def test_one_step_descends_the_losses_of_the_definitions(critic: dict[str, Any],
         assert_near(figures["critic_gradient_norm"], norm(twin.critic.model), 1e-4)
 
 
-@CRITICS
+@METHODS
 @pytest.mark.parametrize("ptx_coef", [0.0, 0.7])
 def test_how_a_step_is_cut_changes_nothing(critic: dict[str, Any], ptx_coef: float) -> None:
     trained, rate = {}, 30.0
@@ -359,7 +362,7 @@ def test_a_separate_critic_leaves_the_policy_alone() -> None:
     assert_near(weights(policy_of(state)), before, 1e-9)
 
 
-@CRITICS
+@METHODS
 @pytest.mark.parametrize("kl_target", [0.0, 0.05])
 def test_stopping_and_going_on_gives_the_same_bits(critic: dict[str, Any], kl_target: float) -> None:
     settings = ppo_settings(**stop(plateau_evaluations=6), kl_target=kl_target, ptx_coef=0.1, **critic)
@@ -384,7 +387,7 @@ def test_stopping_and_going_on_gives_the_same_bits(critic: dict[str, Any], kl_ta
     }
 
 
-@CRITICS
+@METHODS
 def test_a_policy_finds_the_token_that_pays(critic: dict[str, Any]) -> None:
     """Eight tokens, one of which the reward model likes: a thirtieth rollout is made of little else."""
     paying, size = 5, 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,19 +14,20 @@ from rlhf.errors import UserError
 from rlhf.maths.kl import AdaptiveKL, FixedKL
 from rlhf.models.tokens import Example, encode_response
 from rlhf.records import Message, Prompt
+from rlhf.training import ppo
 from rlhf.training.ppo import train_ppo
 from rlhf.training.ppo_setup import make_environment, make_state
 from rlhf.training.ppo_state import Environment, SharedTrunk
 from rlhf.training.watch import gold_judge
 from tests.helpers import assert_near
 from tests.models.tiny_models import make_classifier, make_policy, words_tokenizer
-from tests.training.table import ROOT, SHARED, all_settings, ppo_settings, ppo_table, weights
+from tests.training.table import ROOT, SHARED, all_settings, ends_often, ppo_settings, ppo_table, weights
 
 WORLD = ROOT / "data" / "world" / "english.yaml"
 
 
-def settings_with(context: int = 12, response: int = 5, **ppo: Any) -> Config:
-    whole = all_settings(ppo_settings(**ppo))
+def settings_with(context: int = 12, response: int = 5, **changes: Any) -> Config:
+    whole = all_settings(ppo_settings(**changes))
     model, data = (
         whole.model.model_copy(update={"max_tokens": context}),
         whole.data.model_copy(update={"max_response_tokens": response}),
@@ -69,10 +71,32 @@ def test_reference_and_reward_model_are_frozen() -> None:
 
 def test_the_judge_sees_the_validation_prompts() -> None:
     asked: list[list[Prompt]] = []
-    made = environment(settings_with(eval_prompts=2), judge=lambda prompts, _: asked.append(list(prompts)) or 1.0)
+    made = environment(settings_with(eval_prompts=2), judge=lambda prompts, _: asked.append(list(prompts)) or [1.0])
     assert made.watch.judge is not None
     made.watch.judge([])
     assert asked == [[PROMPTS[2], PROMPTS[4]]]
+
+
+def test_the_gold_rater_may_be_the_reward() -> None:
+    """It is asked for the prompts that the responses answer, and the reward model is not asked at all."""
+    asked: list[Prompt] = []
+
+    def judge(prompts: Sequence[Prompt], examples: Sequence[Example]) -> list[float]:
+        asked.extend(prompts)
+        return [float(len(e.response_ids)) for e in examples]
+
+    settings = settings_with(reward_from="gold", responses_per_step=4, responses_per_minibatch=4, missing_end_score=-9.0)
+    made = environment(settings, judge=judge)
+    made.reward_model.register_forward_hook(lambda *_: pytest.fail("the reward model was asked"))
+    state = make_state(settings, ends_often(make_policy("llama")), make_classifier("llama"))
+    rollout = ppo.sample(state, made, settings.ppo)
+    assert rollout.raw_scores.tolist() == [float(len(e.response_ids)) for e in rollout.examples]
+    texts = {tuple(ids): p for ids, p in zip(made.prompts, PROMPTS[:2], strict=True)}
+    assert asked == [texts[tuple(e.prompt_ids)] for e in rollout.examples]
+    figures = ppo.evaluate(state, made)
+    assert figures["validation_score"] == figures["validation_gold_score"]
+    with pytest.raises(UserError, match=r"ppo.reward_from \(gold\) needs a gold rater"):
+        environment(settings)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +163,8 @@ def test_the_gold_judge_rates_what_the_tokens_say(worldly: PreTrainedTokenizerBa
     asked = world.prompts(3, seed=1)
     answers = [world.perfect_answer(text) for text in asked[:2]] + [world.perfect_answer(asked[0])]
     examples = [Example([1], encode_response(worldly, answer)) for answer in answers]
-    expected = sum(world.rate(q, a).gold for q, a in zip(asked, answers, strict=True)) / 3
+    expected = [world.rate(q, a).gold for q, a in zip(asked, answers, strict=True)]
     prompts = [Prompt((Message("user", text),), "validation") for text in asked]
-    assert_near(gold_judge(WORLD, worldly)(prompts, examples), expected)
+    judge = gold_judge(WORLD, worldly)
+    assert judge is not None
+    assert judge(prompts, examples) == expected

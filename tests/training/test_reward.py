@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from rlhf.errors import UserError
+from rlhf.maths.losses import ranking_loss
 from rlhf.models.forward import Batching, scores_of
 from rlhf.models.tokens import Example, encode_response
 from rlhf.records import Message, Ranking, Response, Responses
@@ -20,11 +24,13 @@ from rlhf.training.reward import (
     report,
     sampled_examples,
     score_rows,
+    smoothed_loss,
     train_reward,
     trivial_accuracies,
 )
-from tests.helpers import assert_near
+from tests.helpers import assert_near, float64
 from tests.maths import twins
+from tests.maths.batches import numbers
 from tests.models.tiny_models import EOS, PAD, make_classifier, random_examples, words_tokenizer
 from tests.training.table import STEADY, TOKENS, engine_for, weights
 
@@ -52,11 +58,12 @@ def train(
     epochs: int = 1,
     lr: float = 1e-2,
     tokens: int = TOKENS,
+    label_smoothing: float = 0.0,
     **adamw: float,
 ) -> list[dict[str, float]]:
     passes = Passes(epochs, rows_per_step=len(rows), eval_every_steps=2, seed=1)
     state = LoopState(engine_for(model, lr, epochs, **adamw))
-    return list(train_reward(state, rows, rows, passes, Batching(PAD, tokens)))
+    return list(train_reward(state, rows, rows, passes, Batching(PAD, tokens), label_smoothing))
 
 
 def test_a_head_of_zeros_loses_ln_2_and_is_right_half_the_time(architecture: str) -> None:
@@ -67,16 +74,80 @@ def test_a_head_of_zeros_loses_ln_2_and_is_right_half_the_time(architecture: str
     assert row["accuracy"] == 0.5
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("tokens", [1, 60, 10_000])
-def test_the_loss_is_the_mean_over_prompts_of_the_mean_over_pairs(architecture: str, tokens: int) -> None:
+def test_the_loss_is_the_mean_over_prompts_of_the_mean_over_pairs(
+    architecture: str, tokens: int, label_smoothing: float
+) -> None:
     model = make_classifier(architecture)
     scores = [[float(scores_of(model, [e], Batching(PAD, 1))) for e in row.examples] for row in ROWS]
-    losses = [twins.ranking(s, row.ranks) for s, row in zip(scores, ROWS, strict=True)]
+    losses = [smoothed_twin(s, row.ranks, label_smoothing) for s, row in zip(scores, ROWS, strict=True)]
     pairs = [(s[i], s[j]) for s, row in zip(scores, ROWS, strict=True) for i, j in row.pairs()]
-    (row,) = train(model, ROWS, tokens=tokens)
+    (row,) = train(model, ROWS, tokens=tokens, label_smoothing=label_smoothing)
     assert_near(row["loss"], twins.mean(losses), 1e-5)
     assert_near(row["accuracy"], twins.mean([float(better > worse) for better, worse in pairs]), 1e-9)
     assert len(pairs) == 1 + 3 + 5 + 1 + 2
+
+
+def smoothed_twin(scores: list[float], ranks: list[int], label_smoothing: float) -> float:
+    """Of one prompt: each of its untied pairs is won with what is not smoothed, and lost with what is."""
+    gaps = [a - b for a, i in zip(scores, ranks, strict=True) for b, j in zip(scores, ranks, strict=True) if i < j]
+    return twins.mean([(1 - label_smoothing) * twins.nats_of_win(g) + label_smoothing * twins.nats_of_win(-g) for g in gaps])
+
+
+@given(
+    st.lists(st.tuples(numbers(), st.integers(0, 3)), min_size=2, max_size=5).filter(lambda r: len({x for _, x in r}) > 1),
+    st.floats(0.0, 0.49),
+)
+def test_label_smoothing_against_the_twin(row: list[tuple[float, int]], label_smoothing: float) -> None:
+    scores, ranks = [score for score, _ in row], [rank for _, rank in row]
+    loss = smoothed_loss(float64([scores]), [RankedExamples([], ranks)], label_smoothing)
+    assert_near(loss, smoothed_twin(scores, ranks, label_smoothing))
+
+
+def test_a_smoothed_label_is_learnt_up_to_its_odds_and_no_further() -> None:
+    """d/dg of (1 − s) log(1 + e^−g) + s log(1 + e^g) is 0 where σ(g) = 1 − s: at g = log 4 for s = 0.2."""
+    gap = float64([[math.log(4), 0.0]]).requires_grad_()
+    smoothed_loss(gap, [RankedExamples([], [0, 1])], 0.2).backward()
+    assert_near(gap.grad, [[0.0, 0.0]])
+
+
+@given(st.lists(st.tuples(numbers(), numbers(), st.booleans(), st.floats(0, 3)), min_size=1, max_size=5), st.floats(0, 0.49))
+def test_margins_against_the_twin(batch: list[tuple[float, float, bool, float]], label_smoothing: float) -> None:
+    """A pair's margin has to be won by whichever of the two is taken to be better."""
+    rows = [RankedExamples([], [0, 7] if first else [3, 1], margin) for *_, first, margin in batch]
+    losses = []
+    for one, other, first, margin in batch:
+        gap = one - other if first else other - one
+        kept, lost = twins.nats_of_win(gap - margin), twins.nats_of_win(-gap - margin)
+        losses.append((1 - label_smoothing) * kept + label_smoothing * lost)
+    loss = smoothed_loss(float64([[one, other] for one, other, *_ in batch]), rows, label_smoothing)
+    assert_near(loss, twins.mean(losses))
+
+
+def test_a_step_learns_pairs_with_and_without_margins_beside_rankings() -> None:
+    model = make_classifier("llama")
+    rows = [replace(ROWS[0], margin=0.7), *ROWS[1:3], ROWS[3]]
+    scores = score_rows(model, rows, Batching(PAD, TOKENS))
+    gap = scores[0][1] - scores[0][0]  # ROWS[0] has its better response second
+    losses = [twins.nats_of_win(gap - 0.7)]
+    losses += [twins.ranking(s, row.ranks) for s, row in zip(scores[1:], rows[1:], strict=True)]
+    assert_near(train(model, rows)[0]["loss"], twins.mean(losses), 1e-5)
+
+
+def test_a_margin_of_the_data_is_learnt() -> None:
+    tokenizer = words_tokenizer("one two three")
+    without = ranking(("two", 1), ("three", 0))
+    rows = ranked_examples([replace(without, margin=0.5), without], tokenizer, 20).rows
+    assert [row.margin for row in rows] == [0.5, 0.0]
+
+
+def test_without_smoothing_the_loss_is_the_ranking_loss_bit_for_bit() -> None:
+    scores = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    ranks = [[0, 1, 2], [1, 0, 0], [2, 1, 0], [0, 0, 1]]
+    assert torch.equal(
+        smoothed_loss(scores, [RankedExamples([], r) for r in ranks], 0.0), ranking_loss(scores, torch.tensor(ranks))
+    )
 
 
 def test_how_a_step_is_cut_changes_nothing() -> None:
@@ -118,6 +189,8 @@ def test_rankings_become_ids_and_equal_texts_one_response() -> None:
     assert (len(rows.rows), rows.tied, rows.dropped, rows.truncated) == (1, 2, 1, 0)
     (row,) = rows.rows
     assert row.ranks == [1, 0]
+    (kept,) = rows.rankings
+    assert ([r.text for r in kept.responses], kept.ranks) == (["two", "three four"], (1, 0))
     assert [tokenizer.convert_ids_to_tokens(e.response_ids) for e in row.examples] == [
         ["two", "</s>"],
         ["three", "four", "</s>"],
@@ -151,7 +224,7 @@ def test_what_needs_no_model_by_hand() -> None:
 def test_the_report_is_the_models_accuracy_and_loss_beside_those() -> None:
     model = make_classifier("gpt2")
     scores = score_rows(model, ROWS, Batching(PAD, 40))
-    figures = report(model, ROWS, Batching(PAD, TOKENS))
+    figures = report(scores, ROWS)
     assert figures["pairs"] == 12
     assert_near(figures["accuracy"], accuracy(scores, ROWS))
     losses = [twins.ranking(s, row.ranks) for s, row in zip(scores, ROWS, strict=True)]

@@ -130,7 +130,7 @@ def test_figures_of_a_rollout(critic: dict[str, Any]) -> None:
     settings = ppo_settings(responses_per_step=12, **critic)
     rollout = a_rollout(settings)
     experience = assign_credit(rollout, settings, 0.3)
-    figures = ppo_metrics.rollout_metrics(experience, 0.3)
+    figures = ppo_metrics.rollout_metrics(experience, 0.3, has_critic=True)
     old, ref, entropy, values, returns = (
         real(rollout, x)
         for x in (rollout.old_logprobs, rollout.ref_logprobs, rollout.entropy, rollout.values, experience.returns)

@@ -86,6 +86,11 @@ class Config(Section):
                 f"labeler.name (gold) needs the world's rater, but data.source is {self.data.source}: "
                 "choose labeler=dataset, or data=world"
             )
+        if self.ppo.reward_from == "gold" and self.data.source != "world":
+            raise ValueError(
+                f"ppo.reward_from (gold) needs the world's rater, but data.source is {self.data.source}: "
+                "choose ppo.reward_from=reward_model, or data=world"
+            )
         if self.labeler.name == "dataset" and self.data.source == "world":
             raise ValueError(
                 "labeler.name (dataset) needs preferences in the data, and data.source (world) has none: use labeler=gold"

@@ -22,6 +22,7 @@ class Engine(Section):
 class Optimizer(Section):
     """AdamW and its schedule, the same in every stage; each stage has its own `lr` and `warmup_share`."""
 
+    schedule: Literal["linear", "cosine", "constant"]
     final_lr_share: Share
     weight_decay: NotNegative
     max_grad_norm: Positive

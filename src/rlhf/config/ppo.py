@@ -22,26 +22,37 @@ class PPO(Section):
 
     stop: Stop
     responses_per_step: Count
+    responses_per_prompt: Count
     responses_per_minibatch: Count
     ppo_epochs: Count
+    epoch_kl_limit: NotNegative
     kl_ctl: NotNegative
+    kl_in: Literal["reward", "loss"]
     kl_target: NotNegative
     kl_horizon: Count
-    clip_range: OpenShare
+    clip_range: OpenShare | None
     value_clip: NotNegative
+    advantage: Literal["gae", "rloo", "grpo"]
+    weight: Literal["advantage", "action_value"]
     gamma: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
     lam: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     whiten_advantages: bool
-    critic: Literal["separate", "shared"]
+    critic: Literal["separate", "shared", "none"]
+    critic_from: Literal["reward_model", "policy"]
     critic_target: Literal["gae", "td"]
     critic_warmup_steps: CountOrNone
     w_c: NotNegative | None
     ptx_coef: NotNegative
+    reward_from: Literal["reward_model", "gold"]
+    score_centre: bool
+    score_scale: bool
+    score_clip: NotNegative
     missing_end_score: Annotated[float, Field(allow_inf_nan=False)]
     temperature: Positive
     eval_every_steps: Count
     eval_prompts: Count
     keep_every: CountOrNone
+    keep_best_by: str | None
     lr: Positive
     critic_lr: Positive
     warmup_share: Share
@@ -51,6 +62,7 @@ class PPO(Section):
         must_divide(
             "ppo.responses_per_step", self.responses_per_step, "ppo.responses_per_minibatch", self.responses_per_minibatch
         )
+        must_divide("ppo.responses_per_step", self.responses_per_step, "ppo.responses_per_prompt", self.responses_per_prompt)
         if self.critic_warmup_steps >= self.stop.steps:
             raise ValueError(
                 f"ppo.critic_warmup_steps ({self.critic_warmup_steps}) must be below ppo.stop.steps ({self.stop.steps}), "
@@ -72,11 +84,33 @@ class PPO(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_advantage(self) -> Self:
+        if (self.advantage == "gae") != (self.critic != "none"):
+            raise ValueError(
+                f"ppo.critic ({self.critic}) does not go with ppo.advantage ({self.advantage}): gae needs a critic, rloo "
+                "and grpo have none (`ppo=rloo` and `ppo=grpo` set both)"
+            )
+        if self.advantage != "gae" and self.responses_per_prompt < 2:
+            raise ValueError(
+                f"ppo.responses_per_prompt ({self.responses_per_prompt}) must be at least 2 with ppo.advantage "
+                f"({self.advantage}): the responses to a prompt are each other's baseline"
+            )
+        if self.advantage != "gae" and self.weight == "action_value":
+            raise ValueError(f"ppo.weight (action_value) needs a critic, and ppo.advantage ({self.advantage}) has none")
+        return self
+
+    @model_validator(mode="after")
     def _check_critic(self) -> Self:
         if self.critic == "separate" and self.w_c is not None:
             raise ValueError(
                 f"ppo.w_c ({self.w_c}) has no effect with ppo.critic=separate: the critic's own adaptive optimizer cancels "
                 "it. Set ppo.critic_lr instead, or ppo.critic=shared"
+            )
+        if self.critic == "none" and self.w_c is not None:
+            raise ValueError(f"ppo.w_c ({self.w_c}) must be null with ppo.critic=none: there is no loss it weighs")
+        if self.critic == "none" and self.critic_warmup_steps:
+            raise ValueError(
+                f"ppo.critic_warmup_steps ({self.critic_warmup_steps}) must be 0 with ppo.critic=none: no critic learns"
             )
         if self.critic == "shared" and self.w_c is None:
             raise ValueError("ppo.w_c (null) must be a number with ppo.critic=shared: it weighs L_critic in L_total")

@@ -21,6 +21,7 @@ class Columns(Section):
     messages: str | None
     chosen: str | None
     rejected: str | None
+    margin: str | None
 
     def named(self) -> dict[str, str]:
         """{our name: the user's} of those that are set."""

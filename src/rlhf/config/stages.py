@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rlhf.config.section import Count, CountOrNone, OpenShare, Positive, Section, Share, must_divide
+from rlhf.config.section import BelowHalf, Count, CountOrNone, OpenShare, Positive, Section, Share, must_divide
 
 
 class Prepare(Section):
@@ -71,6 +71,7 @@ class Label(Section):
 class Reward(Section):
     epochs: Count
     prompts_per_step: Count
+    label_smoothing: BelowHalf
     eval_every_steps: Count
     centre: bool
     scale: bool
@@ -84,13 +85,23 @@ class DPO(Section):
 
     epochs: Count
     prompts_per_step: Count
+    loss: Literal["sigmoid", "ipo", "hinge"]
     beta: Positive
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5, allow_inf_nan=False)]
+    label_smoothing: BelowHalf
     eval_every_steps: Count
     eval_prompts: Count
     max_dropped_share: Share
     lr: Positive
     warmup_share: Share
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.label_smoothing and self.loss != "sigmoid":
+            raise ValueError(
+                f"dpo.label_smoothing ({self.label_smoothing:g}) must be 0 with dpo.loss ({self.loss}): only the sigmoid is "
+                "a likelihood of labels"
+            )
+        return self
 
 
 class Evaluate(Section):

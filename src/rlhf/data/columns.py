@@ -14,7 +14,7 @@ FORMS: dict[Form, tuple[str, ...]] = {
     "conversation": ("messages",),
     "demonstration": ("prompt", "completion"),
 }
-NAMES = ("prompt", "input", "completion", "messages", "chosen", "rejected")
+NAMES = ("prompt", "input", "completion", "messages", "chosen", "rejected", "margin")
 SIMILAR = 0.6  # share of the letters that a misspelt name has in common with the one that was meant
 
 

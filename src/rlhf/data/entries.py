@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from rlhf.data.columns import choose_form, name_columns
 from rlhf.data.conversations import message, read_transcript, read_turns, to_last_answer, with_joined_turns
+from rlhf.data.files import shown
 from rlhf.data.raw import RawRow, read_raw
 from rlhf.errors import UserError
 from rlhf.records import Messages
@@ -18,12 +20,14 @@ from rlhf.records import Messages
 class Entry:
     """A conversation that ends with the answer to learn from and, for a preference, the one that ends with the worse.
 
-    A conversation without any answer is (); `rejected` is None for a demonstration.
+    A conversation without any answer is (); `rejected` is None for a demonstration. `margin`, in reward units, is by how
+    much the data say that the better one has to win.
     """
 
     place: str
     chosen: Messages
     rejected: Messages | None = None
+    margin: float = 0.0
 
     @property
     def prompt(self) -> Messages:
@@ -50,6 +54,11 @@ class Fields:
         turns = read_transcript(self.row.place, self.columns[name], self.value(name))
         return with_joined_turns(to_last_answer(turns))
 
+    def margin(self) -> float:
+        """0 where the row has none; any row may have one, whatever the first one has."""
+        column = self.columns.get("margin", "margin")
+        return read_margin(self.row.place, column, self.row.values.get(column))
+
 
 def read_entries(path: Path, source: Literal["files", "hh_rlhf"], columns: Mapping[str, str]) -> list[Entry]:
     """Every row of a file as an entry, in order; the first row's columns say which form the file has.
@@ -68,11 +77,11 @@ def read_entries(path: Path, source: Literal["files", "hh_rlhf"], columns: Mappi
 
 
 def _transcripts(fields: Fields) -> Entry:
-    return Entry(fields.row.place, fields.transcript("chosen"), fields.transcript("rejected"))
+    return Entry(fields.row.place, fields.transcript("chosen"), fields.transcript("rejected"), fields.margin())
 
 
 def _preference(fields: Fields) -> Entry:
-    return Entry(fields.row.place, _answered(fields, "chosen"), _answered(fields, "rejected"))
+    return Entry(fields.row.place, _answered(fields, "chosen"), _answered(fields, "rejected"), fields.margin())
 
 
 def _conversation(fields: Fields) -> Entry:
@@ -89,6 +98,19 @@ UNDERSTAND: dict[str, Callable[[Fields], Entry]] = {
     "conversation": _conversation,
     "demonstration": _demonstration,
 }
+
+
+def read_margin(place: str, column: str, value: Any) -> float:
+    """A number of at least 0, or its text, as a CSV file has it; null and an empty cell are 0. UserError for all else."""
+    if value is None or value == "":
+        return 0.0
+    try:
+        margin = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        margin = math.nan
+    if not 0 <= margin < math.inf:
+        raise UserError(f"{place}: field '{column}' must be a finite number of at least 0, not {shown(value)}")
+    return margin
 
 
 def _answered(fields: Fields, name: str) -> Messages:

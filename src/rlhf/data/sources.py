@@ -111,7 +111,8 @@ def _demonstration(prompt: Messages, completion: str, shares: Prepare) -> Demons
 def _preference(entry: Entry, shares: Prepare, settings: dict[str, Any]) -> Preference:
     assert entry.rejected is not None
     chosen, rejected = entry.chosen[-1].content, entry.rejected[-1].content
-    return Preference(entry.prompt, chosen, rejected, split_of(entry.prompt, shares), LABELER, settings=settings)
+    split = split_of(entry.prompt, shares)
+    return Preference(entry.prompt, chosen, rejected, split, LABELER, settings=settings, margin=entry.margin)
 
 
 def _document(demonstration: Demonstration) -> str:

@@ -22,6 +22,7 @@ def label_dataset(preferences: Sequence[Preference]) -> list[Ranking]:
             split=given.split,
             labeler=given.labeler,
             settings=given.settings,
+            margin=given.margin,
         )
         for given in preferences
     ]

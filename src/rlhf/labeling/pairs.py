@@ -26,6 +26,7 @@ def preferences_of(ranking: Ranking) -> list[Preference]:
                 chosen_token_ids=chosen.token_ids,
                 rejected_token_ids=rejected.token_ids,
                 settings=ranking.settings,
+                margin=ranking.margin,
             )
             pairs.setdefault((chosen.text, rejected.text), preference)
     return list(pairs.values())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlhf.maths.checks import refuse_bad_tokens, refuse_nan, refuse_negative, refuse_other_dimensions, refuse_outside
 from rlhf.maths.kl import k1
-from rlhf.maths.masked import at_least_float32, keep_real
+from rlhf.maths.masked import VARIANCE_FLOOR, at_least_float32, keep_real
 
 
 def token_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, response_mask: Tensor, kl_ctl: float) -> Tensor:
@@ -64,6 +64,49 @@ def one_step_returns(rewards: Tensor, values: Tensor, response_mask: Tensor, gam
     _refuse_bad_trajectory(rewards, values, response_mask, gamma)
     values = keep_real(values.detach(), response_mask)
     return keep_real(rewards, response_mask) + gamma * _next_values(values, response_mask)
+
+
+def rloo(rewards: Tensor, response_mask: Tensor, responses_per_prompt: int) -> Tensor:
+    """REINFORCE, leave one out (Kool et al. 2019; Ahmadian et al. 2024, eq. 8): no critic, the siblings are the baseline.
+
+    rewards: (B, R), reward units, as token_rewards gives them; the responses to one prompt stand side by side in B,
+    `responses_per_prompt` of them. response_mask: (B, R). Returns (B, R): to every real token of a response what the
+    whole of it was paid, less the mean of what the others to its prompt were; 0 where masked.
+
+    Raises ValueError for shapes that do not match, a row without a real token, NaN in a real position, fewer than two
+    responses per prompt, or a B that they do not divide.
+    """
+    paid = _paid_by_prompt(rewards, response_mask, responses_per_prompt)
+    others = (paid.sum(1, keepdim=True) - paid) / (responses_per_prompt - 1)
+    return _to_every_token(paid - others, response_mask)
+
+
+def grpo(rewards: Tensor, response_mask: Tensor, responses_per_prompt: int) -> Tensor:
+    """Group-relative advantages (Shao et al. 2024, section 4.1.2): what a response was paid, whitened within its prompt.
+
+    Arguments, result and errors as rloo; the unit is the standard deviation (population) of what the prompt's responses
+    were paid. Where all were paid the same the advantages are 0.
+    """
+    paid = _paid_by_prompt(rewards, response_mask, responses_per_prompt)
+    centred = paid - paid.mean(1, keepdim=True)
+    scale = torch.rsqrt(centred.square().mean(1, keepdim=True) + VARIANCE_FLOOR)
+    return _to_every_token(centred * scale, response_mask)
+
+
+def _paid_by_prompt(rewards: Tensor, response_mask: Tensor, responses_per_prompt: int) -> Tensor:
+    """(prompts, responses_per_prompt) sums over the tokens of each response."""
+    refuse_other_dimensions("BR", rewards=rewards)
+    refuse_bad_tokens(response_mask, rewards=rewards)
+    if responses_per_prompt < 2 or len(rewards) % responses_per_prompt:
+        raise ValueError(
+            f"responses_per_prompt ({responses_per_prompt}) must be at least 2 and divide the number of responses "
+            f"({len(rewards)})"
+        )
+    return keep_real(rewards, response_mask).sum(1).view(-1, responses_per_prompt)
+
+
+def _to_every_token(advantages: Tensor, response_mask: Tensor) -> Tensor:
+    return keep_real(advantages.reshape(-1, 1).expand(response_mask.shape), response_mask)
 
 
 def _refuse_bad_trajectory(rewards: Tensor, values: Tensor, response_mask: Tensor, gamma: float) -> None:

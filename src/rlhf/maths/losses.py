@@ -1,4 +1,4 @@
-"""Every loss of the pipeline, and the figures that say how a PPO update went (SPEC eq. 2, 3, 11-13, 16).
+"""Every loss of the pipeline (SPEC eq. 2, 3, 5, 11-13, 16).
 
 Each loss is a scalar to minimise. Those over tokens are means over the real tokens; where an optimizer step is cut into
 micro-batches, give each of them `normaliser`, the number of real tokens in the whole step, and add the results up: the sum
@@ -13,7 +13,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, relu
 
 from rlhf.maths.checks import (
     refuse_bad_tokens,
@@ -23,8 +23,8 @@ from rlhf.maths.checks import (
     refuse_outside,
     refuse_unequal_shapes,
 )
-from rlhf.maths.kl import k1, k3
-from rlhf.maths.masked import at_least_float32, keep_real, masked_mean, masked_variance
+from rlhf.maths.kl import k1, k2
+from rlhf.maths.masked import at_least_float32, keep_real, masked_mean
 
 
 def sft_loss(logprobs: Tensor, response_mask: Tensor, *, normaliser: float | None = None) -> Tensor:
@@ -64,6 +64,38 @@ def policy_loss(
         log_ratio.clamp(min=math.log1p(-clip_range)),
     )
     return _mean_over_step(-advantages * capped.exp(), response_mask, normaliser)
+
+
+def unclipped_policy_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    response_mask: Tensor,
+    *,
+    normaliser: float | None = None,
+) -> Tensor:
+    """The surrogate before it is clipped, negated (Schulman et al. 2017, eq. 6): -mean of A ratio.
+
+    Where every ratio is 1 its gradient is that of -mean of A log pi, the policy gradient itself. Nothing bounds a ratio.
+    Arguments and errors as policy_loss.
+    """
+    refuse_bad_tokens(response_mask, logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages)
+    advantages = keep_real(advantages.detach(), response_mask)
+    ratio = keep_real(k1(logprobs, old_logprobs.detach()), response_mask).exp()
+    return _mean_over_step(-advantages * ratio, response_mask, normaliser)
+
+
+def kl_loss(logprobs: Tensor, ref_logprobs: Tensor, response_mask: Tensor, *, normaliser: float | None = None) -> Tensor:
+    """The KL penalty as a loss: the mean of k2, nats per token (SPEC eq. 5).
+
+    On the policy's own samples the expected gradient of k2 is that of KL(policy || reference). That of k1 would be 0, and
+    that of k3 would belong to KL(reference || policy): both are estimates of the divergence, and neither is a loss for it.
+
+    logprobs, ref_logprobs: (B, R), nats. response_mask: (B, R). normaliser: see above. The reference gets no gradient.
+    Raises ValueError for unequal shapes, a row without a real token, NaN in a real position.
+    """
+    refuse_bad_tokens(response_mask, logprobs=logprobs, ref_logprobs=ref_logprobs)
+    return _mean_over_step(k2(logprobs, ref_logprobs.detach()), response_mask, normaliser)
 
 
 def value_loss(
@@ -138,6 +170,44 @@ def dpo_loss(
     taken to be the wrong way round (conservative DPO, Mitchell 2023).
     Raises ValueError for shapes that do not match, NaN, beta <= 0, label_smoothing outside [0, 0.5].
     """
+    _refuse_bad_logps(beta, chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps)
+    refuse_outside("label_smoothing", label_smoothing, 0.0, 0.5)
+    chosen_reward = beta * k1(chosen_logps, ref_chosen_logps.detach())
+    rejected_reward = beta * k1(rejected_logps, ref_rejected_logps.detach())
+    right = reward_model_loss(chosen_reward, rejected_reward)  # a policy is its own reward model
+    wrong = reward_model_loss(rejected_reward, chosen_reward)
+    return (1.0 - label_smoothing) * right + label_smoothing * wrong
+
+
+def ipo_loss(
+    chosen_logps: Tensor, rejected_logps: Tensor, ref_chosen_logps: Tensor, ref_rejected_logps: Tensor, beta: float
+) -> Tensor:
+    """Identity preference optimization (Azar et al. 2024, eq. 17), mean over pairs, in nats squared.
+
+    The gap between the two log-ratios is drawn to 1 / (2 beta) and no further, where DPO's has no end if labels never
+    contradict each other. Arguments and errors as dpo_loss.
+    """
+    _refuse_bad_logps(beta, chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps)
+    gap = k1(chosen_logps, ref_chosen_logps.detach()) - k1(rejected_logps, ref_rejected_logps.detach())
+    return (gap - 1.0 / (2.0 * beta)).square().mean()
+
+
+def dpo_hinge_loss(
+    chosen_logps: Tensor, rejected_logps: Tensor, ref_chosen_logps: Tensor, ref_rejected_logps: Tensor, beta: float
+) -> Tensor:
+    """The hinge in place of DPO's log sigmoid (Zhao et al. 2023; Liu et al. 2024), mean over pairs.
+
+    A pair whose implicit rewards are 1 apart the right way round is learnt and gives no more gradient.
+    Arguments and errors as dpo_loss.
+    """
+    _refuse_bad_logps(beta, chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps)
+    gap = k1(chosen_logps, ref_chosen_logps.detach()) - k1(rejected_logps, ref_rejected_logps.detach())
+    return relu(1.0 - beta * gap).mean()
+
+
+def _refuse_bad_logps(
+    beta: float, chosen_logps: Tensor, rejected_logps: Tensor, ref_chosen_logps: Tensor, ref_rejected_logps: Tensor
+) -> None:
     refuse_other_dimensions("B", chosen_logps=chosen_logps)
     refuse_unequal_shapes(
         chosen_logps=chosen_logps,
@@ -152,42 +222,6 @@ def dpo_loss(
         ref_rejected_logps=ref_rejected_logps,
     )
     refuse_not_positive("beta", beta)
-    refuse_outside("label_smoothing", label_smoothing, 0.0, 0.5)
-    chosen_reward = beta * k1(chosen_logps, ref_chosen_logps.detach())
-    rejected_reward = beta * k1(rejected_logps, ref_rejected_logps.detach())
-    right = reward_model_loss(chosen_reward, rejected_reward)  # a policy is its own reward model
-    wrong = reward_model_loss(rejected_reward, chosen_reward)
-    return (1.0 - label_smoothing) * right + label_smoothing * wrong
-
-
-def clip_fraction(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor, clip_range: float) -> Tensor:
-    """Share of real tokens whose ratio has left [1 - clip_range, 1 + clip_range]. Arguments and errors as policy_loss."""
-    refuse_bad_tokens(response_mask, logprobs=logprobs, old_logprobs=old_logprobs)
-    refuse_outside("clip_range", clip_range, 0.0, 1.0, open_ends=True)
-    log_ratio = k1(logprobs, old_logprobs)
-    outside = (log_ratio > math.log1p(clip_range)) | (log_ratio < math.log1p(-clip_range))
-    return masked_mean(outside.to(log_ratio.dtype), response_mask)
-
-
-def approximate_kl(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor) -> Tensor:
-    """Mean of ratio - 1 - log ratio: how far learning has gone from the policy that sampled, nats per token.
-
-    It is k3 of KL(old || new), on samples of old. Arguments and errors as policy_loss.
-    """
-    refuse_bad_tokens(response_mask, logprobs=logprobs, old_logprobs=old_logprobs)
-    return masked_mean(k3(old_logprobs, logprobs), response_mask)
-
-
-def explained_variance(values: Tensor, returns: Tensor, response_mask: Tensor) -> Tensor:
-    """1 - Var(returns - values) / Var(returns): 1 for a perfect critic, 0 for a constant one, below 0 for a worse one.
-
-    values, returns: (B, R), reward units. Returns that do not vary leave nothing to explain and give 0.
-    Errors as value_loss.
-    """
-    refuse_bad_tokens(response_mask, values=values, returns=returns)
-    total = masked_variance(returns, response_mask)
-    unexplained = masked_variance(at_least_float32(returns) - at_least_float32(values), response_mask)
-    return torch.where(total > 0, 1.0 - unexplained / total, torch.zeros_like(total))
 
 
 def _mean_over_step(per_token: Tensor, response_mask: Tensor, normaliser: float | None) -> Tensor:

@@ -66,6 +66,14 @@ def critic_from_reward_model(reward_model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(reward_model).requires_grad_(True)
 
 
+def start_from_policy(critic: PreTrainedModel, policy: PreTrainedModel) -> None:
+    """Gives a critic the trunk of the policy, and a head of zeros that centres and scales nothing."""
+    critic.base_model.load_state_dict(policy.base_model.state_dict())
+    with torch.no_grad():
+        critic.score.weight.zero_()  # type: ignore[union-attr, operator]
+    critic.config.reward_center, critic.config.reward_scale = 0.0, 1.0
+
+
 def save_reward_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     """A Hugging Face sequence classifier with one label; its config says where the scores' zero is."""
     save_pretrained(model, tokenizer, directory)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,27 @@ from rlhf.errors import UserError
 Part = TypeVar("Part")
 
 
-def learning_rate(step: int, steps: int, lr: float, warmup_share: float, final_lr_share: float) -> float:
-    """The rate of step 0, 1, …: linear from lr / warm-up steps to lr, then linear to final_lr_share * lr."""
+def learning_rate(
+    step: int,
+    steps: int,
+    lr: float,
+    warmup_share: float,
+    final_lr_share: float,
+    schedule: Literal["linear", "cosine", "constant"],
+) -> float:
+    """The rate of step 0, 1, …: linear from lr / warm-up steps to lr, then by the schedule to final_lr_share * lr."""
     warmup = math.ceil(warmup_share * steps)
     if step < warmup:
         return lr * (step + 1) / warmup
     left = (steps - 1 - step) / max(steps - 1 - warmup, 1)
-    return lr * (final_lr_share + (1 - final_lr_share) * max(left, 0.0))
+    match schedule:
+        case "linear":
+            height = max(left, 0.0)
+        case "cosine":
+            height = (1 - math.cos(math.pi * max(left, 0.0))) / 2
+        case "constant":
+            height = 1.0
+    return lr * (final_lr_share + (1 - final_lr_share) * height)
 
 
 class Engine(Protocol):
@@ -54,7 +68,7 @@ def make_engine(
     """An engine for `steps` optimizer steps on the model's parameters."""
 
     def rate(step: int) -> float:
-        return learning_rate(step, steps, lr, warmup_share, optimizer.final_lr_share)
+        return learning_rate(step, steps, lr, warmup_share, optimizer.final_lr_share, optimizer.schedule)
 
     match engine.name:
         case "torch":

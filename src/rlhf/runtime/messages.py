@@ -10,6 +10,10 @@ from typing import Any
 from rlhf.config import Config
 
 Values = dict[str, Any]
+CUT = dict.fromkeys(
+    ("top_k", "top_p", "min_p"),
+    "it would sample from another policy than the one that is scored and trained, and the KL would come out negative",
+)
 SIMILAR = 0.75  # share of the letters that a misspelt name has in common with the one that was meant
 
 
@@ -29,6 +33,8 @@ def explain(problem: Values) -> str:
 def unknown(key: str, known: Iterable[str]) -> str:
     """`ppo.kl_clt: no such setting; did you mean ppo.kl_ctl?`"""
     known, leaf = sorted(known), key.rpartition(".")[2]
+    if leaf in CUT:
+        return f"{key}: no such setting, and on purpose: {CUT[leaf]}"
     near = [name for name in known if name.rpartition(".")[2] == leaf]
     near = near or difflib.get_close_matches(key, known, n=1, cutoff=SIMILAR)
     return f"{key}: no such setting" + (f"; did you mean {' or '.join(near)}?" if near else "")

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.maths.losses import dpo_loss
+from rlhf import config
+from rlhf.maths.losses import dpo_hinge_loss, dpo_loss, ipo_loss
 from rlhf.models.forward import Batching, logprobs_of, micro_batches, response_logprobs
 from rlhf.models.tokens import Example, collate, encode_response, fit
 from rlhf.records import Messages, Preference
@@ -82,9 +83,7 @@ def train_dpo(
     passes: Passes,
     batching: Batching,
     watch: Watch | None,
-    *,
-    beta: float,
-    label_smoothing: float,
+    dpo: config.DPO,
 ) -> Iterator[dict[str, float]]:
     """Steps to the end of the last epoch; a row each, with figures on validation every so often and at the end.
 
@@ -94,10 +93,10 @@ def train_dpo(
     assert isinstance(policy, PreTrainedModel)
     while state.step < passes.steps(len(train)):
         rows = [train[i] for i in passes.draw(len(train), state.step)]
-        row = _learn(state.engine, policy, rows, beta, label_smoothing, batching)
+        row = _learn(state.engine, policy, rows, dpo, batching)
         state.step += 1
         if validation and passes.evaluates(len(train), state.step):
-            figures = implicit_rewards(policy, validation, beta, batching)
+            figures = implicit_rewards(policy, validation, dpo, batching)
             row |= {f"validation_{name}": value for name, value in figures.items()}
             row |= look(policy, watch)[1] if watch else {}
         yield {"step": state.step} | row
@@ -107,8 +106,7 @@ def _learn(
     engine: Engine,
     policy: PreTrainedModel,
     rows: Sequence[Reference],
-    beta: float,
-    label_smoothing: float,
+    dpo: config.DPO,
     batching: Batching,
 ) -> dict[str, float]:
     """One step on the mean over the step's pairs."""
@@ -121,8 +119,7 @@ def _learn(
         batch = collate([e for r in part for e in r.row.examples], batching.pad_id).to(device)
         # Summed in float64: neither padding nor the order of the terms moves a margin off 0 where policy is reference.
         both = pair_up(response_logprobs(policy, batch).double().sum(1), part)
-        loss = dpo_loss(both.chosen, both.rejected, both.ref_chosen, both.ref_rejected, beta, label_smoothing)
-        loss = loss * (len(both.chosen) / pairs)
+        loss = pair_loss(both, dpo, dpo.label_smoothing) * (len(both.chosen) / pairs)
         losses.append(loss.detach())
         seen.append(both)
         return loss
@@ -130,7 +127,7 @@ def _learn(
     lengths = [sum(len(e) for e in r.row.examples) for r in rows]
     parts = [[rows[i] for i in group] for group in micro_batches(lengths, batching.tokens_per_micro_batch)]
     norm = engine.step(parts, loss_of)
-    return {"loss": float(sum(losses)), "gradient_norm": norm, "lr": engine.lr} | figures_of(seen, beta)
+    return {"loss": float(sum(losses)), "gradient_norm": norm, "lr": engine.lr} | figures_of(seen, dpo.beta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +138,18 @@ class Pairs:
     rejected: Tensor
     ref_chosen: Tensor
     ref_rejected: Tensor
+
+
+def pair_loss(pairs: Pairs, dpo: config.DPO, label_smoothing: float = 0.0) -> Tensor:
+    """The mean over the pairs of the loss that `dpo.loss` names."""
+    four = (pairs.chosen, pairs.rejected, pairs.ref_chosen, pairs.ref_rejected)
+    match dpo.loss:
+        case "sigmoid":
+            return dpo_loss(*four, dpo.beta, label_smoothing)
+        case "ipo":
+            return ipo_loss(*four, dpo.beta)
+        case "hinge":
+            return dpo_hinge_loss(*four, dpo.beta)
 
 
 def pair_up(logps: Tensor, part: Sequence[Reference]) -> Pairs:
@@ -171,10 +180,9 @@ def figures_of(seen: Sequence[Pairs], beta: float) -> dict[str, float]:
 
 
 def implicit_rewards(
-    policy: PreTrainedModel, rows: Sequence[Reference], beta: float, batching: Batching
+    policy: PreTrainedModel, rows: Sequence[Reference], dpo: config.DPO, batching: Batching
 ) -> dict[str, float]:
-    """`figures_of` over all the rows, without gradients, and the loss on them."""
+    """`figures_of` over all the rows, without gradients, and the loss on them, its labels taken as they are."""
     now = torch.cat([r.logps for r in with_reference(policy, [r.row for r in rows], batching)])
     both = pair_up(now, rows)
-    loss = dpo_loss(both.chosen, both.rejected, both.ref_chosen, both.ref_rejected, beta)
-    return {"loss": float(loss)} | figures_of([both], beta)
+    return {"loss": float(pair_loss(both, dpo))} | figures_of([both], dpo.beta)

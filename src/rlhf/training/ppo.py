@@ -1,7 +1,8 @@
 """Proximal policy optimization with a learned reward (SPEC section 4): sample, assign credit, learn, until a stated stop.
 
 Four models: the policy learns, the critic learns, the reference and the reward model stand still. The critic is a model of
-its own, or a head on the policy's trunk (`critic: shared`): then both learn in one engine from L_total (SPEC eq. 14).
+its own, or a head on the policy's trunk (`critic: shared`): then both learn in one engine from L_total (SPEC eq. 14). RLOO
+and GRPO do without one: several responses to a prompt are each other's baseline.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor
 
 from rlhf import config
+from rlhf.errors import UserError
 from rlhf.models.forward import Batching, logprobs_and_entropy_of, logprobs_of, scores_of, shared_values_of, values_of
 from rlhf.models.tokens import Example
 from rlhf.seeds import derive_seed, draw_rows
 from rlhf.training.ppo_metrics import rollout_metrics
-from rlhf.training.ppo_state import Environment, PPOState, model_of, policy_of, trunk_of
+from rlhf.training.ppo_state import Environment, Kept, PPOState, SharedTrunk, model_of, policy_of
 from rlhf.training.ppo_update import learn
-from rlhf.training.rollout import Rollout, assign_credit, padded, response_mask_of, sample_responses
+from rlhf.training.rollout import Rollout, assign_credit, padded, paid_scores, response_mask_of, sample_responses
 from rlhf.training.watch import look
 
 
@@ -27,72 +29,106 @@ def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Ite
     if state.step == 0:
         validation = evaluate(state, environment)
         state.best_score = validation["validation_score"]
+        keep_best(state, validation, ppo)
         yield {"step": 0} | validation
     while not state.stopped_by:
         rollout = sample(state, environment, ppo)
         experience = assign_credit(rollout, ppo, state.kl.kl_ctl)
-        row = rollout_metrics(experience, state.kl.kl_ctl) | learn(state, experience, environment, ppo)
+        row = rollout_metrics(experience, state.kl.kl_ctl, ppo.critic != "none") | learn(state, experience, environment, ppo)
         state.kl.update(row["kl_per_response"], len(rollout.examples))
         state.step += 1
         last = state.step == ppo.stop.steps
         if last or state.step % ppo.eval_every_steps == 0:
             validation = evaluate(state, environment)
             state.stopped_by = stop_reason(state, validation, ppo.stop)
+            keep_best(state, validation, ppo)
             row |= validation
         yield {"step": state.step} | row
+    if state.kept:
+        policy_of(state).load_state_dict(state.kept.weights)
 
 
 def sample(state: PPOState, environment: Environment, ppo: config.PPO) -> Rollout:
     """Phase one and two: prompts become responses; reference, critic and reward model say what they say (SPEC eq. 5, 6)."""
     policy = policy_of(state)
-    wanted = ppo.responses_per_step
-    rows = draw_rows(len(environment.prompts), derive_seed(environment.seed, "prompts"), state.step * wanted, wanted)
+    wanted = ppo.responses_per_step // ppo.responses_per_prompt
+    asked = draw_rows(len(environment.prompts), derive_seed(environment.seed, "prompts"), state.step * wanted, wanted)
+    places = [place for place in asked for _ in range(ppo.responses_per_prompt)]
     examples, ended = sample_responses(
         policy,
-        [environment.prompts[i] for i in rows],
+        [environment.prompts[i] for i in places],
         environment.decoding,
         ppo.temperature,
         derive_seed(environment.seed, "rollout", state.step),
     )
-    return with_feedback(state, environment, ppo, examples, ended)
+    return with_feedback(state, environment, ppo, places, examples, ended)
 
 
 def with_feedback(
-    state: PPOState, environment: Environment, ppo: config.PPO, examples: list[Example], ended: Tensor
+    state: PPOState, environment: Environment, ppo: config.PPO, places: list[int], examples: list[Example], ended: Tensor
 ) -> Rollout:
     """The responses with everybody's say. The policy's own log-probabilities come from the pass that will be trained."""
     policy, batching = policy_of(state), environment.batching
     old_logprobs, entropy = logprobs_and_entropy_of(policy, examples, batching, ppo.temperature)
     ref_logprobs = logprobs_of(environment.reference, examples, batching, ppo.temperature)
-    raw_scores = scores_of(environment.reward_model, examples, batching)
+    raw_scores = _scores(environment, places, examples)
     ended = ended.to(raw_scores.device)
     mask = response_mask_of(examples, batching.pad_id).to(raw_scores.device)
     width = mask.shape[1]
+    values = _values(state, examples, batching)
     return Rollout(
         examples=examples,
         ended=ended,
         raw_scores=raw_scores,
-        scores=torch.where(ended, raw_scores, ppo.missing_end_score),
+        scores=paid_scores(raw_scores, ended, ppo),
         response_mask=mask,
         old_logprobs=padded(old_logprobs, width),
         ref_logprobs=padded(ref_logprobs, width),
         entropy=padded(entropy, width),
-        values=padded(_values(state, examples, batching), width),
+        values=torch.zeros_like(mask, dtype=raw_scores.dtype) if values is None else padded(values, width),
     )
 
 
-def _values(state: PPOState, examples: list[Example], batching: Batching) -> list[Tensor]:
+def _scores(environment: Environment, places: list[int], examples: list[Example]) -> Tensor:
+    """(B,) what the reward model, or the gold rater in its place, says of responses to the prompts at these places."""
+    if environment.gold is None:
+        return scores_of(environment.reward_model, examples, environment.batching)
+    return torch.tensor(environment.gold(places, examples), device=environment.reward_model.device)
+
+
+def _values(state: PPOState, examples: list[Example], batching: Batching) -> list[Tensor] | None:
+    """What the critic says of every token; None where there is none."""
     if state.critic is not None:
         return values_of(model_of(state.critic), examples, batching)
-    trunk = trunk_of(state)
+    trunk = state.policy.model
+    if not isinstance(trunk, SharedTrunk):
+        return None
     return shared_values_of(trunk.policy, trunk.value_head, examples, batching)
 
 
 def evaluate(state: PPOState, environment: Environment) -> dict[str, float]:
     """What the policy is worth now, on validation prompts."""
     examples, figures = look(policy_of(state), environment.watch)
+    if environment.gold is not None:
+        return {"validation_score": figures["validation_gold_score"]} | figures
     scores = scores_of(environment.reward_model, examples, environment.batching)
     return {"validation_score": float(scores.mean())} | figures
+
+
+def keep_best(state: PPOState, validation: dict[str, float], ppo: config.PPO) -> None:
+    """Remembers the policy if none before was worth more by the figure that `ppo.keep_best_by` names.
+
+    Raises:
+        UserError: there is no such figure.
+    """
+    if ppo.keep_best_by is None:
+        return
+    if ppo.keep_best_by not in validation:
+        raise UserError(f"ppo.keep_best_by ({ppo.keep_best_by}) must be null or one of {', '.join(validation)}")
+    worth = validation[ppo.keep_best_by]
+    if state.kept is None or worth > state.kept.worth:
+        weights = {name: weight.detach().clone() for name, weight in policy_of(state).state_dict().items()}
+        state.kept = Kept(state.step, worth, weights)
 
 
 def stop_reason(state: PPOState, validation: dict[str, float], stop: config.Stop) -> str:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
+from rlhf.maths.diagnostics import explained_variance
 from rlhf.maths.kl import k1
-from rlhf.maths.losses import explained_variance
 from rlhf.maths.masked import masked_mean
 from rlhf.training.rollout import Experience
 
+WATCHED = 10  # rollouts before the sign of the KL is believed
+STANDARD_ERRORS = 3.0
 
-def rollout_metrics(experience: Experience, kl_ctl: float) -> dict[str, float]:
+
+def rollout_metrics(experience: Experience, kl_ctl: float, has_critic: bool) -> dict[str, float]:
     """Of what was sampled: scores, KL per response and per token, entropy, lengths, and how well the critic knew."""
     rollout = experience.rollout
     mask = rollout.response_mask
     kl = k1(rollout.old_logprobs, rollout.ref_logprobs)
-    return {
+    figures = {
         "score": float(rollout.raw_scores.mean()),
         "reward": float(experience.rewards.sum(1).mean()),
         "kl_per_response": float(kl.sum(1).mean()),
@@ -24,9 +28,31 @@ def rollout_metrics(experience: Experience, kl_ctl: float) -> dict[str, float]:
         "entropy": float(masked_mean(rollout.entropy, mask)),
         "response_tokens": float(mask.sum(1).double().mean()),
         "ended": float(rollout.ended.double().mean()),
+    }
+    if not has_critic:
+        return figures
+    return figures | {
         "explained_variance": float(explained_variance(rollout.values, experience.returns, mask)),
         "returns": float(masked_mean(experience.returns, mask)),
     }
+
+
+def negative_kl(rows: Sequence[dict[str, float]]) -> str | None:
+    """What to look for where the signed KL of the last rollouts is below 0 by more than chance; None where it is not.
+
+    Its expectation cannot be negative on samples of the policy that is scored, so the samples are another's.
+    """
+    found = [row["kl_per_response"] for row in rows if "kl_per_response" in row][-WATCHED:]
+    if len(found) < WATCHED:
+        return None
+    mean, error = statistics.fmean(found), statistics.stdev(found) / WATCHED**0.5
+    if mean + STANDARD_ERRORS * error >= 0:
+        return None
+    return (
+        f"sees a negative KL: {mean:.3g} nats a response over the last {WATCHED} rollouts. What is scored is not what was "
+        "sampled. Look for another temperature, top-k or top-p in sampling than in scoring, an end token that is kept from "
+        "being sampled, dropout, and padding or positions that move log-probabilities"
+    )
 
 
 def mean_over_steps(rows: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -10,13 +10,13 @@ from rlhf import config
 from rlhf.errors import UserError
 from rlhf.maths.kl import AdaptiveKL, FixedKL
 from rlhf.models.policy import context_of
-from rlhf.models.reward import critic_from_reward_model
+from rlhf.models.reward import critic_from_reward_model, start_from_policy
 from rlhf.models.tokens import Example, encode_prompt, prompt_room
 from rlhf.records import Prompt
 from rlhf.runtime.engine import make_engine
 from rlhf.seeds import derive_seed
 from rlhf.training.ppo_state import Environment, PPOState, SharedTrunk
-from rlhf.training.watch import make_watch
+from rlhf.training.watch import Judge, make_watch
 
 NO_PROMPTS = "ppo: there are no {split} prompts: look at prepare's shares and artifacts/prepare/metrics.json"
 
@@ -28,9 +28,12 @@ def make_state(settings: config.Config, policy: PreTrainedModel, reward_model: P
     engines = (settings.optimizer, settings.engine)
     policy_steps = steps_a_rollout * (ppo.stop.steps - ppo.critic_warmup_steps)
     kl = AdaptiveKL(ppo.kl_ctl, ppo.kl_target, ppo.kl_horizon) if ppo.kl_target else FixedKL(ppo.kl_ctl)
-    if ppo.critic == "shared":
-        return PPOState(make_engine(SharedTrunk(policy), ppo.lr, ppo.warmup_share, policy_steps, *engines), None, kl)
+    if ppo.critic != "separate":
+        model = SharedTrunk(policy) if ppo.critic == "shared" else policy
+        return PPOState(make_engine(model, ppo.lr, ppo.warmup_share, policy_steps, *engines), None, kl)
     critic = critic_from_reward_model(reward_model)
+    if ppo.critic_from == "policy":
+        start_from_policy(critic, policy)
     critic_steps = steps_a_rollout * ppo.stop.steps
     return PPOState(
         policy=make_engine(policy, ppo.lr, ppo.warmup_share, policy_steps, *engines),
@@ -47,7 +50,7 @@ def make_environment(
     *,
     prompts: Sequence[Prompt],
     demonstrations: Sequence[Example],
-    judge: Callable[[Sequence[Prompt], Sequence[Example]], float] | None,
+    judge: Judge | None,
     seed: int,
 ) -> Environment:
     """Train prompts to roll out on, validation prompts to look at, and the two models that stand still.
@@ -75,6 +78,11 @@ def make_environment(
         raise UserError(
             f"ppo.ptx_coef ({settings.ppo.ptx_coef}) needs train demonstrations, and there are none: set it to 0"
         )
+    gold = None
+    if settings.ppo.reward_from == "gold":
+        if judge is None:
+            raise UserError("ppo.reward_from (gold) needs a gold rater, and there is no artifacts/prepare/world.yaml")
+        gold = lambda places, examples: judge([learned[i] for i in places], examples)  # noqa: E731
     encoded = [encode_prompt(tokenizer, p.prompt, room) for p in learned]
     return Environment(
         reference=reference.requires_grad_(False),
@@ -86,4 +94,5 @@ def make_environment(
         batching=watch.batching,
         watch=watch,
         seed=seed,
+        gold=gold,
     )

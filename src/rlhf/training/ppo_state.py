@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.maths.kl import AdaptiveKL, FixedKL
@@ -28,7 +29,10 @@ class SharedTrunk(nn.Module):
 
 @dataclass(frozen=True)
 class Environment:
-    """What stands still while PPO runs: two models, the prompts, and the eye that is kept on the policy."""
+    """What stands still while PPO runs: two models, the prompts, and the eye that is kept on the policy.
+
+    gold: what the gold rater gives to responses to the prompts at these places; set where it is the reward.
+    """
 
     reference: PreTrainedModel
     reward_model: PreTrainedModel
@@ -39,13 +43,23 @@ class Environment:
     batching: Batching
     watch: Watch
     seed: int
+    gold: Callable[[Sequence[int], Sequence[Example]], list[float]] | None = None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The best policy so far by `ppo.keep_best_by`: the step it had made, what it was worth, and a copy of its weights."""
+
+    step: int
+    worth: float
+    weights: dict[str, Tensor]
 
 
 @dataclass
 class PPOState:
     """The whole state of the loop. Rows and random numbers are functions of `step`, so there is none of theirs to keep.
 
-    critic: None where it shares the policy's trunk; then `policy.model` is a SharedTrunk.
+    critic: None where it shares the policy's trunk (then `policy.model` is a SharedTrunk), or where there is none.
     """
 
     policy: Engine
@@ -54,6 +68,7 @@ class PPOState:
     step: int = 0
     best_score: float = float("-inf")
     evaluations_since_best: int = 0
+    kept: Kept | None = None
     stopped_by: str = ""
 
     def state_dict(self) -> dict[str, Any]:
@@ -64,6 +79,7 @@ class PPOState:
             "step": self.step,
             "best_score": self.best_score,
             "evaluations_since_best": self.evaluations_since_best,
+            "kept": None if self.kept is None else vars(self.kept),
             "stopped_by": self.stopped_by,
         }
 
@@ -75,6 +91,7 @@ class PPOState:
         self.step = state["step"]
         self.best_score = state["best_score"]
         self.evaluations_since_best = state["evaluations_since_best"]
+        self.kept = None if state["kept"] is None else Kept(**state["kept"])
         self.stopped_by = state["stopped_by"]
 
 
@@ -83,10 +100,6 @@ def model_of(engine: Engine) -> PreTrainedModel:
     return engine.model
 
 
-def trunk_of(state: PPOState) -> SharedTrunk:
-    assert isinstance(state.policy.model, SharedTrunk)
-    return state.policy.model
-
-
 def policy_of(state: PPOState) -> PreTrainedModel:
-    return model_of(state.policy) if state.critic is not None else trunk_of(state).policy
+    model = state.policy.model
+    return model.policy if isinstance(model, SharedTrunk) else model_of(state.policy)

@@ -9,30 +9,35 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlhf import config
-from rlhf.maths.losses import approximate_kl, clip_fraction, policy_loss, sft_loss, value_loss
+from rlhf.maths.diagnostics import approximate_kl, clip_fraction
+from rlhf.maths.losses import kl_loss, policy_loss, sft_loss, unclipped_policy_loss, value_loss
 from rlhf.models.forward import logprobs_and_values, micro_batches, response_logprobs, response_values
 from rlhf.models.tokens import Batch, Example, collate
 from rlhf.runtime.engine import Engine
 from rlhf.seeds import shuffled
 from rlhf.training.ppo_metrics import mean_over_steps
-from rlhf.training.ppo_state import Environment, PPOState, model_of, policy_of, trunk_of
+from rlhf.training.ppo_state import Environment, PPOState, SharedTrunk, model_of, policy_of
 from rlhf.training.rollout import Experience, Minibatch, cut
 
 
 def learn(state: PPOState, experience: Experience, environment: Environment, ppo: config.PPO) -> dict[str, float]:
-    """Phase three: ppo_epochs passes over the rollout, in freshly shuffled minibatches, each row once a pass."""
+    """Phase three: ppo_epochs passes over the rollout, in freshly shuffled minibatches, each row once a pass.
+
+    The policy leaves the rollout once it is `epoch_kl_limit` from the one that sampled; a critic of its own learns on.
+    """
     seen: list[dict[str, float]] = []
+    policy_learns = state.step >= ppo.critic_warmup_steps
+    learn_policy = _learn_together if isinstance(state.policy.model, SharedTrunk) else _learn_policy
     for epoch in range(ppo.ppo_epochs):
         order = shuffled(len(experience.rollout.examples), environment.seed, "minibatches", state.step, epoch)
         for start in range(0, len(order), ppo.responses_per_minibatch):
             rows = order[start : start + ppo.responses_per_minibatch]
             parts = cut(experience, rows, environment.batching.tokens_per_micro_batch)
-            if state.critic is None:
-                seen.append(_learn_together(state, parts, (epoch, start), environment, ppo))
-                continue
-            seen.append(_learn_critic(state.critic, parts, environment, ppo))
-            if state.step >= ppo.critic_warmup_steps:
-                seen.append(_learn_policy(state, parts, (epoch, start), environment, ppo))
+            if state.critic is not None:
+                seen.append(_learn_critic(state.critic, parts, environment, ppo))
+            if policy_learns:
+                seen.append(learn_policy(state, parts, (epoch, start), environment, ppo))
+                policy_learns = not ppo.epoch_kl_limit or seen[-1]["approximate_kl"] <= ppo.epoch_kl_limit
     return mean_over_steps(seen)
 
 
@@ -82,9 +87,7 @@ def _learn_policy(
             return ppo.ptx_coef * _ptx_loss(policy, part, environment)
         batch = _batch(part, environment)
         logprobs = response_logprobs(policy, batch, ppo.temperature)
-        loss = policy_loss(
-            logprobs, part.old_logprobs, part.advantages, batch.response_mask, ppo.clip_range, normaliser=tokens
-        )
+        loss = _actor_loss(logprobs, part, batch.response_mask, tokens, state.kl.kl_ctl, ppo)
         figures.append(_policy_figures(loss, logprobs, part, batch.response_mask, tokens, ppo))
         return loss
 
@@ -97,7 +100,8 @@ def _learn_together(
     state: PPOState, parts: Sequence[Minibatch], place: tuple[int, int], environment: Environment, ppo: config.PPO
 ) -> dict[str, float]:
     """One step of policy and critic on L_total = L_actor + w_c L_critic (SPEC eq. 14)."""
-    tokens, trunk, w_c = _tokens(parts), trunk_of(state), ppo.w_c
+    tokens, trunk, w_c = _tokens(parts), state.policy.model, ppo.w_c
+    assert isinstance(trunk, SharedTrunk)
     assert w_c is not None  # the settings refuse a shared trunk without it
     figures: list[dict[str, float]] = []
 
@@ -107,7 +111,7 @@ def _learn_together(
         batch = _batch(part, environment)
         mask = batch.response_mask
         logprobs, values = logprobs_and_values(trunk.policy, trunk.value_head, batch, ppo.temperature)
-        actor = policy_loss(logprobs, part.old_logprobs, part.advantages, mask, ppo.clip_range, normaliser=tokens)
+        actor = _actor_loss(logprobs, part, mask, tokens, state.kl.kl_ctl, ppo)
         critic = value_loss(values, part.old_values, part.returns, mask, ppo.value_clip or None, normaliser=tokens)
         figures.append(_policy_figures(actor, logprobs, part, mask, tokens, ppo) | {"critic_loss": float(critic.detach())})
         return actor + w_c * critic
@@ -117,17 +121,31 @@ def _learn_together(
     return _summed(figures) | {"policy_gradient_norm": norm, "lr": state.policy.lr}
 
 
+def _actor_loss(logprobs: Tensor, part: Minibatch, mask: Tensor, tokens: int, kl_ctl: float, ppo: config.PPO) -> Tensor:
+    """The micro-batch's share of L_actor (SPEC eq. 12), and of the KL where that is a loss and not in the reward."""
+    sampled = (part.old_logprobs, part.advantages, mask)
+    if ppo.clip_range is None:
+        loss = unclipped_policy_loss(logprobs, *sampled, normaliser=tokens)
+    else:
+        loss = policy_loss(logprobs, *sampled, ppo.clip_range, normaliser=tokens)
+    if ppo.kl_in == "reward":
+        return loss
+    return loss + kl_ctl * kl_loss(logprobs, part.ref_logprobs, mask, normaliser=tokens)
+
+
 def _policy_figures(
     loss: Tensor, logprobs: Tensor, part: Minibatch, mask: Tensor, tokens: int, ppo: config.PPO
 ) -> dict[str, float]:
     """A micro-batch's share of the step's figures: they add up to means over the step's tokens."""
     share = int(mask.sum()) / tokens
     now = logprobs.detach()
-    return {
+    figures = {
         "policy_loss": float(loss.detach()),
-        "clip_fraction": share * float(clip_fraction(now, part.old_logprobs, mask, ppo.clip_range)),
         "approximate_kl": share * float(approximate_kl(now, part.old_logprobs, mask)),
     }
+    if ppo.clip_range is None:
+        return figures
+    return figures | {"clip_fraction": share * float(clip_fraction(now, part.old_logprobs, mask, ppo.clip_range))}
 
 
 def _summed(figures: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.maths.losses import ranking_loss
+from rlhf.maths.losses import ranking_loss, reward_model_loss
 from rlhf.models.forward import Batching, micro_batches, response_scores, scores_of
 from rlhf.models.tokens import Example, collate, encode_response, fit
 from rlhf.records import Ranking, Responses
@@ -20,10 +20,14 @@ from rlhf.training.loop import LoopState, Passes
 
 @dataclass(frozen=True, slots=True)
 class RankedExamples:
-    """One prompt's distinct responses as ids, and their ranks: a lower rank is better."""
+    """One prompt's distinct responses as ids, and their ranks: a lower rank is better.
+
+    Of two responses the better one has to win by `margin`, in reward units.
+    """
 
     examples: list[Example]
     ranks: list[int]
+    margin: float = 0.0
 
     def pairs(self) -> list[tuple[int, int]]:
         """(better, worse) of every untied pair."""
@@ -33,9 +37,13 @@ class RankedExamples:
 
 @dataclass(frozen=True, slots=True)
 class RankedRows:
-    """What became of rankings that had to fit the context; `tied` had no ordered pair of distinct responses."""
+    """What became of rankings that had to fit the context; `tied` had no ordered pair of distinct responses.
+
+    `rankings` are those that the rows are made of, row by row, each response once.
+    """
 
     rows: list[RankedExamples]
+    rankings: list[Ranking]
     truncated: int
     dropped: int
     tied: int
@@ -43,21 +51,22 @@ class RankedRows:
 
 def ranked_examples(rankings: Sequence[Ranking], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> RankedRows:
     """Rankings as ids; a ranking is dropped only if one of its responses leaves no room for the prompt."""
-    rows, truncated, dropped, tied = [], 0, 0, 0
+    rows, kept, truncated, dropped, tied = [], [], 0, 0, 0
     for ranking in rankings:
-        distinct = {(r.text, r.ended): rank for r, rank in zip(ranking.responses, ranking.ranks, strict=True)}
-        sampled = {(r.text, r.ended): r.token_ids for r in ranking.responses}
-        if len(set(distinct.values())) < 2:
+        distinct = {(r.text, r.ended): (r, rank) for r, rank in zip(ranking.responses, ranking.ranks, strict=True)}
+        responses, ranks = zip(*distinct.values(), strict=True)
+        if len(set(ranks)) < 2:
             tied += 1
             continue
-        responses = [encode_response(tokenizer, *response, sampled[response]) for response in distinct]
-        fitted = fit(tokenizer, ranking.prompt, responses, max_tokens)
+        encoded = [encode_response(tokenizer, r.text, r.ended, r.token_ids) for r in responses]
+        fitted = fit(tokenizer, ranking.prompt, encoded, max_tokens)
         if fitted is None:
             dropped += 1
             continue
         truncated += fitted.truncated
-        rows.append(RankedExamples(fitted.examples, list(distinct.values())))
-    return RankedRows(rows, truncated, dropped, tied)
+        kept.append(replace(ranking, responses=responses, ranks=ranks))
+        rows.append(RankedExamples(fitted.examples, list(ranks), ranking.margin))
+    return RankedRows(rows, kept, truncated, dropped, tied)
 
 
 def train_reward(
@@ -66,20 +75,23 @@ def train_reward(
     validation: Sequence[RankedExamples],
     passes: Passes,
     batching: Batching,
+    label_smoothing: float,
 ) -> Iterator[dict[str, float]]:
     """Steps to the end of the last epoch; a row each, with the accuracy on validation every so often and at the end."""
     model = state.engine.model
     assert isinstance(model, PreTrainedModel)
     while state.step < passes.steps(len(train)):
         rows = passes.draw(len(train), state.step)
-        row = _learn(state.engine, model, [train[i] for i in rows], batching)
+        row = _learn(state.engine, model, [train[i] for i in rows], label_smoothing, batching)
         state.step += 1
         if validation and passes.evaluates(len(train), state.step):
             row["validation_accuracy"] = accuracy(score_rows(model, validation, batching), validation)
         yield {"step": state.step} | row
 
 
-def _learn(engine: Engine, model: PreTrainedModel, rows: Sequence[RankedExamples], batching: Batching) -> dict[str, float]:
+def _learn(
+    engine: Engine, model: PreTrainedModel, rows: Sequence[RankedExamples], label_smoothing: float, batching: Batching
+) -> dict[str, float]:
     """One step on the mean over the step's prompts; all pairs of a prompt stay together."""
     device = next(model.parameters()).device
     right: list[float] = []
@@ -88,14 +100,34 @@ def _learn(engine: Engine, model: PreTrainedModel, rows: Sequence[RankedExamples
     def loss_of(part: list[RankedExamples]) -> Tensor:
         batch = collate([e for row in part for e in row.examples], batching.pad_id).to(device)
         scores = response_scores(model, batch).view(len(part), -1)
-        ranks = torch.tensor([row.ranks for row in part], device=device)
-        loss = ranking_loss(scores, ranks) * (len(part) / len(rows))
+        loss = smoothed_loss(scores, part, label_smoothing) * (len(part) / len(rows))
         losses.append(loss.detach())
         right.extend(_pairs_right(scores.detach().tolist(), part))
         return loss
 
     norm = engine.step(_equal_sized_parts(rows, batching.tokens_per_micro_batch), loss_of)
     return {"loss": float(sum(losses)), "accuracy": sum(right) / len(right), "gradient_norm": norm, "lr": engine.lr}
+
+
+def smoothed_loss(scores: Tensor, rows: Sequence[RankedExamples], label_smoothing: float) -> Tensor:
+    """SPEC eq. 2, 3, and with label smoothing s: (1 − s) of it plus s of the same with every order reversed. In nats.
+
+    scores: (B, K), reward units, of B rows with K responses each. label_smoothing: the share of labels taken to be wrong.
+    """
+    ranks = torch.tensor([row.ranks for row in rows], device=scores.device)
+    margins = [row.margin for row in rows]
+    right = _loss(scores, ranks, margins)
+    if not label_smoothing:
+        return right
+    return (1 - label_smoothing) * right + label_smoothing * _loss(scores, -ranks, margins)
+
+
+def _loss(scores: Tensor, ranks: Tensor, margins: Sequence[float]) -> Tensor:
+    """Where there are margins K is 2, and no row is a tie."""
+    if not any(margins):
+        return ranking_loss(scores, ranks)
+    chosen, rejected = scores.gather(1, ranks.argsort(1)).unbind(1)
+    return reward_model_loss(chosen, rejected, scores.new_tensor(margins))
 
 
 def _equal_sized_parts(rows: Sequence[RankedExamples], tokens_per_micro_batch: int) -> list[list[RankedExamples]]:
@@ -131,9 +163,13 @@ def _pairs_right(scores: Sequence[Sequence[float]], rows: Sequence[RankedExample
 
 def trivial_accuracies(rows: Sequence[RankedExamples]) -> dict[str, float]:
     """What needs no model: the longer response wins, or the shorter one (by tokens)."""
-    lengths = [[float(len(e.response_ids)) for e in row.examples] for row in rows]
-    longer = accuracy(lengths, rows)
+    longer = accuracy(lengths_of(rows), rows)
     return {"longer_wins": longer, "shorter_wins": 1 - longer}
+
+
+def lengths_of(rows: Sequence[RankedExamples]) -> list[list[float]]:
+    """Tokens of every row's responses."""
+    return [[float(len(e.response_ids)) for e in row.examples] for row in rows]
 
 
 def sampled_examples(responses: Sequence[Responses], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[Example]:
@@ -152,9 +188,11 @@ def sampled_examples(responses: Sequence[Responses], tokenizer: PreTrainedTokeni
     return [example for f in fitted if f is not None for example in f.examples]
 
 
-def report(model: PreTrainedModel, rows: Sequence[RankedExamples], batching: Batching) -> dict[str, float]:
-    """Accuracy over the rows' pairs beside what needs no model, and the mean loss."""
-    scores = score_rows(model, rows, batching)
-    losses = [float(ranking_loss(torch.tensor([s]), torch.tensor([row.ranks]))) for s, row in zip(scores, rows, strict=True)]
+def report(scores: Sequence[Sequence[float]], rows: Sequence[RankedExamples]) -> dict[str, float]:
+    """Accuracy over the rows' pairs beside what needs no model, and the mean loss: of the labels as they are, without
+    margins and smoothing, so that it means the same whatever was learnt with."""
+    losses = [
+        float(ranking_loss(torch.tensor([list(s)]), torch.tensor([row.ranks]))) for s, row in zip(scores, rows, strict=True)
+    ]
     pairs = sum(len(row.pairs()) for row in rows)
     return {"accuracy": accuracy(scores, rows), "loss": sum(losses) / len(losses), "pairs": pairs} | trivial_accuracies(rows)

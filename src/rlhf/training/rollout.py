@@ -13,19 +13,22 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlhf import config
-from rlhf.maths.advantages import gae, one_step_returns, token_rewards
+from rlhf.maths.advantages import gae, grpo, one_step_returns, rloo, token_rewards
 from rlhf.maths.masked import masked_whiten
 from rlhf.models.forward import micro_batches
 from rlhf.models.generation import Decoding, generate
 from rlhf.models.tokens import Example, collate
+
+SMALLEST_SPREAD = 1e-6  # of scores that are scaled: those that are all alike stay as they are
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """B responses of the policy and what every model says of them; π_old is the policy of this moment (SPEC eq. 11).
 
-    ended: (B,) bool. raw_scores: (B,) the reward model's. scores: (B,) with the constant where a response did not end.
-    response_mask: (B, R). old_logprobs, ref_logprobs, entropy: (B, R), nats. values: (B, R), reward units. 0 where masked.
+    ended: (B,) bool. raw_scores: (B,) the reward model's, or the gold rater's. scores: (B,) what is paid for a response
+    (`paid_scores`). response_mask: (B, R). old_logprobs, ref_logprobs, entropy: (B, R), nats. values: (B, R), reward
+    units. 0 where masked, and values where there is no critic.
     """
 
     examples: list[Example]
@@ -67,16 +70,40 @@ def sample_responses(
     return examples, torch.tensor([response.ended for response in responses])
 
 
+def paid_scores(scores: Tensor, ended: Tensor, ppo: config.PPO) -> Tensor:
+    """(B,) what responses are paid for the reward model's scores (B,): centred, scaled and cut as the settings say, over
+    the rollout; and the constant, as it is, where a response did not end (B,)."""
+    if ppo.score_centre:
+        scores = scores - scores.mean()
+    if ppo.score_scale:
+        scores = scores / scores.std(correction=0).clamp(min=SMALLEST_SPREAD)
+    if ppo.score_clip:
+        scores = scores.clamp(-ppo.score_clip, ppo.score_clip)
+    return torch.where(ended, scores, ppo.missing_end_score)
+
+
 def assign_credit(rollout: Rollout, ppo: config.PPO, kl_ctl: float) -> Experience:
     """Scores and KL become rewards; rewards and values become advantages and the critic's targets (SPEC eq. 6-10)."""
     mask = rollout.response_mask
-    rewards = token_rewards(rollout.scores, rollout.old_logprobs, rollout.ref_logprobs, mask, kl_ctl)
-    advantages, returns = gae(rewards, rollout.values, mask, ppo.gamma, ppo.lam)
-    if ppo.critic_target == "td":
-        returns = one_step_returns(rewards, rollout.values, mask, ppo.gamma)
+    price = kl_ctl if ppo.kl_in == "reward" else 0.0
+    rewards = token_rewards(rollout.scores, rollout.old_logprobs, rollout.ref_logprobs, mask, price)
+    advantages, returns = _estimate(rewards, rollout.values, mask, ppo)
     if ppo.whiten_advantages:
         advantages = masked_whiten(advantages, mask)
     return Experience(rollout, rewards, advantages, returns)
+
+
+def _estimate(rewards: Tensor, values: Tensor, mask: Tensor, ppo: config.PPO) -> tuple[Tensor, Tensor]:
+    """What log pi is weighted by, and what the critic is drawn to (0 where there is none)."""
+    match ppo.advantage:
+        case "rloo":
+            return rloo(rewards, mask, ppo.responses_per_prompt), torch.zeros_like(rewards)
+        case "grpo":
+            return grpo(rewards, mask, ppo.responses_per_prompt), torch.zeros_like(rewards)
+    advantages, returns = gae(rewards, values, mask, ppo.gamma, ppo.lam)
+    one_step = one_step_returns(rewards, values, mask, ppo.gamma)
+    weights = one_step if ppo.weight == "action_value" else advantages
+    return weights, one_step if ppo.critic_target == "td" else returns
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +112,7 @@ class Minibatch:
 
     examples: list[Example]
     old_logprobs: Tensor
+    ref_logprobs: Tensor
     old_values: Tensor
     advantages: Tensor
     returns: Tensor
@@ -98,16 +126,17 @@ def cut(experience: Experience, rows: Sequence[int], tokens_per_micro_batch: int
         chosen = [examples[i] for i in group]
         places = torch.tensor([rows[i] for i in group], device=experience.advantages.device)
         width = max(len(e.response_ids) for e in chosen)
-        old_logprobs, old_values, advantages, returns = (
+        old_logprobs, ref_logprobs, old_values, advantages, returns = (
             x[places, :width]
             for x in (
                 experience.rollout.old_logprobs,
+                experience.rollout.ref_logprobs,
                 experience.rollout.values,
                 experience.advantages,
                 experience.returns,
             )
         )
-        parts.append(Minibatch(chosen, old_logprobs, old_values, advantages, returns))
+        parts.append(Minibatch(chosen, old_logprobs, ref_logprobs, old_values, advantages, returns))
     return parts
 
 

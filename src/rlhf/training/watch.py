@@ -18,12 +18,14 @@ from rlhf.models.tokens import Example, decode_response, encode_prompt, end_id, 
 from rlhf.records import Prompt
 from rlhf.training.rollout import sample_responses
 
+Judge = Callable[[Sequence[Prompt], Sequence[Example]], list[float]]
+
 
 @dataclass(frozen=True)
 class Watch:
     """Whom to ask what, and what to hold the answers against.
 
-    judge: the gold score of the answers, for the record only, where there is a gold rater: no decision is made by it.
+    judge: the gold score of each answer where there is a gold rater: for the record, unless the settings name it.
     """
 
     reference: PreTrainedModel
@@ -33,7 +35,7 @@ class Watch:
     batching: Batching
     temperature: float
     seed: int
-    judge: Callable[[Sequence[Example]], float] | None = None
+    judge: Callable[[Sequence[Example]], list[float]] | None = None
 
 
 def look(policy: PreTrainedModel, watch: Watch) -> tuple[list[Example], dict[str, float]]:
@@ -45,7 +47,10 @@ def look(policy: PreTrainedModel, watch: Watch) -> tuple[list[Example], dict[str
         "validation_response_tokens": sum(len(e.response_ids) for e in examples) / len(examples),
         "validation_ended": float(ended.double().mean()),
     }
-    return examples, figures | ({"validation_gold_score": watch.judge(examples)} if watch.judge else {})
+    if watch.judge is None:
+        return examples, figures
+    gold = watch.judge(examples)
+    return examples, figures | {"validation_gold_score": sum(gold) / len(gold)}
 
 
 def make_watch(
@@ -53,7 +58,7 @@ def make_watch(
     reference: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
-    judge: Callable[[Sequence[Prompt], Sequence[Example]], float] | None,
+    judge: Judge | None,
     *,
     most: int,
     temperature: float,
@@ -77,18 +82,14 @@ def make_watch(
     )
 
 
-def gold_judge(
-    table: Path | None, tokenizer: PreTrainedTokenizerBase
-) -> Callable[[Sequence[Prompt], Sequence[Example]], float] | None:
-    """The world's mean gold score of responses to prompts; None where there is no world."""
+def gold_judge(table: Path | None, tokenizer: PreTrainedTokenizerBase) -> Judge | None:
+    """The world's gold scores of responses to prompts; None where there is no world."""
     if table is None:
         return None
     world = load_world(table)
 
-    def judge(prompts: Sequence[Prompt], examples: Sequence[Example]) -> float:
+    def judge(prompts: Sequence[Prompt], examples: Sequence[Example]) -> list[float]:
         pairs = zip(prompts, examples, strict=True)
-        return sum(
-            world.rate(p.prompt[-1].content, decode_response(tokenizer, e.response_ids)).gold for p, e in pairs
-        ) / len(examples)
+        return [world.rate(p.prompt[-1].content, decode_response(tokenizer, e.response_ids)).gold for p, e in pairs]
 
     return judge

@@ -1,0 +1,48 @@
+"""The figures of an update."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from rlhf.maths.diagnostics import approximate_kl, clip_fraction, explained_variance
+from tests.helpers import NAN, assert_near, float64, lengths_to_mask
+
+
+def test_clip_fraction_by_hand() -> None:
+    ratios = float64([[1.19, 1.21, 0.79, 0.81, NAN], [1.0, NAN, NAN, NAN, NAN]])
+    fraction = clip_fraction(ratios.log(), torch.zeros(2, 5), lengths_to_mask([4, 1], 5), 0.2)
+    assert_near(fraction, 0.4, 1e-7)  # 1.21 and 0.79 of five
+
+
+def test_approximate_kl_by_hand() -> None:
+    # ratios 1, 2 and 0.5: ratio - 1 - log ratio = 0, 1 - log 2, -0.5 + log 2; the mean of the three is 0.5 / 3
+    logprobs = float64([[1.0, 2.0, NAN], [0.5, NAN, NAN]]).log()
+    assert_near(approximate_kl(logprobs, torch.zeros(2, 3), lengths_to_mask([2, 1], 3)), 0.5 / 3)
+    twice = float64([[2.0]]).log()
+    assert_near(approximate_kl(twice, torch.zeros(1, 1), lengths_to_mask([1])), 1 - math.log(2))
+
+
+def test_nothing_learnt_yet() -> None:
+    logprobs = float64([[-1.0, -2.5, NAN]])
+    mask = lengths_to_mask([2], 3)
+    assert approximate_kl(logprobs, logprobs.clone(), mask).item() == 0.0
+    assert clip_fraction(logprobs, logprobs.clone(), mask, 0.2).item() == 0.0
+
+
+def test_explained_variance_by_hand() -> None:
+    returns, mask = float64([[1.0, 3.0, NAN], [5.0, NAN, NAN]]), lengths_to_mask([2, 1], 3)
+    assert_near(explained_variance(returns.clone(), returns, mask), 1.0)
+    assert_near(explained_variance(returns + 9.0, returns, mask), 1.0)  # a constant error explains the variance all the same
+    assert_near(explained_variance(torch.zeros(2, 3), returns, mask), 0.0)
+    assert_near(explained_variance(-returns, returns, mask), -3.0)  # the error is 2R: 1 - 4
+    assert explained_variance(returns, torch.ones(2, 3, dtype=torch.float64), mask).item() == 0.0
+
+
+@pytest.mark.parametrize("clip_range", [0.0, 1.0, -0.2, 1.5, NAN])
+def test_refusals(clip_range: float) -> None:
+    x, mask = torch.zeros(2, 3), lengths_to_mask([3, 1])
+    with pytest.raises(ValueError, match=r"clip_range \(.*must be in \(0\.0, 1\.0\)"):
+        clip_fraction(x, x, mask, clip_range)

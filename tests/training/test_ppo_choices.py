@@ -1,0 +1,230 @@
+"""What PPO may be told to do otherwise: estimators without a critic, KL as a loss, no clip, shaped scores, leaving early."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf.errors import UserError
+from rlhf.maths.advantages import gae, grpo, one_step_returns, rloo, token_rewards
+from rlhf.maths.losses import kl_loss, policy_loss, unclipped_policy_loss
+from rlhf.models.forward import response_logprobs, response_values
+from rlhf.models.tokens import collate
+from rlhf.training import ppo as loop
+from rlhf.training import ppo_update
+from rlhf.training.ppo_metrics import negative_kl
+from rlhf.training.ppo_setup import make_state
+from rlhf.training.ppo_state import model_of, policy_of
+from rlhf.training.rollout import Experience, assign_credit, paid_scores
+from tests.helpers import assert_near, float64
+from tests.models.tiny_models import PAD, make_classifier, make_policy, random_examples
+from tests.training.table import GRPO, RLOO, SHARED, all_settings, environment_for, ppo_settings, ppo_table, weights
+
+ENDED = torch.tensor([True, True, True, False])
+SCORES = float64([1.0, 2.0, 6.0, -1.0])
+
+
+def test_scores_are_paid_as_they_are_but_for_a_missing_end() -> None:
+    assert paid_scores(SCORES, ENDED, ppo_settings(missing_end_score=-7.0)).tolist() == [1.0, 2.0, 6.0, -7.0]
+
+
+def test_scores_centred_scaled_and_cut_by_hand() -> None:
+    """Mean 2, deviation sqrt(26 / 4); what is put in place of a missing end is not touched."""
+    paid = paid_scores(SCORES, ENDED, ppo_settings(score_centre=True, missing_end_score=-7.0))
+    assert_near(paid, [-1.0, 0.0, 4.0, -7.0])
+    paid = paid_scores(SCORES, ENDED, ppo_settings(score_scale=True, missing_end_score=-7.0))
+    assert_near(paid, [score / 6.5**0.5 for score in (1.0, 2.0, 6.0)] + [-7.0])
+    assert_near(paid_scores(SCORES, ENDED, ppo_settings(score_clip=1.5, missing_end_score=-7.0)), [1.0, 1.5, 1.5, -7.0])
+    whole = paid_scores(SCORES, ENDED, ppo_settings(score_centre=True, score_scale=True, score_clip=1.0))
+    assert_near(whole, [-1 / 6.5**0.5, 0.0, 1.0, -1.0])
+    alike = paid_scores(torch.ones(4), ENDED, ppo_settings(score_centre=True, score_scale=True))
+    assert alike.tolist() == [0.0, 0.0, 0.0, -1.0]
+
+
+def experience_of(**changes: Any) -> tuple[loop.PPOState, Any, Any, Experience]:
+    """Of a policy that has left its reference."""
+    settings = ppo_settings(**changes)
+    state, environment = ppo_table(settings)
+    with torch.no_grad():
+        for parameter in policy_of(state).parameters():
+            parameter.mul_(1.05)
+    rollout = loop.sample(state, environment, settings)
+    return state, environment, settings, assign_credit(rollout, settings, 0.3)
+
+
+@pytest.mark.parametrize("method", [RLOO, GRPO], ids=["rloo", "grpo"])
+def test_each_prompt_gets_its_responses_side_by_side_and_there_is_no_critic(method: dict[str, Any]) -> None:
+    state, _, settings, experience = experience_of(**method)
+    prompts = [tuple(e.prompt_ids) for e in experience.rollout.examples]
+    assert len(prompts) == settings.responses_per_step
+    groups = [prompts[i : i + 4] for i in range(0, len(prompts), 4)]
+    assert all(len(set(group)) == 1 for group in groups)
+    assert len(set(prompts)) == len(groups)
+    assert state.critic is None
+    assert not experience.rollout.values.any()
+
+
+def test_rloo_prices_kl_in_its_rewards_and_grpo_outside_of_them() -> None:
+    for method, estimator, price in ((RLOO, rloo, 0.3), (GRPO, grpo, 0.0)):
+        experience = experience_of(**method)[3]
+        rollout = experience.rollout
+        mask = rollout.response_mask
+        rewards = token_rewards(rollout.scores, rollout.old_logprobs, rollout.ref_logprobs, mask, price)
+        assert torch.equal(experience.rewards, rewards)
+        assert torch.equal(experience.advantages, estimator(rewards, mask, 4))
+
+
+def test_the_first_rung_weighs_by_the_action_value() -> None:
+    experience = experience_of(weight="action_value", gamma=0.9, whiten_advantages=False)[3]
+    rollout = experience.rollout
+    one_step = one_step_returns(experience.rewards, rollout.values, rollout.response_mask, 0.9)
+    assert torch.equal(experience.advantages, one_step)
+    _, returns = gae(experience.rewards, rollout.values, rollout.response_mask, 0.9, 0.95)
+    assert torch.equal(experience.returns, returns)
+
+
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+@pytest.mark.parametrize("clip_range", [0.2, None])
+def test_what_the_policy_descends(kl_in: str, clip_range: float | None) -> None:
+    """One step on the whole rollout, after another that made the ratios differ from 1."""
+    changes = {"ppo_epochs": 1, "responses_per_minibatch": 8, "kl_in": kl_in, "clip_range": clip_range}
+    state, environment, settings, experience = experience_of(**changes)
+    ppo_update.learn(state, experience, environment, settings)
+    batch = collate(experience.rollout.examples, PAD)
+    mask, rollout = batch.response_mask, experience.rollout
+    now = response_logprobs(policy_of(state), batch)
+    sampled = (rollout.old_logprobs, experience.advantages, mask)
+    expected = unclipped_policy_loss(now, *sampled) if clip_range is None else policy_loss(now, *sampled, clip_range)
+    expected = expected + (state.kl.kl_ctl * kl_loss(now, rollout.ref_logprobs, mask) if kl_in == "loss" else 0.0)
+    figures = ppo_update.learn(state, experience, environment, settings)
+    assert_near(figures["policy_loss"], expected, 1e-5)
+    assert ("clip_fraction" in figures) is (clip_range is not None)
+
+
+def test_at_the_reference_a_kl_in_the_loss_changes_nothing() -> None:
+    """The square of nothing has no slope; far from it, it pulls the policy back."""
+    moved = []
+    for kl_in in ("reward", "loss"):
+        settings = ppo_settings(kl_in=kl_in, ppo_epochs=1, responses_per_minibatch=8)
+        state, environment = ppo_table(settings)
+        rollout = loop.sample(state, environment, settings)
+        ppo_update.learn(state, assign_credit(rollout, settings, 0.1), environment, settings)
+        moved.append(weights(policy_of(state)))
+    assert_near(moved[0], moved[1], 1e-6)
+
+
+def test_a_policy_leaves_a_rollout_that_it_has_gone_too_far_from() -> None:
+    counts = {}
+    for limit in (0.0, 1e-9, 1e9):
+        state, environment, settings, experience = experience_of(ppo_epochs=3, epoch_kl_limit=limit)
+        assert state.critic is not None
+        policy_steps: list[int] = []
+        critic_steps: list[int] = []
+        count_steps(state.policy, policy_steps)
+        count_steps(state.critic, critic_steps)
+        ppo_update.learn(state, experience, environment, settings)
+        counts[limit] = (len(policy_steps), len(critic_steps))
+    assert counts[0.0] == counts[1e9] == (6, 6)
+    assert counts[1e-9] == (2, 6)  # the first minibatch has ratios of 1, the second has not
+
+
+def count_steps(engine: Any, steps: list[int]) -> None:
+    real = engine.step
+    engine.step = lambda parts, loss_of: (steps.append(1), real(parts, loss_of))[1]
+
+
+def test_a_critic_may_start_from_the_policy() -> None:
+    policy, reward_model = make_policy("llama", seed=0), make_classifier("llama", seed=1)
+    reward_model.config.reward_center = 3.0
+    state = make_state(all_settings(ppo_settings(critic_from="policy")), policy, reward_model)
+    assert state.critic is not None
+    critic = model_of(state.critic)
+    assert torch.equal(weights(critic.base_model), weights(policy.base_model))
+    values = response_values(critic, collate(random_examples(3), PAD))
+    assert not values.any()
+    assert reward_model.config.reward_center == 3.0
+    assert float(weights(reward_model.base_model).sum()) != float(weights(policy.base_model).sum())
+
+
+@pytest.mark.parametrize("method", [RLOO, GRPO], ids=["rloo", "grpo"])
+def test_what_there_is_no_critic_for_is_not_reported(method: dict[str, Any]) -> None:
+    settings = ppo_settings(**method)
+    policy, reward_model = make_policy("llama"), make_classifier("llama", seed=1)
+    environment = environment_for(policy, reward_model)
+    state = make_state(all_settings(settings), policy, reward_model)
+    rows = list(loop.train_ppo(state, environment, settings))
+    assert not {"explained_variance", "returns", "critic_loss"} & set(rows[-1])
+    assert {"policy_loss", "approximate_kl", "score", "kl_per_response"} <= set(rows[-1])
+
+
+@pytest.mark.parametrize("critic", [{}, SHARED], ids=["separate", "shared"])
+def test_the_best_policy_by_a_figure_is_the_one_that_stays(critic: dict[str, Any]) -> None:
+    """A judge who likes the policy best after its first step."""
+    settings = ppo_settings(keep_best_by="validation_gold_score", **critic)
+    state, environment = ppo_table(settings)
+    verdicts = iter([1.0, 3.0, 2.0, 0.5])
+    environment = replace(environment, watch=replace(environment.watch, judge=lambda _: [next(verdicts)]))
+    seen = [weights(policy_of(state)) for _ in loop.train_ppo(state, environment, settings)]
+    assert state.kept is not None
+    assert (state.kept.step, state.kept.worth) == (1, 3.0)
+    assert torch.equal(weights(policy_of(state)), seen[1])
+    assert not torch.equal(seen[3], seen[1])
+
+
+def test_the_first_of_equals_stays_and_the_last_policy_where_nothing_is_asked_for() -> None:
+    settings = ppo_settings(keep_best_by="validation_ended")
+    state, _ = ppo_table(settings)
+    for step, ended in enumerate([0.5, 0.75, 0.75, 0.25]):
+        state.step = step
+        loop.keep_best(state, {"validation_ended": ended}, settings)
+    assert state.kept is not None
+    assert state.kept.step == 1
+    state.kept = None
+    loop.keep_best(state, {"validation_ended": 1.0}, ppo_settings())
+    assert state.kept is None
+
+
+def test_a_figure_that_nobody_measures_is_named() -> None:
+    settings = ppo_settings(keep_best_by="validation_gold_score")
+    with pytest.raises(
+        UserError, match=r"ppo.keep_best_by \(validation_gold_score\) must be null or one of validation_score"
+    ):
+        list(loop.train_ppo(*ppo_table(settings), settings))
+
+
+def test_what_was_kept_survives_a_stop() -> None:
+    settings = ppo_settings(keep_best_by="validation_score")
+    state, environment = ppo_table(settings)
+    rows = loop.train_ppo(state, environment, settings)
+    for _ in range(2):
+        next(rows)
+    again, _ = ppo_table(settings)
+    again.load_state_dict(copy.deepcopy(state.state_dict()))
+    assert again.kept is not None
+    assert state.kept is not None
+    assert (again.kept.step, again.kept.worth) == (state.kept.step, state.kept.worth)
+    assert all(torch.equal(again.kept.weights[name], weight) for name, weight in state.kept.weights.items())
+
+
+def kl_rows(values: list[float]) -> list[dict[str, float]]:
+    return [{"step": 0, "validation_score": 1.0}, *({"kl_per_response": value} for value in values)]
+
+
+def test_a_kl_that_stays_negative_is_explained() -> None:
+    said = negative_kl(kl_rows([-0.5, -0.4] * 5))
+    assert said is not None
+    assert "-0.45 nats a response over the last 10 rollouts" in said
+    assert "temperature" in said
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[0.0] * 10, [-0.5, -0.4] * 4, [-0.5, 0.4] * 5, [-0.5] * 20 + [0.1] * 10],
+    ids=["none", "too few", "chance", "long past"],
+)
+def test_a_kl_that_may_be_0_is_not(values: list[float]) -> None:
+    assert negative_kl(kl_rows(values)) is None
