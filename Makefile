@@ -9,7 +9,7 @@ export DO_NOT_TRACK := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test test-all check verify ui clean
+.PHONY: help setup reproduce test test-all check mutants verify ui clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,9 @@ check: setup ## lint, types, and the tests that start no pipeline
 	ruff format --check
 	mypy
 	python -m pytest -m "not slow" --ignore tests/pipeline
+
+mutants: setup ## plant faults in the training code, and see that the tests notice each
+	python benchmarks/faults.py
 
 verify: setup ## compare what was reproduced here with what is committed
 	python -m rlhf.runtime.verify
