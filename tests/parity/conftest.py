@@ -22,7 +22,7 @@ def theirs(module: str) -> ModuleType:
     return pytest.importorskip(module, reason=NEEDED)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def offline() -> Iterator[None]:
     """TRL's trainers report each use over the network, unless told not to."""
     with pytest.MonkeyPatch.context() as patch:
@@ -32,34 +32,34 @@ def offline() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ppo_trainer() -> ModuleType:
     return theirs("trl.experimental.ppo.ppo_trainer")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def dpo_trainer() -> ModuleType:
     return theirs("trl.trainer.dpo_trainer")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def reward_trainer() -> ModuleType:
     return theirs("trl.trainer.reward_trainer")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def filled(ppo_trainer: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Update:
     """Their update on responses that all run to the limit."""
     return run_their_update(ppo_trainer, tmp_path_factory.mktemp("filled"), ends=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ended(ppo_trainer: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Update:
     """Their update on responses of which some end before the limit."""
     return run_their_update(ppo_trainer, tmp_path_factory.mktemp("ended"), ends=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def undiscounted(ppo_trainer: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Update:
     """The same with lambda 1, the k3 estimator and a penalty for a response that did not end."""
     changes = {"lam": 1.0, "kl_estimator": "k3", "kl_coef": 0.0, "missing_eos_penalty": 1.5}

@@ -32,7 +32,7 @@ from tests.training.table import all_settings, environment_for, ppo_settings, we
 CLIP = 0.2  # of the ratio, the default of both
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ours:
     """Our loop on their responses, before anything is learnt."""
 

@@ -38,7 +38,7 @@ SETTINGS: dict[str, Any] = QUIET | {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Models:
     """The critic is no copy of the reward model: after the end of a response a copy would say the score itself."""
 
@@ -48,7 +48,7 @@ class Models:
     critic: PreTrainedModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Update:
     """before: the models that it started from. seen: the trainer's tensors, by its own names. policy, critic: after it."""
 
