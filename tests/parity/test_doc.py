@@ -1,0 +1,24 @@
+"""docs/parity.md names every test of this folder, and no other."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+TEXT = (HERE.parents[1] / "docs" / "parity.md").read_text(encoding="utf-8")
+
+
+def names_in(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {
+        f"{path.name}::{node.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+def test_what_is_compared_is_what_is_said() -> None:
+    there = set.union(*(names_in(path) for path in HERE.glob("test_*.py") if path != Path(__file__)))
+    assert set(re.findall(r"`(\S+::test_\w+)`", TEXT)) == there
