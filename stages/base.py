@@ -9,9 +9,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.config import TinyModel
 from rlhf.data.files import read_documents, read_records
 from rlhf.errors import UserError
-from rlhf.models.card import POLICY, write_card
+from rlhf.models.card import write_policy
 from rlhf.models.forward import Batching
-from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy, save_policy
+from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy
 from rlhf.models.tiny import make_model, make_tokenizer
 from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import Demonstration
@@ -31,8 +31,8 @@ def main(run: Run) -> None:
         tokenizer = load_tokenizer(place, settings.revision)
         model = fit_to_tokenizer(load_policy(place, run.device, revision=settings.revision), tokenizer)
         run.curve([])
-    save_policy(model, tokenizer, run.output / "model", run.config.data.max_response_tokens)
-    write_card(run.output / "model", POLICY, "Base model", "What supervised fine-tuning starts from: not taught to answer.")
+    about = "What supervised fine-tuning starts from: not taught to answer."
+    write_policy(model, tokenizer, run.output / "model", run.config.data.max_response_tokens, "Base model", about)
     sizes = {"parameters": sum(p.numel() for p in model.parameters()), "vocabulary": len(tokenizer)}
     run.finish(sizes | {"context_tokens": context_of(model, settings.max_tokens)} | (run.rows[-1] if run.rows else {}))
     run.log_model(run.output / "model")

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import _checkout  # noqa: F401
 
-from rlhf.data.files import read_records
-from rlhf.models.card import POLICY, write_card
+from collections.abc import Sequence
+
+from rlhf.data.files import read_records, write_records
+from rlhf.data.world import load_world
+from rlhf.labeling.on_policy import answer_and_label
+from rlhf.labeling.sampling import make_sampler
+from rlhf.models.card import write_policy
 from rlhf.models.forward import Batching
-from rlhf.models.policy import context_of, load_policy, save_policy
+from rlhf.models.policy import context_of, load_policy
 from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import Preference, Prompt
 from rlhf.runtime.engine import make_engine
+from rlhf.runtime.memory import memory_of
 from rlhf.runtime.stage import Run, stage
-from rlhf.training.dpo import paired_examples, train_dpo, with_reference
+from rlhf.training.dpo import paired_examples, with_reference
+from rlhf.training.dpo_rounds import Rounds, shares_of, train_rounds
 from rlhf.training.loop import LoopState, Passes
-from rlhf.training.rows import refuse_dropped
+from rlhf.training.samples import write_samples
 from rlhf.training.watch import gold_judge, make_watch
 
 
 def main(run: Run) -> None:
-    """Asks the reference once for its log-probabilities, learns the pairs, and writes the policy."""
-    config, dpo = run.config, run.config.dpo
-    tokenizer = load_tokenizer(run.read("sft", "model"))
-    policy = load_policy(run.read("sft", "model"), run.device, config.engine.dtype)
-    batching = Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch)
+    """Asks the reference once for its log-probabilities, learns the pairs round by round, and writes the policy."""
+    config, dpo, place = run.config, run.config.dpo, run.read("sft", "model")
+    tokenizer = load_tokenizer(place)
+    policy, reference = (load_policy(place, run.device, config.engine.dtype) for _ in range(2))
     preferences = read_records(run.read("label", "preferences.jsonl"), Preference)
+    train, held_out = ([p for p in preferences if p.split == split] for split in ("train", "validation"))
     context = context_of(policy, config.model.max_tokens)
-    train, validation = (
-        paired_examples([p for p in preferences if p.split == split], tokenizer, context)
-        for split in ("train", "validation")
-    )
-    refuse_dropped("dpo", train.dropped, len(train.rows), dpo.max_dropped_share, context)
-    reference = load_policy(run.read("sft", "model"), run.device, config.engine.dtype)
-    run.say(f"asks the reference once for {len(train.rows) + len(validation.rows)} prompts")
-    learned, held_out = (with_reference(reference, rows, batching) for rows in (train.rows, validation.rows))
     watch = make_watch(
         config,
         reference,
@@ -41,19 +40,41 @@ def main(run: Run) -> None:
         read_records(run.read("prepare", "prompts.jsonl"), Prompt),
         gold_judge(run.find("prepare", "world.yaml"), tokenizer),
         most=dpo.eval_prompts,
+        shown=dpo.shown_prompts,
         temperature=1.0,
         seed=run.seed("watch"),
     )
 
+    def label_anew(prompts: Sequence[Prompt], number: int) -> list[Preference]:
+        """What the policy answers by now, as the labeler orders it; written down: these labels are made nowhere else."""
+        run.say(f"answers {len(prompts)} prompts anew for round {number}")
+        world, sampler = load_world(run.read("prepare", "world.yaml")), make_sampler(config, tokenizer, {run.name: policy})
+        made = answer_and_label(sampler, prompts, world, config.labeler.temperature, run.seed("round", number))
+        write_records(run.output / f"preferences_round_{number}.jsonl", made)
+        return made
+
+    rounds = Rounds(
+        shares=shares_of(train, dpo.rounds),
+        label_anew=label_anew,
+        tokenizer=tokenizer,
+        context=context,
+        max_dropped_share=dpo.max_dropped_share,
+    )
+    batching = Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch)
+    memory = memory_of(run.root / "cache", place, run.device, config.engine)
+    run.say("asks the reference once for each response, or remembers what it said")
+    learned = rounds.rows(reference, batching, memory)
+    validation = with_reference(reference, paired_examples(held_out, tokenizer, context).rows, batching, memory)
+
     passes = Passes(dpo.epochs, dpo.prompts_per_step, dpo.eval_every_steps, run.seed("rows"))
-    steps = passes.steps(len(learned))
-    engine = make_engine(policy, dpo.lr, dpo.warmup_share, steps, config.optimizer, config.engine)
-    rows = train_dpo(LoopState(engine), learned, held_out, passes, batching, watch, dpo)
-    last = run.follow_to_end(rows, steps)
-    save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
-    write_card(run.output / "model", POLICY, "DPO policy", f"Direct preference optimization of SFT, beta {dpo.beta}.")
-    counts = {"prompts": len(train.rows), "pairs": sum(len(row.pairs) for row in train.rows)}
-    run.finish(counts | {"truncated_prompts": train.truncated, "dropped": train.dropped} | last)
+    steps = rounds.steps(passes)
+    state = LoopState(make_engine(policy, dpo.lr, dpo.warmup_share, steps, config.optimizer, config.engine))
+    for last in run.follow(train_rounds(state, learned, validation, passes, batching, watch, dpo), steps):
+        if watch:
+            write_samples(run.output, state.said, watch.shown, tokenizer, last["step"])
+    about = f"Direct preference optimization of SFT, beta {dpo.beta}."
+    write_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens, "DPO policy", about)
+    run.finish(rounds.counts() | last)
     run.log_model(run.output / "model")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import _checkout  # noqa: F401
 
 from rlhf.data.files import read_records
-from rlhf.models.card import POLICY, write_card
-from rlhf.models.policy import context_of, load_policy, save_policy
+from rlhf.models.card import write_policy
+from rlhf.models.policy import context_of, load_policy
 from rlhf.models.reward import load_reward_model
 from rlhf.models.tokens import load_tokenizer, same_tokens
 from rlhf.records import Demonstration, Prompt
@@ -14,6 +14,7 @@ from rlhf.runtime.stage import Run, stage
 from rlhf.training.ppo import train_ppo
 from rlhf.training.ppo_metrics import negative_kl
 from rlhf.training.ppo_setup import make_environment, make_state
+from rlhf.training.samples import write_samples
 from rlhf.training.sft import demonstration_examples
 from rlhf.training.watch import gold_judge
 
@@ -43,16 +44,14 @@ def main(run: Run) -> None:
         if not explained and (why := negative_kl(run.rows)):
             run.say(why)
             explained = True
+        write_samples(run.output, state.said, environment.watch.shown, tokenizer, last["step"])
         if ppo.keep_every and last["step"] and last["step"] % ppo.keep_every == 0:
             place = run.output / "snapshots" / f"step_{state.step:04d}"
-            save_policy(policy, tokenizer, place, config.data.max_response_tokens)
-            write_card(
-                place, POLICY, "PPO policy in training", f"As it was after {state.step} of {ppo.stop.steps} rollouts."
-            )
+            about = f"As it was after {state.step} of {ppo.stop.steps} rollouts."
+            write_policy(policy, tokenizer, place, config.data.max_response_tokens, "PPO policy in training", about)
             run.log_model(place)
-    save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
     about = f"Proximal policy optimization of the SFT policy, kl_ctl {ppo.kl_ctl}, {state.step} rollouts."
-    write_card(run.output / "model", POLICY, "PPO policy", about)
+    write_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens, "PPO policy", about)
     kept = {"kept_step": state.kept.step if state.kept else state.step, "stopped_by": state.stopped_by}
     run.finish(last | kept | {"truncated_prompts": environment.truncated_prompts})
     run.log_model(run.output / "model")

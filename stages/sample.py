@@ -8,10 +8,9 @@ from itertools import tee
 
 from rlhf.data.files import read_records, write_records
 from rlhf.errors import UserError
-from rlhf.labeling.sampling import Sampler, choose_prompts, draw, figures_of, progress_row
-from rlhf.models.generation import Decoding
-from rlhf.models.policy import context_of, load_policy
-from rlhf.models.tokens import end_id, load_tokenizer, pad_id, prompt_room, same_tokens
+from rlhf.labeling.sampling import choose_prompts, draw, figures_of, make_sampler, progress_row
+from rlhf.models.policy import load_policy
+from rlhf.models.tokens import load_tokenizer, same_tokens
 from rlhf.records import SPLITS, Prompt
 from rlhf.runtime.stage import Run, stage
 
@@ -27,16 +26,7 @@ def main(run: Run) -> None:
     for model, path in paths.items():
         same_tokens(tokenizer, load_tokenizer(path), "artifacts/sft/model", f"artifacts/{model}/model")
     policies = {model: load_policy(path, run.device, config.engine.dtype) for model, path in paths.items()}
-    context = min(context_of(policy, config.model.max_tokens) for policy in policies.values())
-    sampler = Sampler(
-        policies=policies,
-        tokenizer=tokenizer,
-        responses_per_prompt=settings.responses_per_prompt,
-        max_prompt_tokens=prompt_room(context, config.data.max_response_tokens),
-        decoding=Decoding(end_id(tokenizer), pad_id(tokenizer), config.data.max_response_tokens),
-        temperature=settings.temperature,
-    )
-    drawing, shown = tee(draw(sampler, prompts, run.seed("responses")))
+    drawing, shown = tee(draw(make_sampler(config, tokenizer, policies), prompts, run.seed("responses")))
     rows = run.follow(map(progress_row, shown), total=len(prompts))
     draws = [drawn for drawn, _ in zip(drawing, rows, strict=True)]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import _checkout  # noqa: F401
 
 from rlhf.data.files import read_records
-from rlhf.models.card import POLICY, write_card
+from rlhf.models.card import write_policy
 from rlhf.models.forward import Batching
-from rlhf.models.policy import context_of, load_policy, save_policy
+from rlhf.models.policy import context_of, load_policy
 from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import Demonstration
 from rlhf.runtime.engine import make_engine
@@ -36,8 +36,8 @@ def main(run: Run) -> None:
     engine = make_engine(policy, sft.lr, sft.warmup_share, steps, config.optimizer, config.engine)
     rows = train_sft(LoopState(engine), train.examples, validation.examples, passes, batching)
     last = run.follow_to_end(rows, steps)
-    save_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens)
-    write_card(run.output / "model", POLICY, "SFT policy", "Supervised fine-tuning on demonstrations.")
+    about = "Supervised fine-tuning on demonstrations."
+    write_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens, "SFT policy", about)
     run.finish(
         {
             "demonstrations": len(train.examples),

@@ -137,6 +137,11 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "ppo=grpo ppo.weight=action_value",
             "ppo.weight (action_value) needs a critic, and ppo.advantage (grpo) has none",
         ),
+        (
+            "dpo.rounds=2 labeler=dataset data=hh_rlhf data.path=x model=local model.path=x",
+            "dpo.rounds (2) must be 1 with labeler.name (dataset): from the second round on somebody has to label new "
+            "answers, and only labeler=gold can",
+        ),
         ("ppo=rloo ppo.w_c=0.1", "ppo.w_c (0.1) must be null with ppo.critic=none: there is no loss it weighs"),
         (
             "ppo=rloo ppo.critic_warmup_steps=2",

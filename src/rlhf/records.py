@@ -6,6 +6,7 @@ JSON lines in UTF-8 (`rlhf.data.files` reads and writes them); `to_row` and `fro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -123,6 +124,12 @@ class Responses:
         return cls(messages_from_row(row["prompt"]), answers, row["split"])
 
 
+def untied_pairs(ranks: Sequence[int]) -> list[tuple[int, int]]:
+    """(better, worse) places of every pair of unequal ranks; the lower rank is the better one."""
+    every = range(len(ranks))
+    return [(i, j) for i in every for j in every if ranks[i] < ranks[j]]
+
+
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """K responses in order: a lower rank is better, equal ranks are a tie, only the order counts.
@@ -147,8 +154,7 @@ class Ranking:
 
     def pairs(self) -> list[tuple[int, int]]:
         """(better, worse) indices of every untied pair."""
-        every = range(len(self.ranks))
-        return [(i, j) for i in every for j in every if self.ranks[i] < self.ranks[j]]
+        return untied_pairs(self.ranks)
 
     def to_row(self) -> dict[str, Any]:
         row = Responses(self.prompt, self.responses, self.split).to_row()

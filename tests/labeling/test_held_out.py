@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp, log
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from rlhf.labeling.held_out import (
     beside_the_gold,
-    by_gold_gap,
+    by_gap,
     by_length,
     expected_calibration_error,
     gold_agreement,
@@ -80,23 +81,24 @@ def test_by_length_by_hand() -> None:
     }
 
 
-def test_by_gold_gap_by_hand() -> None:
+def test_by_gap_by_hand() -> None:
     gold = np.array([4.0, -0.5, 1.0, -2.0, 0.0, 3.0, 1.5, 2.5])
-    found = by_gold_gap(np.array([1.0, -1.0, 1.0, -1.0, 0.0, 1.0, -1.0, 1.0]), gold)
+    found = by_gap(np.array([1.0, -1.0, 1.0, -1.0, 0.0, 1.0, -1.0, 1.0]), gold, "gold_gap")
     assert found == {
         "quarter_1": {"gold_gap": 0.25, "accuracy": 0.25, "pairs": 2},
         "quarter_2": {"gold_gap": 1.25, "accuracy": 0.5, "pairs": 2},
         "quarter_3": {"gold_gap": 2.25, "accuracy": 0.5, "pairs": 2},
         "quarter_4": {"gold_gap": 3.5, "accuracy": 1.0, "pairs": 2},
     }
-    assert by_gold_gap(np.array([1.0]), np.array([-2.0])) == {"quarter_1": {"gold_gap": 2.0, "accuracy": 1.0, "pairs": 1}}
+    one = by_gap(np.array([1.0]), np.array([-2.0]), "tokens")
+    assert one == {"quarter_1": {"tokens": 2.0, "accuracy": 1.0, "pairs": 1}}
 
 
 @given(GAPS, st.randoms(use_true_random=False))
 def test_the_parts_add_up_to_the_whole(gaps: np.ndarray, random: object) -> None:
     others = np.array([random.choice([-2.0, -1.0, 0.0, 1.0]) for _ in gaps])  # type: ignore[attr-defined]
     right = float(np.sum((np.sign(gaps) + 1) / 2))
-    for parts in (by_length(gaps, others), by_gold_gap(gaps, others)):
+    for parts in (by_length(gaps, others), by_gap(gaps, others, "gap")):
         assert sum(part["pairs"] for part in parts.values()) == len(gaps)
         assert sum(part["pairs"] * part.get("accuracy", 0.0) for part in parts.values()) == pytest.approx(right)
 
@@ -139,4 +141,22 @@ def test_gaps_are_of_ordered_pairs_and_a_shift_of_all_scores_changes_nothing() -
         "chosen_longer": {"accuracy": 0.5, "pairs": 2},
         "same_length": {"accuracy": 1.0, "pairs": 1},
         "chosen_shorter": {"pairs": 0},
+    }
+    assert figures["by_length_gap"] == {
+        "quarter_1": {"tokens": 0.0, "accuracy": 1.0, "pairs": 1},
+        "quarter_2": {"tokens": 1.0, "accuracy": 1.0, "pairs": 1},
+        "quarter_3": {"tokens": 2.0, "accuracy": 0.0, "pairs": 1},
+    }
+    assert "by_margin" not in figures
+
+
+def test_accuracy_by_margin_where_the_data_have_margins() -> None:
+    rankings = [
+        replace(ranked("ab", ranks), margin=margin) for ranks, margin in (([0, 1], 2.0), ([1, 0], 0.0), ([0, 1], 0.5))
+    ]
+    figures = held_out_figures([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [[1.0, 1.0]] * 3, rankings)
+    assert figures["by_margin"] == {
+        "quarter_1": {"margin": 0.0, "accuracy": 0.0, "pairs": 1},
+        "quarter_2": {"margin": 0.5, "accuracy": 0.0, "pairs": 1},
+        "quarter_3": {"margin": 2.0, "accuracy": 1.0, "pairs": 1},
     }

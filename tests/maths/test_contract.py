@@ -54,6 +54,9 @@ CASES = {
         ("values", "old_values", "returns"), lambda x, y, z, m: (losses.value_loss(x, y, z, m, None),)
     ),
     "clip_fraction": Case(("logprobs", "old_logprobs"), lambda x, y, m: (diagnostics.clip_fraction(x, y, m, 0.2),), ()),
+    "ratio_mean_and_peak": Case(
+        ("logprobs", "old_logprobs"), lambda x, y, m: diagnostics.ratio_mean_and_peak(x, y, m), (0, 1)
+    ),
     "approximate_kl": Case(("logprobs", "old_logprobs"), lambda x, y, m: (diagnostics.approximate_kl(x, y, m),), (0, 1)),
     "explained_variance": Case(("values", "returns"), lambda x, y, m: (diagnostics.explained_variance(x, y, m),), (0, 1)),
 }
@@ -181,8 +184,8 @@ def test_the_same_on_a_gpu(case: Case) -> None:
 @pytest.mark.parametrize("scale", [1e-20, 1e-6, 1.0, 1e6])
 @every_case
 def test_any_magnitude_is_finite(case: Case, scale: float) -> None:
-    """But for a ratio that needs repair or measures a KL: e^1e6 is inf, and honestly so."""
-    if case in (CASES["policy_loss"], CASES["unclipped_policy_loss"], CASES["approximate_kl"]):
+    """But for a ratio that needs repair, or is itself what is measured: e^1e6 is inf, and honestly so."""
+    if case in [CASES[name] for name in ("policy_loss", "unclipped_policy_loss", "approximate_kl", "ratio_mean_and_peak")]:
         scale = min(scale, 10.0)
     for result in case.function(*[scale * tensor for tensor in inputs(case, torch.float32)], MASK):
         assert result.isfinite().all()

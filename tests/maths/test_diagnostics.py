@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from rlhf.maths.diagnostics import approximate_kl, clip_fraction, explained_variance
+from rlhf.maths.diagnostics import approximate_kl, clip_fraction, explained_variance, ratio_mean_and_peak
 from tests.helpers import NAN, assert_near, float64, lengths_to_mask
 
 
@@ -25,9 +25,21 @@ def test_approximate_kl_by_hand() -> None:
     assert_near(approximate_kl(twice, torch.zeros(1, 1), lengths_to_mask([1])), 1 - math.log(2))
 
 
+def test_ratios_by_hand() -> None:
+    old = float64([[0.5, 0.1, NAN], [0.2, 0.9, NAN]]).log()
+    now = float64([[0.25, 0.3, 99.0], [0.2, 99.0, NAN]]).log()  # ratios 0.5, 3 and 1; the 99s are padding
+    mean, peak = ratio_mean_and_peak(now, old, lengths_to_mask([2, 1], 3))
+    assert_near([mean, peak], [1.5, 3.0])
+    mean, peak = ratio_mean_and_peak(now[:, :1], old[:, :1], lengths_to_mask([1, 1]))
+    assert_near([mean, peak], [0.75, 1.0])
+    small = ratio_mean_and_peak(float64([[-9.0, NAN]]), float64([[-8.0, NAN]]), lengths_to_mask([1], 2))
+    assert_near(small, [math.exp(-1)] * 2)
+
+
 def test_nothing_learnt_yet() -> None:
     logprobs = float64([[-1.0, -2.5, NAN]])
     mask = lengths_to_mask([2], 3)
+    assert [float(x) for x in ratio_mean_and_peak(logprobs, logprobs.clone(), mask)] == [1.0, 1.0]
     assert approximate_kl(logprobs, logprobs.clone(), mask).item() == 0.0
     assert clip_fraction(logprobs, logprobs.clone(), mask, 0.2).item() == 0.0
 

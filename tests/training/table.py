@@ -55,6 +55,7 @@ PPO_FOR_TESTS: dict[str, Any] = {
     "temperature": 1.0,
     "eval_every_steps": 1,
     "eval_prompts": 4,
+    "shown_prompts": 2,
     "keep_every": 0,
     "keep_best_by": None,
     "lr": 1e-2,

@@ -131,14 +131,16 @@ def test_figures_of_a_rollout(critic: dict[str, Any]) -> None:
     rollout = a_rollout(settings)
     experience = assign_credit(rollout, settings, 0.3)
     figures = ppo_metrics.rollout_metrics(experience, 0.3, has_critic=True)
-    old, ref, entropy, values, returns = (
+    raw = experience.raw_advantages
+    old, ref, entropy, values, returns, advantages = (
         real(rollout, x)
-        for x in (rollout.old_logprobs, rollout.ref_logprobs, rollout.entropy, rollout.values, experience.returns)
+        for x in (rollout.old_logprobs, rollout.ref_logprobs, rollout.entropy, rollout.values, experience.returns, raw)
     )
     kl = [[p - q for p, q in zip(a, b, strict=True)] for a, b in zip(old, ref, strict=True)]
     errors = [r - v for r, v in zip(twins.every(returns), twins.every(values), strict=True)]
     expected = {
         "score": twins.mean(rollout.raw_scores.tolist()),
+        "score_sd": twins.variance(rollout.raw_scores.tolist()) ** 0.5,
         "reward": twins.mean([s - 0.3 * sum(row) for s, row in zip(rollout.scores.tolist(), kl, strict=True)]),
         "kl_per_response": twins.mean([sum(row) for row in kl]),
         "kl_per_token": twins.mean(twins.every(kl)),
@@ -147,16 +149,24 @@ def test_figures_of_a_rollout(critic: dict[str, Any]) -> None:
         "response_tokens": twins.mean([float(len(e.response_ids)) for e in rollout.examples]),
         "ended": twins.mean([float(e.response_ids[-1] == EOS) for e in rollout.examples]),
         "explained_variance": 1 - twins.variance(errors) / twins.variance(twins.every(returns)),
-        "returns": twins.mean(twins.every(returns)),
+        **mean_and_sd("returns", returns),
+        **mean_and_sd("value", values),
+        **mean_and_sd("advantage", advantages),
     }
     assert figures.keys() == expected.keys()
     for name, value in expected.items():
         assert_near(figures[name], value, 1e-5)
     assert abs(expected["kl_per_response"]) > 1e-3
+    assert expected["advantage_sd"] != 1.0  # of what they were before they were whitened
 
 
-def test_means_over_steps_are_over_those_that_have_the_figure() -> None:
-    assert ppo_metrics.mean_over_steps([{"a": 1.0}, {"a": 3.0, "b": 5.0}]) == {"a": 2.0, "b": 5.0}
+def mean_and_sd(name: str, rows: twins.Rows) -> dict[str, float]:
+    return {name: twins.mean(twins.every(rows)), f"{name}_sd": twins.variance(twins.every(rows)) ** 0.5}
+
+
+def test_of_steps_the_means_are_over_those_that_have_the_figure_and_the_peak_is_the_largest() -> None:
+    rows = [{"a": 1.0, "ratio_peak": 7.0}, {"a": 3.0, "b": 5.0}, {"a": 2.0, "ratio_peak": 2.0}]
+    assert ppo_metrics.over_steps(rows) == {"a": 2.0, "ratio_peak": 7.0, "b": 5.0}
 
 
 def test_a_rollout_is_a_function_of_the_step() -> None:

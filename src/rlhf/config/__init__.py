@@ -91,6 +91,11 @@ class Config(Section):
                 f"ppo.reward_from (gold) needs the world's rater, but data.source is {self.data.source}: "
                 "choose ppo.reward_from=reward_model, or data=world"
             )
+        if self.dpo.rounds > 1 and self.labeler.name != "gold":
+            raise ValueError(
+                f"dpo.rounds ({self.dpo.rounds}) must be 1 with labeler.name ({self.labeler.name}): from the second round "
+                "on somebody has to label new answers, and only labeler=gold can"
+            )
         if self.labeler.name == "dataset" and self.data.source == "world":
             raise ValueError(
                 "labeler.name (dataset) needs preferences in the data, and data.source (world) has none: use labeler=gold"

@@ -51,6 +51,7 @@ class PPO(Section):
     temperature: Positive
     eval_every_steps: Count
     eval_prompts: Count
+    shown_prompts: CountOrNone
     keep_every: CountOrNone
     keep_best_by: str | None
     lr: Positive

@@ -83,6 +83,7 @@ class Reward(Section):
 class DPO(Section):
     """SPEC section 5; names as there."""
 
+    rounds: Count
     epochs: Count
     prompts_per_step: Count
     loss: Literal["sigmoid", "ipo", "hinge"]
@@ -90,6 +91,7 @@ class DPO(Section):
     label_smoothing: BelowHalf
     eval_every_steps: Count
     eval_prompts: Count
+    shown_prompts: CountOrNone
     max_dropped_share: Share
     lr: Positive
     warmup_share: Share

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from rlhf.config import Config
-from rlhf.data.world import World
+from rlhf.data.world import GOLD_DECIMALS, World
 from rlhf.errors import UserError
 from rlhf.evaluation.statistics import Floats
 from rlhf.models.forward import Batching, logprobs_of, scores_of
-from rlhf.models.generation import Decoding, generate
+from rlhf.models.generation import Decoding, decoding_of, generate
 from rlhf.models.policy import PreTrainedModel
 from rlhf.models.tokens import (
     Example,
@@ -22,7 +22,6 @@ from rlhf.models.tokens import (
     decode_response,
     encode_prompt,
     encode_response,
-    end_id,
     fit,
     pad_id,
     prompt_room,
@@ -30,7 +29,6 @@ from rlhf.models.tokens import (
 from rlhf.records import Demonstration, Messages, Prompt
 
 GOLD_FIGURES = ("gold_score", "help", "honest", "logic", "harm")
-GOLD_DECIMALS = 9  # the same faults summed in another order differ in the last bit: that is a tie, no win
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ def set_exam(
         demonstrations=[example for fits in fitted if fits is not None for example in fits.examples],
         references=[first.get(asked.prompt) for asked in prompts],
         tokenizer=tokenizer,
-        decoding=Decoding(end_id(tokenizer), pad_id(tokenizer), config.data.max_response_tokens),
+        decoding=decoding_of(tokenizer, config.data.max_response_tokens),
         batching=Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch),
         temperature=config.evaluate.temperature,
     )

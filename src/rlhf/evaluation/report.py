@@ -9,6 +9,7 @@ from typing import Any
 from rlhf.evaluation.answers import Answers
 from rlhf.evaluation.contest import Contestant
 from rlhf.records import Messages, messages_to_row
+from rlhf.runtime import markdown
 
 NAMES = {"sft": "SFT", "ppo": "PPO", "dpo": "DPO"}
 MISSING = "–"
@@ -42,7 +43,7 @@ def table(metrics: dict[str, Any]) -> str:
     gold = ["gold score", "way to perfect"] if judged_by_gold else []
     header = ["model", "decoding", *gold, "win rate against SFT", "reward score", "KL, nats", "tokens", "ended"]
     rows = [_table_row(*entry, judged_by_gold) for entry in decoded(metrics)]
-    lines = [*_markdown(header, rows), "", *_notes(yardsticks), "", *_text_table(metrics, judged_by_gold)]
+    lines = [*markdown.table(header, rows), "", *_notes(yardsticks), "", *_text_table(metrics, judged_by_gold)]
     return "\n".join([*lines, "", *_strength_lines(yardsticks["strengths"])]) + "\n"
 
 
@@ -73,7 +74,7 @@ def _text_table(metrics: dict[str, Any], judged_by_gold: bool) -> list[str]:
         if decoding == "sampled"
     ]
     header = ["model, sampled", judge, "demonstrations, nats a token", "ROUGE-L", "distinct bigrams"]
-    return [*_markdown(header, rows), "", "Likelihood and overlap with a demonstration do not see what the judge sees."]
+    return [*markdown.table(header, rows), "", "Likelihood and overlap with a demonstration do not see what the judge sees."]
 
 
 def _text_cells(figures: dict[str, Any]) -> list[str]:
@@ -120,11 +121,6 @@ def _what_is_possible(yardsticks: dict[str, Any]) -> str:
     )
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(cells) + " |" for cells in lines]
-
-
 def spread(families: Sequence[str], count: int) -> list[int]:
     """Which prompts to show: the first of every family, then the second of every family, and so on."""
     seen: dict[str, int] = {}
@@ -140,17 +136,13 @@ def side_by_side(prompts: Sequence[Messages], contestants: Sequence[Contestant],
     parts = ["# The same prompts, every model\n"]
     for i in shown:
         rows = [
-            [shown_name(c.model), c.decoding, _cell(c.answers.texts[i]), f"{c.answers.judged[i]:.2f}"] for c in contestants
+            [shown_name(c.model), c.decoding, markdown.cell(c.answers.texts[i]), f"{c.answers.judged[i]:.2f}"]
+            for c in contestants
         ]
         score = "gold score" if contestants[0].answers.gold else "reward score"
-        asked = "\n".join(f"> **{message.role}** {_cell(message.content)}" for message in prompts[i])
-        parts.append("\n".join([asked, "", *_markdown(["model", "decoding", "answer", score], rows), ""]))
+        answers = markdown.table(["model", "decoding", "answer", score], rows)
+        parts.append("\n".join([markdown.quoted(prompts[i]), "", *answers, ""]))
     return "\n".join(parts)
-
-
-def _cell(text: str) -> str:
-    """A text that stays within its cell of a table, and is shown as it is."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;") or "*(nothing)*"
 
 
 @dataclass(frozen=True, slots=True)

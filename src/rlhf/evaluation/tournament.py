@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 
 from rlhf.evaluation.statistics import Floats, wins
-from rlhf.maths.bradley_terry import strengths
+from rlhf.maths.bradley_terry import OpenEnded, strengths
 
 
 def strength_figures(judged: Mapping[str, Floats]) -> dict[str, Any]:
@@ -25,16 +24,12 @@ def strength_figures(judged: Mapping[str, Floats]) -> dict[str, Any]:
     won, tied = (torch.from_numpy((results == value).sum(0).astype(np.float64)) for value in (1.0, 0.5))
     try:
         found, _ = strengths(won, tied.fill_diagonal_(0))
-    except ValueError as reason:
-        return {"open_ended": _named(str(reason), list(judged))}
+    except OpenEnded as reason:
+        models = list(judged)
+        return {"open_ended": reason.about.format(*(", ".join(models[i] for i in group) for group in reason.groups))}
     errors = _errors_over_prompts(results, found.numpy())
     pairs = zip(judged, found.tolist(), errors.tolist(), strict=True)
     return {model: {"strength": value, "standard_error": error} for model, value, error in pairs}
-
-
-def _named(reason: str, models: list[str]) -> str:
-    """`items [0, 2]` as `items base, ppo`."""
-    return re.sub(r"\[([\d, ]+)\]", lambda places: ", ".join(models[int(i)] for i in places[1].split(",")), reason)
 
 
 def _errors_over_prompts(results: Floats, found: Floats) -> Floats:

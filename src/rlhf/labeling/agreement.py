@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhf.data.words import words
-from rlhf.data.world import Rating, World
+from rlhf.data.world import GOLD_DECIMALS, Rating, World
 from rlhf.labeling.pairs import preferences_of
 from rlhf.records import Preference, Ranking
 
 Floats = NDArray[np.float64]
 Ratings = dict[tuple[str, str], Rating]  # by the last turn of the prompt, and the response
 POINTS = 10  # of a preference curve
-GOLD_DECIMALS = 9  # the same faults summed in another order differ in the last bit: that is no gap
 AXES = ("gold", "help", "honest", "logic", "harm")
 
 

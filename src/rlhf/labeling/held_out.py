@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from rlhf.data.world import World
-from rlhf.labeling.agreement import GOLD_DECIMALS, Floats, agreement, likely_agreement, ratings_of
+from rlhf.data.world import GOLD_DECIMALS, World
+from rlhf.labeling.agreement import Floats, agreement, likely_agreement, ratings_of
 from rlhf.records import Ranking
 
 Values = Sequence[Sequence[float]]
@@ -63,12 +63,15 @@ def by_length(score_gaps: Floats, length_gaps: Floats) -> dict[str, dict[str, fl
     return {name: _accuracy(score_gaps[np.sign(length_gaps) == sign]) for name, sign in signs.items()}
 
 
-def by_gold_gap(score_gaps: Floats, gold_gaps: Floats) -> dict[str, dict[str, float]]:
-    """Accuracy by how far apart the pair is in gold: parts of as equal counts as can be, the closest pairs first."""
-    order = np.argsort(np.abs(gold_gaps), kind="stable")
+def by_gap(score_gaps: Floats, gaps: Floats, name: str) -> dict[str, dict[str, float]]:
+    """Accuracy by how far apart the pair is in something else: parts of as equal counts as can be, the closest pairs first.
+
+    name: of that something's mean gap, under which a part says it.
+    """
+    order = np.argsort(np.abs(gaps), kind="stable")
     parts = np.array_split(order, min(QUANTILES, len(order)))
     return {
-        f"quarter_{number}": {"gold_gap": float(np.abs(gold_gaps[part]).mean())} | _accuracy(score_gaps[part])
+        f"quarter_{number}": {name: float(np.abs(gaps[part]).mean())} | _accuracy(score_gaps[part])
         for number, part in enumerate(parts, start=1)
     }
 
@@ -82,21 +85,24 @@ def gold_agreement(scores: Values, gold: Values) -> dict[str, float]:
 
 
 def held_out_figures(scores: Values, lengths: Values, rankings: Sequence[Ranking]) -> dict[str, Any]:
-    """Calibration and accuracy by length, of pairs that the labels order; there is at least one."""
-    gaps = label_gaps(scores, rankings)
+    """Calibration and accuracy by length, and by margin where the data have any; of pairs that the labels order, of which
+    there is at least one."""
+    gaps, length_gaps = label_gaps(scores, rankings), label_gaps(lengths, rankings)
+    margins = np.array([ranking.margin for ranking in rankings for _ in ranking.pairs()], dtype=np.float64)
     rows = reliability(gaps)
     parts = {_percent(row): {name: row[name] for name in ("predicted", "right", "pairs")} for row in rows}
     return {
         "calibration": {"expected_error": expected_calibration_error(rows), "predicted_percent": parts},
-        "by_length": by_length(gaps, label_gaps(lengths, rankings)),
-    }
+        "by_length": by_length(gaps, length_gaps),
+        "by_length_gap": by_gap(gaps, length_gaps, "tokens"),
+    } | ({"by_margin": by_gap(gaps, margins, "margin")} if margins.any() else {})
 
 
 def beside_the_gold(scores: Values, rankings: Sequence[Ranking], world: World) -> dict[str, Any]:
     """How accuracy depends on the gold gap, and how far the scores agree with gold where labels are left out."""
     gold = gold_values(rankings, world)
     gold_gaps = label_gaps(gold, rankings).round(GOLD_DECIMALS)
-    return {"by_gold_gap": by_gold_gap(label_gaps(scores, rankings), gold_gaps)} | gold_agreement(scores, gold)
+    return {"by_gold_gap": by_gap(label_gaps(scores, rankings), gold_gaps, "gold_gap")} | gold_agreement(scores, gold)
 
 
 def _gaps(values: Values, pairs: Sequence[Iterable[tuple[int, int]]]) -> Floats:

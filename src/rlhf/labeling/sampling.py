@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rlhf.config import PromptsPerSplit
-from rlhf.models.generation import ROWS_AT_ONCE, Decoding, generate
-from rlhf.models.policy import PreTrainedModel
-from rlhf.models.tokens import PreTrainedTokenizerBase, decode_response, encode_prompt
+from rlhf.config import Config, PromptsPerSplit
+from rlhf.models.generation import ROWS_AT_ONCE, Decoding, decoding_of, generate
+from rlhf.models.policy import PreTrainedModel, context_of
+from rlhf.models.tokens import PreTrainedTokenizerBase, decode_response, encode_prompt, prompt_room
 from rlhf.records import SPLITS, Prompt, Response, Responses
 from rlhf.seeds import derive_seed
 
@@ -33,6 +33,19 @@ class Sampler:
     max_prompt_tokens: int
     decoding: Decoding
     temperature: float
+
+
+def make_sampler(config: Config, tokenizer: PreTrainedTokenizerBase, policies: Mapping[str, PreTrainedModel]) -> Sampler:
+    """As `sample`, `model` and `data` say; the prompt gets what the shortest context leaves beside the longest response."""
+    context = min(context_of(policy, config.model.max_tokens) for policy in policies.values())
+    return Sampler(
+        policies=policies,
+        tokenizer=tokenizer,
+        responses_per_prompt=config.sample.responses_per_prompt,
+        max_prompt_tokens=prompt_room(context, config.data.max_response_tokens),
+        decoding=decoding_of(tokenizer, config.data.max_response_tokens),
+        temperature=config.sample.temperature,
+    )
 
 
 def choose_prompts(prompts: Sequence[Prompt], most: PromptsPerSplit) -> list[Prompt]:

@@ -9,6 +9,15 @@ MOST_ITERATIONS = 200
 NEAR_ENOUGH = 1e-6  # of the maximum, in standard errors, before the last step: convergence is quadratic
 
 
+class OpenEnded(ValueError):
+    """Results that fix no finite strengths. `about` has a place `{}` for each group of items; the message is both."""
+
+    def __init__(self, about: str, *groups: list[int]) -> None:
+        super().__init__(about.format(*(f"items {group}" for group in groups)))
+        self.about = about
+        self.groups = groups
+
+
 def strengths(wins: Tensor, ties: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Maximum-likelihood Bradley-Terry scores and their standard errors (Bradley and Terry 1952; Hunter 2004).
 
@@ -17,7 +26,8 @@ def strengths(wins: Tensor, ties: Tensor | None = None) -> tuple[Tensor, Tensor]
     constraint, from the curvature at the maximum. Computed in float64, returned in the dtype of `wins` (at least float32).
 
     Raises ValueError for shapes that do not match, counts that are negative or not finite, a non-zero diagonal, ties
-    that are not symmetric; and for results without a finite maximum (Ford 1957), with the items at fault.
+    that are not symmetric; and OpenEnded, which is one, for results without a finite maximum (Ford 1957), with the items
+    at fault.
     """
     counted = _counts(wins, ties)
     _refuse_open_ended(counted)
@@ -61,15 +71,12 @@ def _refuse_open_ended(counted: Tensor) -> None:
     beats = _reachable(counted > 0)
     met = _reachable((counted + counted.T) > 0)
     if not bool(met.all()):
-        group, others = _items(met[0]), _items(~met[0])
-        raise ValueError(f"items {group} never met items {others}: their strengths cannot be compared")
+        raise OpenEnded("{} never met {}: their strengths cannot be compared", _items(met[0]), _items(~met[0]))
     if not bool(beats.all()):
         never_beaten = _items((beats | ~beats.T).all(1))
         never_winning = _items((beats.T | ~beats).all(1))
-        raise ValueError(
-            f"no finite strengths: items {never_beaten} were never beaten by the others, "
-            f"items {never_winning} never beat the others"
-        )
+        about = "no finite strengths: {} were never beaten by the others, {} never beat the others"
+        raise OpenEnded(about, never_beaten, never_winning)
 
 
 def _reachable(edges: Tensor) -> Tensor:

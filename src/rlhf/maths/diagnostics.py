@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rlhf.maths.checks import refuse_bad_tokens, refuse_outside
 from rlhf.maths.kl import k1, k3
-from rlhf.maths.masked import at_least_float32, masked_mean, masked_variance
+from rlhf.maths.masked import at_least_float32, keep_real, masked_mean, masked_variance
 
 
 def clip_fraction(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor, clip_range: float) -> Tensor:
@@ -19,6 +19,17 @@ def clip_fraction(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor,
     log_ratio = k1(logprobs, old_logprobs)
     outside = (log_ratio > math.log1p(clip_range)) | (log_ratio < math.log1p(-clip_range))
     return masked_mean(outside.to(log_ratio.dtype), response_mask)
+
+
+def ratio_mean_and_peak(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and largest of the ratios of the real tokens (SPEC eq. 11): two scalars.
+
+    On samples of the old policy the mean's expectation is 1 whatever was learnt: far from it, a few tokens carry the rest.
+    Arguments and errors as policy_loss.
+    """
+    refuse_bad_tokens(response_mask, logprobs=logprobs, old_logprobs=old_logprobs)
+    ratio = keep_real(k1(logprobs, old_logprobs), response_mask).exp()
+    return masked_mean(ratio, response_mask), keep_real(ratio, response_mask).max()
 
 
 def approximate_kl(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor) -> Tensor:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.models.policy import save_policy
+
 POLICY = """---
 library_name: transformers
 pipeline_tag: text-generation
@@ -36,6 +40,19 @@ pipeline_tag: text-classification
 A sequence classifier with one label. `logits` are the scores; the pipeline's own scores are
 (`logits` - `reward_center`) / `reward_scale`, both in config.json (0 and 1 where they are absent).
 """
+
+
+def write_policy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+    max_response_tokens: int,
+    title: str,
+    about: str,
+) -> None:
+    """`save_policy`, and the card beside it."""
+    save_policy(model, tokenizer, directory, max_response_tokens)
+    write_card(directory, POLICY, title, about)
 
 
 def write_card(directory: Path, template: str, title: str, about: str) -> None:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.models.precision import precision_of
+from rlhf.models.tokens import end_id, pad_id
 
 ROWS_AT_ONCE = 512  # rows of one decoding batch: wide enough to hide Python, small enough for the cache
 BLOCK = 256  # tokens of one block of the vocabulary, in sampling
@@ -36,6 +37,11 @@ class Decoding:
     eos_id: int
     pad_id: int
     max_response_tokens: int
+
+
+def decoding_of(tokenizer: PreTrainedTokenizerBase, max_response_tokens: int) -> Decoding:
+    """Responses end where this tokenizer says, or at so many tokens."""
+    return Decoding(end_id(tokenizer), pad_id(tokenizer), max_response_tokens)
 
 
 @torch.no_grad()

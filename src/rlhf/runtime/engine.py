@@ -57,6 +57,10 @@ class Engine(Protocol):
         """
         ...
 
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """The model's weights alone, as its own `state_dict` has them. For when no more steps follow: moments stay."""
+        ...
+
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
@@ -118,6 +122,9 @@ class TorchEngine:
         self._steps_done += 1
         return norm
 
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(weights)
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
@@ -126,7 +133,7 @@ class TorchEngine:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
+        self.load_weights(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._steps_done = state["steps_done"]
 
@@ -186,6 +193,10 @@ class DeepSpeedEngine:
         gradients = [safe_get_full_grad(p) for p in self.model.parameters() if p.requires_grad]
         return float(nn.utils.get_total_norm([g for g in gradients if g is not None]))
 
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        with _gathered(self.model):
+            self.model.load_state_dict(weights)
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
@@ -194,8 +205,7 @@ class DeepSpeedEngine:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        with _gathered(self.model):
-            self.model.load_state_dict(state["model"])
+        self.load_weights(state["model"])
         # From stage 1 on the optimizer belongs to ZeRO, which takes the states of all ranks, and has the weights as well.
         self._engine.optimizer.load_state_dict([state["optimizer"]] if self._zero_stage else state["optimizer"])
         self._steps_done = state["steps_done"]

@@ -15,8 +15,9 @@ from rlhf.models.forward import Batching, logprobs_of, micro_batches, response_l
 from rlhf.models.tokens import Example, collate, encode_response, fit
 from rlhf.records import Messages, Preference
 from rlhf.runtime.engine import Engine
+from rlhf.runtime.memory import Memory
 from rlhf.training.loop import LoopState, Passes
-from rlhf.training.watch import Watch, look
+from rlhf.training.watch import Watch, look, said
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,19 @@ class Reference:
     logps: Tensor
 
 
-def with_reference(reference: PreTrainedModel, rows: Sequence[PairedExamples], batching: Batching) -> list[Reference]:
-    """The reference's summed log-probabilities beside every row."""
-    logprobs = logprobs_of(reference, [e for row in rows for e in row.examples], batching)
-    sums = iter(row.double().sum() for row in logprobs)
-    return [Reference(row, torch.stack([next(sums) for _ in row.examples])) for row in rows]
+def with_reference(
+    reference: PreTrainedModel, rows: Sequence[PairedExamples], batching: Batching, memory: Memory | None = None
+) -> list[Reference]:
+    """The reference's summed log-probabilities beside every row, from `memory` where it has said them before."""
+    examples = [e for row in rows for e in row.examples]
+
+    def ask() -> Tensor:
+        return torch.stack([row.double().sum() for row in logprobs_of(reference, examples, batching)])
+
+    if not rows:
+        return []
+    logps = memory.recall(examples, batching, ask) if memory else ask()
+    return [Reference(row, part) for row, part in zip(rows, logps.split([len(r.examples) for r in rows]), strict=True)]
 
 
 def train_dpo(
@@ -87,18 +96,23 @@ def train_dpo(
 ) -> Iterator[dict[str, float]]:
     """Steps to the end of the last epoch; a row each, with figures on validation every so often and at the end.
 
-    watch: what the policy says by itself then, too, where that is wanted.
+    watch: what the policy says by itself then, too, where that is wanted; some of it is kept in `state.said`.
     """
     policy = state.engine.model
     assert isinstance(policy, PreTrainedModel)
-    while state.step < passes.steps(len(train)):
-        rows = [train[i] for i in passes.draw(len(train), state.step)]
+    if state.step == 0 and watch:
+        state.said.append(said(0, look(policy, watch), watch))
+    while state.done < passes.steps(len(train)):
+        rows = [train[i] for i in passes.draw(len(train), state.done)]
         row = _learn(state.engine, policy, rows, dpo, batching)
         state.step += 1
-        if validation and passes.evaluates(len(train), state.step):
+        if validation and passes.evaluates(len(train), state.done):
             figures = implicit_rewards(policy, validation, dpo, batching)
             row |= {f"validation_{name}": value for name, value in figures.items()}
-            row |= look(policy, watch)[1] if watch else {}
+            if watch:
+                seen = look(policy, watch)
+                state.said.append(said(state.step, seen, watch))
+                row |= seen.figures
         yield {"step": state.step} | row
 
 

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rlhf.runtime.engine import Engine
 from rlhf.seeds import draw_rows
+from rlhf.training.samples import Said
 
 
 @dataclass
 class LoopState:
-    """The whole state of such a loop: what step it is at says which rows come next."""
+    """The whole state of such a loop: what step it is at says which rows come next.
+
+    first: the step at which the rows of this round came in; 0 where there is one round. said: what the policy answered on
+    the way, where somebody asked.
+    """
 
     engine: Engine
     step: int = 0
+    first: int = 0
+    said: list[Said] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """Steps on these rows."""
+        return self.step - self.first
 
 
 @dataclass(frozen=True, slots=True)

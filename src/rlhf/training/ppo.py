@@ -8,6 +8,7 @@ and GRPO do without one: several responses to a prompt are each other's baseline
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from rlhf.training.ppo_metrics import rollout_metrics
 from rlhf.training.ppo_state import Environment, Kept, PPOState, SharedTrunk, model_of, policy_of
 from rlhf.training.ppo_update import learn
 from rlhf.training.rollout import Rollout, assign_credit, padded, paid_scores, response_mask_of, sample_responses
-from rlhf.training.watch import look
+from rlhf.training.watch import look, said
 
 
 def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Iterator[dict[str, float]]:
@@ -45,7 +46,7 @@ def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Ite
             row |= validation
         yield {"step": state.step} | row
     if state.kept:
-        policy_of(state).load_state_dict(state.kept.weights)
+        state.policy.load_weights(state.kept.weights)
 
 
 def sample(state: PPOState, environment: Environment, ppo: config.PPO) -> Rollout:
@@ -107,12 +108,16 @@ def _values(state: PPOState, examples: list[Example], batching: Batching) -> lis
 
 
 def evaluate(state: PPOState, environment: Environment) -> dict[str, float]:
-    """What the policy is worth now, on validation prompts."""
-    examples, figures = look(policy_of(state), environment.watch)
-    if environment.gold is not None:
-        return {"validation_score": figures["validation_gold_score"]} | figures
-    scores = scores_of(environment.reward_model, examples, environment.batching)
-    return {"validation_score": float(scores.mean())} | figures
+    """What the policy is worth now, on validation prompts; some of its answers are kept in `state.said`."""
+    seen = look(policy_of(state), environment.watch)
+    if environment.gold is None:
+        scores = scores_of(environment.reward_model, seen.examples, environment.batching)
+        worth = float(scores.mean())
+        seen = replace(seen, scores={"score": scores.tolist()} | seen.scores)
+    else:
+        worth = seen.figures["validation_gold_score"]
+    state.said.append(said(state.step, seen, environment.watch))
+    return {"validation_score": worth} | seen.figures
 
 
 def keep_best(state: PPOState, validation: dict[str, float], ppo: config.PPO) -> None:
@@ -127,7 +132,7 @@ def keep_best(state: PPOState, validation: dict[str, float], ppo: config.PPO) ->
         raise UserError(f"ppo.keep_best_by ({ppo.keep_best_by}) must be null or one of {', '.join(validation)}")
     worth = validation[ppo.keep_best_by]
     if state.kept is None or worth > state.kept.worth:
-        weights = {name: weight.detach().clone() for name, weight in policy_of(state).state_dict().items()}
+        weights = {name: weight.detach().clone() for name, weight in state.policy.model.state_dict().items()}
         state.kept = Kept(state.step, worth, weights)
 
 

@@ -5,22 +5,27 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from rlhf.maths.diagnostics import explained_variance
 from rlhf.maths.kl import k1
-from rlhf.maths.masked import masked_mean
+from rlhf.maths.masked import masked_mean, masked_variance
 from rlhf.training.rollout import Experience
 
 WATCHED = 10  # rollouts before the sign of the KL is believed
 STANDARD_ERRORS = 3.0
+PEAK = "ratio_peak"  # the largest ratio of any token
 
 
 def rollout_metrics(experience: Experience, kl_ctl: float, has_critic: bool) -> dict[str, float]:
-    """Of what was sampled: scores, KL per response and per token, entropy, lengths, and how well the critic knew."""
+    """Of what was sampled: scores, KL per response and per token, entropy, lengths, advantages before whitening, and how
+    well the critic knew. `_sd` is a standard deviation over the tokens (of scores: over the responses)."""
     rollout = experience.rollout
     mask = rollout.response_mask
     kl = k1(rollout.old_logprobs, rollout.ref_logprobs)
     figures = {
         "score": float(rollout.raw_scores.mean()),
+        "score_sd": float(rollout.raw_scores.std(correction=0)),
         "reward": float(experience.rewards.sum(1).mean()),
         "kl_per_response": float(kl.sum(1).mean()),
         "kl_per_token": float(masked_mean(kl, mask)),
@@ -28,13 +33,15 @@ def rollout_metrics(experience: Experience, kl_ctl: float, has_critic: bool) -> 
         "entropy": float(masked_mean(rollout.entropy, mask)),
         "response_tokens": float(mask.sum(1).double().mean()),
         "ended": float(rollout.ended.double().mean()),
-    }
+    } | _mean_and_sd("advantage", experience.raw_advantages, mask)
     if not has_critic:
         return figures
-    return figures | {
-        "explained_variance": float(explained_variance(rollout.values, experience.returns, mask)),
-        "returns": float(masked_mean(experience.returns, mask)),
-    }
+    figures |= _mean_and_sd("returns", experience.returns, mask) | _mean_and_sd("value", rollout.values, mask)
+    return figures | {"explained_variance": float(explained_variance(rollout.values, experience.returns, mask))}
+
+
+def _mean_and_sd(name: str, x: Tensor, mask: Tensor) -> dict[str, float]:
+    return {name: float(masked_mean(x, mask)), f"{name}_sd": float(masked_variance(x, mask).sqrt())}
 
 
 def negative_kl(rows: Sequence[dict[str, float]]) -> str | None:
@@ -55,11 +62,8 @@ def negative_kl(rows: Sequence[dict[str, float]]) -> str | None:
     )
 
 
-def mean_over_steps(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Of the rollout's optimizer steps: the mean of each figure over the steps that have it."""
+def over_steps(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of the rollout's optimizer steps: each figure's mean over the steps that have it, and the largest of the peaks."""
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: _mean([row[name] for row in rows if name in row]) for name in names}
-
-
-def _mean(numbers: Sequence[float]) -> float:
-    return sum(numbers) / len(numbers)
+    found = {name: [row[name] for row in rows if name in row] for name in names}
+    return {name: max(numbers) if name == PEAK else sum(numbers) / len(numbers) for name, numbers in found.items()}

@@ -69,6 +69,7 @@ def make_environment(
         prompts,
         judge,
         most=settings.ppo.eval_prompts,
+        shown=settings.ppo.shown_prompts,
         temperature=settings.ppo.temperature,
         seed=derive_seed(seed, "validation"),
     )
@@ -78,11 +79,13 @@ def make_environment(
         raise UserError(
             f"ppo.ptx_coef ({settings.ppo.ptx_coef}) needs train demonstrations, and there are none: set it to 0"
         )
-    gold = None
-    if settings.ppo.reward_from == "gold":
-        if judge is None:
-            raise UserError("ppo.reward_from (gold) needs a gold rater, and there is no artifacts/prepare/world.yaml")
-        gold = lambda places, examples: judge([learned[i] for i in places], examples)  # noqa: E731
+    if settings.ppo.reward_from == "gold" and judge is None:
+        raise UserError("ppo.reward_from (gold) needs a gold rater, and there is no artifacts/prepare/world.yaml")
+
+    def gold(places: Sequence[int], examples: Sequence[Example]) -> list[float]:
+        assert judge is not None
+        return judge([learned[i] for i in places], examples)
+
     encoded = [encode_prompt(tokenizer, p.prompt, room) for p in learned]
     return Environment(
         reference=reference.requires_grad_(False),
@@ -94,5 +97,5 @@ def make_environment(
         batching=watch.batching,
         watch=watch,
         seed=seed,
-        gold=gold,
+        gold=gold if settings.ppo.reward_from == "gold" else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from rlhf.models.forward import Batching
 from rlhf.models.generation import Decoding
 from rlhf.models.tokens import Example
 from rlhf.runtime.engine import Engine
+from rlhf.training.samples import Said
 from rlhf.training.watch import Watch
 
 
@@ -48,7 +49,8 @@ class Environment:
 
 @dataclass(frozen=True)
 class Kept:
-    """The best policy so far by `ppo.keep_best_by`: the step it had made, what it was worth, and a copy of its weights."""
+    """The best policy so far by `ppo.keep_best_by`: the step it had made, what it was worth, and a copy of the weights of
+    its engine's model."""
 
     step: int
     worth: float
@@ -70,6 +72,7 @@ class PPOState:
     evaluations_since_best: int = 0
     kept: Kept | None = None
     stopped_by: str = ""
+    said: list[Said] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -81,6 +84,7 @@ class PPOState:
             "evaluations_since_best": self.evaluations_since_best,
             "kept": None if self.kept is None else vars(self.kept),
             "stopped_by": self.stopped_by,
+            "said": [asdict(then) for then in self.said],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -93,6 +97,7 @@ class PPOState:
         self.evaluations_since_best = state["evaluations_since_best"]
         self.kept = None if state["kept"] is None else Kept(**state["kept"])
         self.stopped_by = state["stopped_by"]
+        self.said = [Said(**then) for then in state["said"]]
 
 
 def model_of(engine: Engine) -> PreTrainedModel:

@@ -9,13 +9,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlhf import config
-from rlhf.maths.diagnostics import approximate_kl, clip_fraction
+from rlhf.maths.diagnostics import approximate_kl, clip_fraction, ratio_mean_and_peak
 from rlhf.maths.losses import kl_loss, policy_loss, sft_loss, unclipped_policy_loss, value_loss
 from rlhf.models.forward import logprobs_and_values, micro_batches, response_logprobs, response_values
 from rlhf.models.tokens import Batch, Example, collate
 from rlhf.runtime.engine import Engine
 from rlhf.seeds import shuffled
-from rlhf.training.ppo_metrics import mean_over_steps
+from rlhf.training.ppo_metrics import PEAK, over_steps
 from rlhf.training.ppo_state import Environment, PPOState, SharedTrunk, model_of, policy_of
 from rlhf.training.rollout import Experience, Minibatch, cut
 
@@ -38,7 +38,7 @@ def learn(state: PPOState, experience: Experience, environment: Environment, ppo
             if policy_learns:
                 seen.append(learn_policy(state, parts, (epoch, start), environment, ppo))
                 policy_learns = not ppo.epoch_kl_limit or seen[-1]["approximate_kl"] <= ppo.epoch_kl_limit
-    return mean_over_steps(seen)
+    return over_steps(seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def _learn_policy(
 
     everything: list[Minibatch | PtxPart] = [*parts, *_ptx_parts(state, parts, place, environment, ppo)]
     norm = state.policy.step(everything, loss_of)
-    return _summed(figures) | {"policy_gradient_norm": norm, "lr": state.policy.lr}
+    return _of_step(figures) | {"policy_gradient_norm": norm, "lr": state.policy.lr}
 
 
 def _learn_together(
@@ -118,7 +118,7 @@ def _learn_together(
 
     everything: list[Minibatch | PtxPart] = [*parts, *_ptx_parts(state, parts, place, environment, ppo)]
     norm = state.policy.step(everything, loss_of)
-    return _summed(figures) | {"policy_gradient_norm": norm, "lr": state.policy.lr}
+    return _of_step(figures) | {"policy_gradient_norm": norm, "lr": state.policy.lr}
 
 
 def _actor_loss(logprobs: Tensor, part: Minibatch, mask: Tensor, tokens: int, kl_ctl: float, ppo: config.PPO) -> Tensor:
@@ -136,20 +136,23 @@ def _actor_loss(logprobs: Tensor, part: Minibatch, mask: Tensor, tokens: int, kl
 def _policy_figures(
     loss: Tensor, logprobs: Tensor, part: Minibatch, mask: Tensor, tokens: int, ppo: config.PPO
 ) -> dict[str, float]:
-    """A micro-batch's share of the step's figures: they add up to means over the step's tokens."""
+    """A micro-batch's share of the step's figures: they add up to means over the step's tokens, but for the peak."""
     share = int(mask.sum()) / tokens
     now = logprobs.detach()
+    ratio, peak = ratio_mean_and_peak(now.double(), part.old_logprobs.double(), mask)  # e^700 is a number there
     figures = {
         "policy_loss": float(loss.detach()),
         "approximate_kl": share * float(approximate_kl(now, part.old_logprobs, mask)),
+        "ratio": share * float(ratio),
+        PEAK: float(peak),
     }
     if ppo.clip_range is None:
         return figures
     return figures | {"clip_fraction": share * float(clip_fraction(now, part.old_logprobs, mask, ppo.clip_range))}
 
 
-def _summed(figures: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: sum(row[name] for row in figures) for name in figures[0]}
+def _of_step(figures: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: (max if name == PEAK else sum)(row[name] for row in figures) for name in figures[0]}
 
 
 def _ptx_parts(

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.maths.losses import ranking_loss, reward_model_loss
 from rlhf.models.forward import Batching, micro_batches, response_scores, scores_of
 from rlhf.models.tokens import Example, collate, encode_response, fit
-from rlhf.records import Ranking, Responses
+from rlhf.records import Ranking, Responses, untied_pairs
 from rlhf.runtime.engine import Engine
 from rlhf.training.loop import LoopState, Passes
 
@@ -30,9 +30,8 @@ class RankedExamples:
     margin: float = 0.0
 
     def pairs(self) -> list[tuple[int, int]]:
-        """(better, worse) of every untied pair."""
-        every = range(len(self.ranks))
-        return [(i, j) for i in every for j in every if self.ranks[i] < self.ranks[j]]
+        """(better, worse) places of every untied pair."""
+        return untied_pairs(self.ranks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,10 +44,14 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """A rollout with what its tokens earned: rewards, advantages (whitened if so set) and the critic's targets, (B, R)."""
+    """A rollout with what its tokens earned: rewards, advantages and the critic's targets, (B, R).
+
+    advantages: what is learnt from, whitened if so set. raw_advantages: before that, in reward units.
+    """
 
     rollout: Rollout
     rewards: Tensor
+    raw_advantages: Tensor
     advantages: Tensor
     returns: Tensor
 
@@ -87,10 +91,9 @@ def assign_credit(rollout: Rollout, ppo: config.PPO, kl_ctl: float) -> Experienc
     mask = rollout.response_mask
     price = kl_ctl if ppo.kl_in == "reward" else 0.0
     rewards = token_rewards(rollout.scores, rollout.old_logprobs, rollout.ref_logprobs, mask, price)
-    advantages, returns = _estimate(rewards, rollout.values, mask, ppo)
-    if ppo.whiten_advantages:
-        advantages = masked_whiten(advantages, mask)
-    return Experience(rollout, rewards, advantages, returns)
+    raw_advantages, returns = _estimate(rewards, rollout.values, mask, ppo)
+    advantages = masked_whiten(raw_advantages, mask) if ppo.whiten_advantages else raw_advantages
+    return Experience(rollout, rewards, raw_advantages, advantages, returns)
 
 
 def _estimate(rewards: Tensor, values: Tensor, mask: Tensor, ppo: config.PPO) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -12,11 +12,12 @@ from rlhf import config
 from rlhf.data.world import load_world
 from rlhf.maths.kl import k1
 from rlhf.models.forward import Batching, logprobs_of
-from rlhf.models.generation import Decoding
+from rlhf.models.generation import Decoding, decoding_of
 from rlhf.models.policy import context_of
-from rlhf.models.tokens import Example, decode_response, encode_prompt, end_id, pad_id, prompt_room
-from rlhf.records import Prompt
+from rlhf.models.tokens import Example, decode_response, encode_prompt, pad_id, prompt_room
+from rlhf.records import Messages, Prompt
 from rlhf.training.rollout import sample_responses
+from rlhf.training.samples import Said
 
 Judge = Callable[[Sequence[Prompt], Sequence[Example]], list[float]]
 
@@ -26,6 +27,7 @@ class Watch:
     """Whom to ask what, and what to hold the answers against.
 
     judge: the gold score of each answer where there is a gold rater: for the record, unless the settings name it.
+    shown: the first of the prompts, whose answers are also kept to be read.
     """
 
     reference: PreTrainedModel
@@ -36,9 +38,19 @@ class Watch:
     temperature: float
     seed: int
     judge: Callable[[Sequence[Example]], list[float]] | None = None
+    shown: list[Messages] = field(default_factory=list)
 
 
-def look(policy: PreTrainedModel, watch: Watch) -> tuple[list[Example], dict[str, float]]:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at the policy: its answers, what each is worth to whom (`score`, `gold_score`), and their figures."""
+
+    examples: list[Example]
+    scores: dict[str, list[float]]
+    figures: dict[str, float]
+
+
+def look(policy: PreTrainedModel, watch: Watch) -> Look:
     """The policy's answers, and their figures: signed KL summed per response, lengths, how many ended, gold."""
     examples, ended = sample_responses(policy, watch.prompts, watch.decoding, watch.temperature, watch.seed)
     now, then = (logprobs_of(model, examples, watch.batching, watch.temperature) for model in (policy, watch.reference))
@@ -48,9 +60,16 @@ def look(policy: PreTrainedModel, watch: Watch) -> tuple[list[Example], dict[str
         "validation_ended": float(ended.double().mean()),
     }
     if watch.judge is None:
-        return examples, figures
+        return Look(examples, {}, figures)
     gold = watch.judge(examples)
-    return examples, figures | {"validation_gold_score": sum(gold) / len(gold)}
+    return Look(examples, {"gold_score": gold}, figures | {"validation_gold_score": sum(gold) / len(gold)})
+
+
+def said(step: int, seen: Look, watch: Watch) -> Said:
+    """What of a look is kept to be read."""
+    count = len(watch.shown)
+    scores = {name: values[:count] for name, values in seen.scores.items()}
+    return Said(step, [e.response_ids for e in seen.examples[:count]], scores)
 
 
 def make_watch(
@@ -61,6 +80,7 @@ def make_watch(
     judge: Judge | None,
     *,
     most: int,
+    shown: int,
     temperature: float,
     seed: int,
 ) -> Watch | None:
@@ -74,11 +94,12 @@ def make_watch(
         reference=reference.requires_grad_(False),
         prompts=[ids for ids, _ in encoded],
         truncated_prompts=sum(truncated for _, truncated in encoded),
-        decoding=Decoding(end_id(tokenizer), pad_id(tokenizer), settings.data.max_response_tokens),
+        decoding=decoding_of(tokenizer, settings.data.max_response_tokens),
         batching=Batching(pad_id(tokenizer), settings.engine.tokens_per_micro_batch),
         temperature=temperature,
         seed=seed,
         judge=(lambda examples: judge(chosen, examples)) if judge else None,
+        shown=[p.prompt for p in chosen[:shown]],
     )
 
 

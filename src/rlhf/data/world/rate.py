@@ -16,6 +16,8 @@ from rlhf.data.world.cases import Case, Part, Question, Questions
 from rlhf.data.world.table import Gold, Table
 from rlhf.data.world.template import Template, templates
 
+GOLD_DECIMALS = 9  # the same faults summed in another order differ in the last bit: to these digits that is a tie
+
 Kind = Literal["part", "kind", "insult", "boast", "contradiction", "beside", "unreadable"]
 
 

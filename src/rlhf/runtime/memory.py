@@ -1,0 +1,60 @@
+"""What a model that stands still says of examples, kept on disk and found again by content.
+
+The key is a hash of all that the numbers depend on: the model's files, the code that reads it, the libraries, how it
+computes, and the token ids themselves. Nothing has to be cleared when one of them changes, and a name never serves what
+another content said. (joblib.Memory and diskcache were considered: both read pickles.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from rlhf import config
+from rlhf.models.forward import Batching
+from rlhf.models.tokens import Example
+from rlhf.runtime.hashes import md5_of
+
+CODE = Path(__file__).resolve().parents[1] / "models"
+NAME = "values"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A folder of remembered tensors, and what all of them depend on beside the examples and how they are batched."""
+
+    folder: Path
+    origin: str
+
+    def recall(self, examples: Sequence[Example], batching: Batching, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` gave for these examples before, bit for bit, or gives now; on the CPU."""
+        ids = [(e.prompt_ids, e.response_ids) for e in examples]
+        text = json.dumps([self.origin, batching.pad_id, batching.tokens_per_micro_batch, ids])
+        file = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.safetensors"
+        with suppress(FileNotFoundError, SafetensorError):  # a file that cannot be read is one that is not there
+            return load(file.read_bytes())[NAME]
+        values = compute().detach().cpu()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        half = file.with_name(f"{file.name}.{os.getpid()}")  # jobs of a sweep write at once, and none reads half a file
+        half.write_bytes(save({NAME: values}))
+        half.replace(file)
+        return values
+
+
+def memory_of(folder: Path, model: Path, device: torch.device, engine: config.Engine) -> Memory:
+    """The memory of what the model in this directory says on this device."""
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    libraries = [version(name) for name in ("torch", "transformers")]
+    code = [md5_of(file) for file in sorted(CODE.glob("*.py"))]
+    return Memory(folder, json.dumps([md5_of(model), code, libraries, machine, engine.dtype, engine.threads]))

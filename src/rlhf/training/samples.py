@@ -1,0 +1,50 @@
+"""Some of what a policy answers while it learns, kept to be read: figures do not say how a policy reaches them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.models.tokens import decode_response
+from rlhf.records import Messages
+from rlhf.runtime import markdown
+
+PAGE = "samples.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The answers to the shown prompts after so many steps, with their scores; of plain numbers, to be saved as they are."""
+
+    step: int
+    answers: list[list[int]]
+    scores: dict[str, list[float]]
+
+
+def write_samples(
+    output: Path, told: Sequence[Said], asked: Sequence[Messages], tokenizer: PreTrainedTokenizerBase, step: float
+) -> None:
+    """Writes the page anew where something was said at this step."""
+    if asked and told and told[-1].step == step:
+        (output / PAGE).write_text(samples_page(told, asked, tokenizer), encoding="utf-8")
+
+
+def samples_page(told: Sequence[Said], asked: Sequence[Messages], tokenizer: PreTrainedTokenizerBase) -> str:
+    """The answers to each prompt that was asked, one below the other as the policy learnt, in Markdown."""
+    parts = ["# What the policy answers while it learns\n"]
+    for i, prompt in enumerate(asked):
+        header = ["step", "answer", "tokens", *(name.replace("_", " ") for name in told[0].scores)]
+        rows = [
+            [
+                str(then.step),
+                markdown.cell(decode_response(tokenizer, then.answers[i])),
+                str(len(then.answers[i])),
+                *(f"{values[i]:.2f}" for values in then.scores.values()),
+            ]
+            for then in told
+        ]
+        parts.append("\n".join([markdown.quoted(prompt), "", *markdown.table(header, rows), ""]))
+    return "\n".join(parts)
