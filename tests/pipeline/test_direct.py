@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -45,6 +46,29 @@ def test_another_setting_makes_another_model_in_a_folder_of_its_own(copy: Clone)
     other = {name for name in made if made[name] != there[name]}
     assert other >= {"model/model.safetensors", "metrics.json", "curve.csv"}
     assert not [name for name in other if name.startswith("model/") and "token" in name]
+    assert_untouched(copy, before)
+
+
+def test_dpo_in_rounds_learns_labels_of_its_own_answers_and_repeats_to_the_byte(copy: Clone) -> None:
+    """Once with what the reference said before at hand, once without."""
+    before = contents(copy.artifact())
+    made = []
+    for name in ("first", "second"):
+        shutil.rmtree(copy.root / "cache", ignore_errors=True)
+        copy.stage("dpo", SMOKE, "dpo.rounds=2", f"hydra.run.dir=runs/{name}")
+        made.append(copy.root / "runs" / name)
+    copy.stage("dpo", SMOKE, "dpo.rounds=2", "hydra.run.dir=runs/third")
+    assert results(made[0]) == results(made[1]) == results(copy.root / "runs" / "third")
+    labelled = [json.loads(line) for line in (copy.artifact("label", "preferences.jsonl")).read_text().splitlines()]
+    anew = [json.loads(line) for line in (made[0] / "preferences_round_2.jsonl").read_text().splitlines()]
+    old = {(str(row["prompt"]), row["chosen"][0]["content"]) for row in labelled}
+    assert {str(row["prompt"]) for row in anew} <= {str(row["prompt"]) for row in labelled if row["split"] == "train"}
+    assert not {(str(row["prompt"]), row["chosen"][0]["content"]) for row in anew} <= old
+    with (made[0] / "curve.csv").open() as file:
+        rounds = [row["round"] for row in csv.DictReader(file)]
+    assert rounds == sorted(rounds)
+    assert set(rounds) == {"1", "2"}
+    assert "# What the policy answers while it learns" in (made[0] / "samples.md").read_text()
     assert_untouched(copy, before)
 
 
