@@ -70,8 +70,8 @@ def main(run: Run) -> None:
     steps = rounds.steps(passes)
     state = LoopState(make_engine(policy, dpo.lr, dpo.warmup_share, steps, config.optimizer, config.engine))
     for last in run.follow(train_rounds(state, learned, validation, passes, batching, watch, dpo), steps):
-        if watch:
-            write_samples(run.output, state.said, watch.shown, tokenizer, last["step"])
+        if watch and (page := write_samples(run.output, state.said, watch.shown, tokenizer, last["step"])):
+            run.tracker.log_file(page)
     about = f"Direct preference optimization of SFT, beta {dpo.beta}."
     write_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens, "DPO policy", about)
     run.finish(rounds.counts() | last)

@@ -44,7 +44,8 @@ def main(run: Run) -> None:
         if not explained and (why := negative_kl(run.rows)):
             run.say(why)
             explained = True
-        write_samples(run.output, state.said, environment.watch.shown, tokenizer, last["step"])
+        if page := write_samples(run.output, state.said, environment.watch.shown, tokenizer, last["step"]):
+            run.tracker.log_file(page)
         if ppo.keep_every and last["step"] and last["step"] % ppo.keep_every == 0:
             place = run.output / "snapshots" / f"step_{state.step:04d}"
             about = f"As it was after {state.step} of {ppo.stop.steps} rollouts."

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -86,14 +87,21 @@ def sft_rows(name: str, stage: int, architecture: str) -> tuple[list[dict[str, f
 
 @cache
 def ppo_rows(name: str, stage: int, critic: str) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    """Two engines in one process, or one on a shared trunk; generation and scoring between their steps."""
-    stop = {"steps": 2, "kl_budget": 0.0, "plateau_evaluations": 0}
-    settings = ppo_settings(ptx_coef=0.1, stop=stop, **(SHARED if critic == "shared" else {}))
+    """Two engines in one process, or one on a shared trunk; generation and scoring between their steps. The policy that
+    stays is the one after the first of three."""
+    stop = {"steps": 3, "kl_budget": 0.0, "plateau_evaluations": 0}
+    changes = {"ptx_coef": 0.1, "stop": stop, "keep_best_by": "validation_gold_score"}
+    settings = ppo_settings(**changes, **(SHARED if critic == "shared" else {}))
     policy, reward_model = make_policy("llama"), make_classifier("llama", seed=1)
+    verdicts = iter([1.0, 3.0, 2.0, 0.5])
     environment = environment_for(policy, reward_model)
+    environment = replace(environment, watch=replace(environment.watch, judge=lambda _: [next(verdicts)]))
     engines = {"engine": engine_settings(name=name, zero_stage=stage)}
     state = make_state(all_settings(settings).model_copy(update=engines), policy, reward_model)
-    return list(train_ppo(state, environment, settings)), whole(policy_of(state))
+    rows = list(train_ppo(state, environment, settings))
+    assert state.kept is not None
+    assert state.kept.step == 1
+    return rows, whole(policy_of(state))
 
 
 def saved(model: nn.Module) -> dict[str, Tensor]:

@@ -104,9 +104,8 @@ def test_the_page_by_hand(tmp_path: Path) -> None:
 | 5 | *(nothing)* | 0 | 0.12 | -3.00 |
 """
     assert samples_page(told, ASKED, tokenizer) == expected
-    for step in (4.0, 6.0):
-        write_samples(tmp_path, told, ASKED, tokenizer, step)
-    write_samples(tmp_path, told, [], tokenizer, 5.0)
-    assert not (tmp_path / PAGE).exists()
-    write_samples(tmp_path, told, ASKED, tokenizer, 5.0)
+    assert [write_samples(tmp_path, told, ASKED, tokenizer, step) for step in (4.0, 6.0)] == [None, None]
+    assert write_samples(tmp_path, told, [], tokenizer, 5.0) is None
+    assert not list(tmp_path.iterdir())
+    assert write_samples(tmp_path, told, ASKED, tokenizer, 5.0) == tmp_path / PAGE
     assert (tmp_path / PAGE).read_text() == expected

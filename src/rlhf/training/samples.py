@@ -26,10 +26,12 @@ class Said:
 
 def write_samples(
     output: Path, told: Sequence[Said], asked: Sequence[Messages], tokenizer: PreTrainedTokenizerBase, step: float
-) -> None:
-    """Writes the page anew where something was said at this step."""
-    if asked and told and told[-1].step == step:
-        (output / PAGE).write_text(samples_page(told, asked, tokenizer), encoding="utf-8")
+) -> Path | None:
+    """Writes the page anew where something was said at this step, and says where it lies."""
+    if not (asked and told and told[-1].step == step):
+        return None
+    (output / PAGE).write_text(samples_page(told, asked, tokenizer), encoding="utf-8")
+    return output / PAGE
 
 
 def samples_page(told: Sequence[Said], asked: Sequence[Messages], tokenizer: PreTrainedTokenizerBase) -> str:
