@@ -39,9 +39,7 @@ class Memory:
 
     def recall(self, examples: Sequence[Example], batching: Batching, compute: Callable[[], Tensor]) -> Tensor:
         """What `compute` gave for these examples before, bit for bit, or gives now; on the CPU."""
-        ids = [(e.prompt_ids, e.response_ids) for e in examples]
-        text = json.dumps([self.origin, batching.pad_id, batching.tokens_per_micro_batch, ids])
-        file = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.safetensors"
+        file = self.folder / f"{self._key(examples, batching)}.safetensors"
         with suppress(FileNotFoundError, SafetensorError):  # a file that cannot be read is one that is not there
             return load(file.read_bytes())[NAME]
         values = compute().detach().cpu()
@@ -50,6 +48,12 @@ class Memory:
         half.write_bytes(save({NAME: values}))
         half.replace(file)
         return values
+
+    def _key(self, examples: Sequence[Example], batching: Batching) -> str:
+        digest = hashlib.sha256(json.dumps([self.origin, batching.pad_id, batching.tokens_per_micro_batch]).encode())
+        for example in examples:  # one at a time: all of them may be more than memory should hold twice
+            digest.update(json.dumps([example.prompt_ids, example.response_ids]).encode())
+        return digest.hexdigest()
 
 
 def memory_of(folder: Path, model: Path, device: torch.device, engine: config.Engine) -> Memory:
