@@ -32,7 +32,9 @@ def main(run: Run) -> None:
         model = fit_to_tokenizer(load_policy(place, run.device, revision=settings.revision), tokenizer)
         run.curve([])
     about = "What supervised fine-tuning starts from: not taught to answer."
-    write_policy(model, tokenizer, run.output / "model", run.config.data.max_response_tokens, "Base model", about)
+    write_policy(
+        model, tokenizer, run.output / "model", "Base model", about, max_response_tokens=run.config.data.max_response_tokens
+    )
     sizes = {"parameters": sum(p.numel() for p in model.parameters()), "vocabulary": len(tokenizer)}
     run.finish(sizes | {"context_tokens": context_of(model, settings.max_tokens)} | (run.rows[-1] if run.rows else {}))
     run.log_model(run.output / "model")

@@ -63,18 +63,20 @@ def main(run: Run) -> None:
     batching = Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch)
     memory = memory_of(run.root / "cache", place, run.device, config.engine)
     run.say("asks the reference once for each response, or remembers what it said")
-    learned = rounds.rows(reference, batching, memory)
     validation = with_reference(reference, paired_examples(held_out, tokenizer, context).rows, batching, memory)
 
     passes = Passes(dpo.epochs, dpo.prompts_per_step, dpo.eval_every_steps, run.seed("rows"))
     steps = rounds.steps(passes)
     state = LoopState(make_engine(policy, dpo.lr, dpo.warmup_share, steps, config.optimizer, config.engine))
-    for last in run.follow(train_rounds(state, learned, validation, passes, batching, watch, dpo), steps):
+    rows = train_rounds(state, rounds, reference, memory, validation, passes, batching, watch, dpo)
+    for last in run.follow(rows, steps):
         if watch and (page := write_samples(run.output, state.said, watch.shown, tokenizer, last["step"])):
             run.tracker.log_file(page)
     about = f"Direct preference optimization of SFT, beta {dpo.beta}."
-    write_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens, "DPO policy", about)
-    run.finish(rounds.counts() | last)
+    write_policy(
+        policy, tokenizer, run.output / "model", "DPO policy", about, max_response_tokens=config.data.max_response_tokens
+    )
+    run.finish(dict(state.learnt) | last)
     run.log_model(run.output / "model")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import _checkout  # noqa: F401
 
+from functools import partial
+
 from rlhf.data.files import read_records
 from rlhf.models.card import write_policy
 from rlhf.models.policy import context_of, load_policy
@@ -39,6 +41,8 @@ def main(run: Run) -> None:
         seed=run.seed("rollouts"),
     )
     state = make_state(config, policy, reward_model)
+    limit = config.data.max_response_tokens
+    write = partial(write_policy, policy, tokenizer, max_response_tokens=limit, temperature=ppo.temperature)
     explained = False
     for last in run.follow(train_ppo(state, environment, ppo), ppo.stop.steps):
         if not explained and (why := negative_kl(run.rows)):
@@ -48,14 +52,15 @@ def main(run: Run) -> None:
             run.tracker.log_file(page)
         if ppo.keep_every and last["step"] and last["step"] % ppo.keep_every == 0:
             place = run.output / "snapshots" / f"step_{state.step:04d}"
-            about = f"As it was after {state.step} of {ppo.stop.steps} rollouts."
-            write_policy(policy, tokenizer, place, config.data.max_response_tokens, "PPO policy in training", about)
+            write(place, "PPO policy in training", f"As it was after {state.step} of {ppo.stop.steps} rollouts.")
             run.log_model(place)
-    about = f"Proximal policy optimization of the SFT policy, kl_ctl {ppo.kl_ctl}, {state.step} rollouts."
-    write_policy(policy, tokenizer, run.output / "model", config.data.max_response_tokens, "PPO policy", about)
-    kept = {"kept_step": state.kept.step if state.kept else state.step, "stopped_by": state.stopped_by}
-    run.finish(last | kept | {"truncated_prompts": environment.truncated_prompts})
-    run.log_model(run.output / "model")
+    kept = state.kept.step if state.kept else state.step
+    of_kept = next(row for row in run.rows if row["step"] == kept)
+    about = f"Proximal policy optimization of the SFT policy, kl_ctl {ppo.kl_ctl}, {kept} rollouts."
+    write(run.output / "model", "PPO policy", about)
+    ended = {"last_step": state.step, "stopped_by": state.stopped_by}
+    run.finish(of_kept | ended | {"truncated_prompts": environment.truncated_prompts})
+    run.log_model(run.output / "model", of_kept)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from rlhf.data.files import read_records
 from rlhf.data.world import load_world
 from rlhf.labeling.agreement import beside_the_noise
 from rlhf.labeling.held_out import beside_the_gold, held_out_figures, label_gaps, reliability
-from rlhf.models.card import REWARD_MODEL, write_card
+from rlhf.models.card import write_reward_card
 from rlhf.models.forward import Batching, scores_of
 from rlhf.models.policy import context_of
 from rlhf.models.reward import centre_scores, reward_model_from_policy, save_reward_model
@@ -50,7 +50,7 @@ def main(run: Run) -> None:
         centre_scores(model, scores_of(model, sampled, batching), reward.scale)
     save_reward_model(model, tokenizer, run.output / "model")
     about = f"Trained on rankings of {len(train.rows)} prompts by labeler {config.labeler.name} (Bradley-Terry)."
-    write_card(run.output / "model", REWARD_MODEL, "Reward model", about)
+    write_reward_card(run.output / "model", about)
     counts = {"prompts": len(train.rows), "truncated_prompts": train.truncated, "dropped": train.dropped, "tied": train.tied}
     scores = {split: training.score_rows(model, kept.rows, batching) for split, kept in rows.items() if kept.rows}
     metrics: dict[str, Any] = counts | {split: training.report(told, rows[split].rows) for split, told in scores.items()}

@@ -142,6 +142,31 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "dpo.rounds (2) must be 1 with labeler.name (dataset): from the second round on somebody has to label new "
             "answers, and only labeler=gold can",
         ),
+        (
+            "ppo=rloo ppo.gamma=0.5",
+            "ppo.gamma (0.5) must be 1 with ppo.advantage (rloo): whole responses are compared, and nothing is discounted",
+        ),
+        ("ppo=shared ppo.w_c=0", "ppo.w_c (0) must be above 0 with ppo.critic=shared: it weighs L_critic in L_total"),
+        (
+            "ppo.score_scale=true",
+            "ppo.score_scale (true) needs ppo.score_centre (true): what scores have in common would be multiplied as "
+            "well, the more the less they differ",
+        ),
+        (
+            "ppo.keep_best_by=validation_kl_per_response",
+            "ppo.keep_best_by (validation_kl_per_response) must be one of validation_score, validation_gold_score, "
+            "validation_ended or null",
+        ),
+        (
+            "ppo.keep_best_by=validation_gold_score labeler=dataset data=hh_rlhf data.path=x model=local model.path=x",
+            "ppo.keep_best_by (validation_gold_score) needs the world's rater, but data.source is hh_rlhf: choose "
+            "validation_score, or data=world",
+        ),
+        (
+            "ppo.stop.plateau_evaluations=6",
+            "ppo.stop.plateau_evaluations (6) x ppo.eval_every_steps (5) must be at most ppo.stop.steps (30) - "
+            "ppo.critic_warmup_steps (2), or it never stops anything",
+        ),
         ("ppo=rloo ppo.w_c=0.1", "ppo.w_c (0.1) must be null with ppo.critic=none: there is no loss it weighs"),
         (
             "ppo=rloo ppo.critic_warmup_steps=2",

@@ -26,4 +26,4 @@ def test_a_text_stays_in_its_cell() -> None:
     answers = Answers(["a | b\n\n<b>c\\"], ended=one, tokens=one, rewards=one * 0.25, kl=None, gold={})
     page = side_by_side([(Message("user", "why ?\nwell ?"),)], [Contestant("ppo", "greedy", answers, {})], [0])
     assert "> **user** why ? well ?" in page
-    assert "| PPO | greedy | a \\| b &lt;b>c\\\\ | 0.25 |" in page
+    assert "| PPO | greedy | a \\| b \\<b>c\\\\ | 0.25 |" in page

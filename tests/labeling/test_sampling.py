@@ -63,7 +63,7 @@ def test_draws_repeat_with_the_seed_alone(sampler: Sampler) -> None:
 
 
 def test_prompts_come_in_parts_that_fill_a_decoding_batch(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(sampling, "RESPONSES_A_PART", 4)
     parts = list(draw(sampler, PROMPTS, seed=0))
     assert [part.prompts_done for part in parts] == [2, 4, 5]
     assert [progress_row(part)["step"] for part in parts] == [2, 4, 5]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlhf.models import generation
 from rlhf.models.forward import Batching, logprobs_of
 from rlhf.models.generation import Decoding, Generated, generate
 from rlhf.models.tokens import Example
@@ -107,14 +106,13 @@ def test_what_was_sampled_is_what_is_scored(policy: PreTrainedModel) -> None:
         assert_near(own, logprobs_of(policy, [examples[i]], Batching(PAD, 1), temperature=0.7)[0], 1e-5)
 
 
-def test_a_row_draws_the_same_whoever_stands_beside(policy: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_draws_the_same_whoever_stands_beside(policy: PreTrainedModel) -> None:
     policy = often_ending(policy)
     together = sample(policy, PROMPTS, seed=9)
     others = [PROMPTS[0], [4, 4, 4, 4, 4, 4, 4, 4, 4, 4], *PROMPTS[2:], [3], [8, 8]]
     beside_others = sample(policy, others, seed=9)
     assert [beside_others[i] for i in (0, 2, 3, 4)] == [together[i] for i in (0, 2, 3, 4)]
-    monkeypatch.setattr(generation, "ROWS_AT_ONCE", 2)
-    assert sample(policy, PROMPTS, seed=9) == together
+    assert generate(policy, PROMPTS, Decoding(EOS, PAD, LIMIT, responses_at_once=2), 1.0, 9) == together
     assert sample(policy, PROMPTS[:1], seed=9) == together[:1]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,16 +35,24 @@ def said(tmp_path: Path, model: Path) -> Memory:
     return memory_of(tmp_path / "cache", model, CPU, engine_settings())
 
 
-def once(value: float) -> Callable[[], Tensor]:
+def says(answers: Iterator[float], examples: Sequence[Example], batching: Batching) -> Tensor:
+    value = next(answers)
+    return torch.tensor([value / 3, -value / 7], dtype=torch.float64)
+
+
+def says_otherwise(answers: Iterator[float], examples: Sequence[Example], batching: Batching) -> Tensor:
+    return -says(answers, examples, batching)
+
+
+def once(value: float) -> partial[Tensor]:
     """Numbers that float32 does not hold; asked a second time it fails."""
-    answers = iter([torch.tensor([value / 3, -value / 7], dtype=torch.float64)])
-    return lambda: next(answers)
+    return partial(says, iter([value]))
 
 
 def test_the_same_question_is_asked_once_and_answered_bit_for_bit(said: Memory) -> None:
     ask = once(1.0)
-    first = said.recall(EXAMPLES, BATCHING, ask)
-    again = said.recall(list(EXAMPLES), Batching(0, 100), ask)
+    first = said.recall(ask, EXAMPLES, BATCHING)
+    again = said.recall(ask, list(EXAMPLES), Batching(0, 100))
     assert again.dtype == torch.float64
     assert torch.equal(first, again)
     assert again.tolist() == [1 / 3, -1 / 7]
@@ -61,9 +70,14 @@ def test_the_same_question_is_asked_once_and_answered_bit_for_bit(said: Memory) 
     ids=["order", "fewer", "boundary", "micro-batches", "padding"],
 )
 def test_another_question_gets_its_own_answer(said: Memory, examples: list[Example], batching: Batching) -> None:
-    said.recall(EXAMPLES, BATCHING, once(1.0))
-    assert said.recall(examples, batching, once(2.0)).tolist() == [2 / 3, -2 / 7]
-    assert said.recall(EXAMPLES, BATCHING, once(3.0)).tolist() == [1 / 3, -1 / 7]
+    said.recall(once(1.0), EXAMPLES, BATCHING)
+    assert said.recall(once(2.0), examples, batching).tolist() == [2 / 3, -2 / 7]
+    assert said.recall(once(3.0), EXAMPLES, BATCHING).tolist() == [1 / 3, -1 / 7]
+
+
+def test_another_kind_of_question_is_another_question(said: Memory) -> None:
+    said.recall(once(1.0), EXAMPLES, BATCHING)
+    assert said.recall(partial(says_otherwise, iter([2.0])), EXAMPLES, BATCHING).tolist() == [-2 / 3, 2 / 7]
 
 
 def test_another_model_precision_code_or_library_is_another_origin(
@@ -76,10 +90,9 @@ def test_another_model_precision_code_or_library_is_another_origin(
         changed.setattr(memory, "version", lambda name: "0")
         origins.add(memory_of(tmp_path, model, CPU, engine_settings()).origin)
     with monkeypatch.context() as changed:
-        code = tmp_path / "code"
-        code.mkdir()
-        (code / "forward.py").write_text("x = 1\n")
-        changed.setattr(memory, "CODE", code)
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models" / "forward.py").write_text("x = 1\n")
+        changed.setattr(memory, "PACKAGE", tmp_path)
         origins.add(memory_of(tmp_path, model, CPU, engine_settings()).origin)
     (model / "model.safetensors").write_bytes(b"Weights")
     origins.add(memory_of(tmp_path, model, CPU, engine_settings()).origin)
@@ -90,9 +103,9 @@ def test_another_model_precision_code_or_library_is_another_origin(
 
 @pytest.mark.parametrize("size", [0, 5, 40])
 def test_half_a_file_is_none(said: Memory, size: int) -> None:
-    said.recall(EXAMPLES, BATCHING, once(1.0))
+    said.recall(once(1.0), EXAMPLES, BATCHING)
     (file,) = said.folder.iterdir()
     file.write_bytes(file.read_bytes()[:size])
     for _ in range(2):
-        assert said.recall(EXAMPLES, BATCHING, once(2.0)).tolist() == [2 / 3, -2 / 7]
+        assert said.recall(once(2.0), EXAMPLES, BATCHING).tolist() == [2 / 3, -2 / 7]
     assert [path.name for path in said.folder.iterdir()] == [file.name]

@@ -85,7 +85,8 @@ STEADY = {"eps": 1e3, "max_grad_norm": 1e9}
 
 
 def engine_settings(**changes: Any) -> Engine:
-    settings = {"name": "torch", "dtype": "float32", "threads": 1, "tokens_per_micro_batch": TOKENS, "zero_stage": 0}
+    settings = {"name": "torch", "dtype": "float32", "threads": 1, "tokens_per_micro_batch": TOKENS}
+    settings |= {"responses_at_once": 512, "zero_stage": 0}
     return Engine(**settings | changes)
 
 

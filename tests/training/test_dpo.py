@@ -64,7 +64,9 @@ def train(
     passes = Passes(epochs, rows_per_step=len(rows), eval_every_steps=5, seed=1)
     state = LoopState(engine_for(policy, lr, epochs, **adamw))
     settings = dpo_settings(loss=loss, beta=BETA, label_smoothing=label_smoothing)
-    return list(train_dpo(state, rows, rows[:2], passes, Batching(PAD, tokens), None, settings))
+    first, *rest = train_dpo(state, rows, rows[:2], passes, Batching(PAD, tokens), None, settings)
+    assert first["step"] == 0
+    return rest
 
 
 def references(policy: PreTrainedModel) -> list[Reference]:
@@ -84,11 +86,11 @@ def test_at_the_reference_the_loss_is_ln_2_and_no_reward_is_earned(architecture:
     policy = make_policy(architecture)
     longest_first = PairedExamples(sorted(ROWS[1].examples, key=len, reverse=True), [(0, 1), (1, 2)])
     row = train(policy, with_reference(policy, [longest_first], Batching(PAD, 10_000)), tokens=10_000)[0]
-    assert [row[name] for name in ("margin", "chosen_reward", "rejected_reward", "accuracy")] == [0.0, 0.0, 0.0, 0.5]
+    assert [row[name] for name in ("reward_margin", "chosen_reward", "rejected_reward", "accuracy")] == [0.0, 0.0, 0.0, 0.5]
     assert_near(row["loss"], math.log(2), 1e-7)
     other = make_policy(architecture)
     row = train(other, with_reference(other, ROWS, Batching(PAD, 1)), tokens=30)[0]
-    assert_near([row["loss"], row["margin"]], float64([math.log(2), 0.0]), 1e-5)
+    assert_near([row["loss"], row["reward_margin"]], float64([math.log(2), 0.0]), 1e-5)
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
@@ -102,7 +104,7 @@ def test_the_loss_is_the_mean_over_pairs(architecture: str, tokens: int, label_s
     right, wrong = ([twins.nats_of_win(sign * m) for m in margins] for sign in (1, -1))
     row = train(policy, references(reference), tokens=tokens, label_smoothing=label_smoothing)[0]
     assert_near(row["loss"], (1 - label_smoothing) * twins.mean(right) + label_smoothing * twins.mean(wrong), 1e-5)
-    assert_near(row["margin"], twins.mean(margins), 1e-4)
+    assert_near(row["reward_margin"], twins.mean(margins), 1e-4)
     assert_near(row["accuracy"], twins.mean([float(m > 0) for m in margins]))
 
 
@@ -131,6 +133,19 @@ def test_how_a_step_is_cut_changes_nothing() -> None:
     assert float((trained[1] - weights(make_policy("llama"))).abs().max()) > 1e-3
     assert_near(trained[1], trained[10_000], 1e-6)
     assert_near(trained[100], trained[10_000], 1e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 30, 60, 10_000])
+def test_no_pass_has_more_tokens_than_it_may_padding_included(tokens: int) -> None:
+    """But for a prompt's responses, which stay together."""
+    policy = make_policy("llama")
+    rows, shapes = references(policy), []
+    policy.register_forward_pre_hook(lambda _m, _a, given: shapes.append(given["input_ids"].shape), with_kwargs=True)
+    train(policy, rows, tokens=tokens)
+    of_training = [shape for shape in shapes if shape[0] in range(2, 12)]
+    most = max(len(r.row.examples) * max(len(e) for e in r.row.examples) for r in rows)
+    assert max(rows * width for rows, width in of_training) <= max(tokens, most)
+    assert (len(shapes) == 3) is (tokens == 10_000)  # before the step, the step, after it: each in one pass
 
 
 def test_a_response_in_several_pairs_is_computed_once() -> None:
@@ -162,7 +177,7 @@ def test_a_policy_learns_what_is_preferred() -> None:
     assert rows[-1]["chosen_reward"] > rows[-1]["rejected_reward"]
     assert [row["step"] for row in rows if "validation_loss" in row] == [5, 10, 15, 20, 25, 30]
     figures = implicit_rewards(policy, references(make_policy("llama"))[:2], dpo_settings(beta=BETA), Batching(PAD, 1))
-    assert_near(rows[-1]["validation_margin"], figures["margin"], 1e-4)
+    assert_near(rows[-1]["validation_reward_margin"], figures["reward_margin"], 1e-4)
 
 
 def test_figures_by_hand() -> None:
@@ -170,7 +185,7 @@ def test_figures_by_hand() -> None:
         float64([-1.0, -4.0, -2.0]), float64([-3.0, -1.0, -2.0]), float64([-2.0, -3.0, -1.0]), float64([-2.0, -2.0, -1.0])
     )
     # chosen gains 1, -1, -1; rejected gains -1, 1, -1; margins 2, -2, 0
-    expected = {"accuracy": 0.5, "margin": 0.0, "chosen_reward": -0.5 / 3, "rejected_reward": -0.5 / 3}
+    expected = {"accuracy": 0.5, "reward_margin": 0.0, "chosen_reward": -0.5 / 3, "rejected_reward": -0.5 / 3}
     expected |= {"chosen_logps": -7 / 3, "rejected_logps": -2.0}
     figures = figures_of([pairs], 0.5)
     assert figures.keys() == expected.keys()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.errors import UserError
 from rlhf.models.forward import Batching
 from rlhf.records import Message, Preference, Prompt
 from rlhf.runtime.memory import Memory
-from rlhf.training.dpo import train_dpo, with_reference
+from rlhf.training import dpo_rounds
+from rlhf.training.dpo import Reference, train_dpo, with_reference
 from rlhf.training.dpo_rounds import LabelAnew, Rounds, shares_of, train_rounds
 from rlhf.training.loop import LoopState, Passes
 from tests.models.tiny_models import PAD, make_policy, words_tokenizer
@@ -44,6 +48,13 @@ def rounds_of(tokenizer: PreTrainedTokenizerBase, rounds: int, label_anew: Label
     return Rounds(shares_of(PAIRS, rounds), label_anew, tokenizer, context, max_dropped_share=0.0)
 
 
+def learn(
+    state: LoopState, rounds: Rounds, reference: PreTrainedModel, folder: Path, count: int = 3
+) -> Iterator[dict[str, float]]:
+    memory, settings = Memory(folder, "model"), dpo_settings(rounds=count)
+    return train_rounds(state, rounds, reference, memory, [], PASSES, BATCHING, None, settings)
+
+
 def test_each_round_has_prompts_of_its_own_and_all_pairs_of_them() -> None:
     for rounds in (1, 2, 3, 5):
         shares = shares_of(PAIRS, rounds)
@@ -61,71 +72,107 @@ def test_one_round_is_dpo(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) ->
         policy, reference = make_policy("llama"), make_policy("llama")
         rounds = rounds_of(tokenizer, 1)
         state = LoopState(engine_for(policy, steps=rounds.steps(PASSES)))
-        rows = rounds.rows(reference, BATCHING, Memory(tmp_path, "model"))
         if in_rounds:
-            told = list(train_rounds(state, rows, [], PASSES, BATCHING, None, dpo_settings()))
+            told = list(learn(state, rounds, reference, tmp_path, 1))
         else:
-            told = list(train_dpo(state, next(rows), [], PASSES, BATCHING, None, dpo_settings()))
+            rows = with_reference(reference, rounds.fit(PAIRS).rows, BATCHING)
+            told = list(train_dpo(state, rows, [], PASSES, BATCHING, None, dpo_settings()))
         trained.append((weights(policy), told))
     assert torch.equal(trained[0][0], trained[1][0])
     assert trained[0][1] == trained[1][1]
-    assert [row["step"] for row in trained[0][1]] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in trained[0][1]] == [0, 1, 2, 3, 4, 5]
 
 
 def test_later_rounds_learn_what_the_policy_of_the_moment_answers(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The labels of a round are asked for only when the rounds before it are learnt; its reference is still the first."""
     policy, reference = make_policy("llama"), make_policy("llama")
     start = weights(policy)
     asked: list[tuple[int, list[Prompt]]] = []
     moved: list[float] = []
+    learnt: list[list[Reference]] = []
 
     def label_anew(prompts: Sequence[Prompt], number: int) -> list[Preference]:
         asked.append((number, list(prompts)))
         moved.append(float((weights(policy) - start).abs().max()))
         return [p for prompt in prompts for p in pairs_for(prompt.prompt[0].content, ("five", "six"))]
 
+    real = dpo_rounds.train_dpo
+    monkeypatch.setattr(dpo_rounds, "train_dpo", lambda state, rows, *rest: learnt.append(rows) or real(state, rows, *rest))
     rounds = rounds_of(tokenizer, 3, label_anew)
     state = LoopState(engine_for(policy, steps=rounds.steps(PASSES)))
-    made = rounds.rows(reference, BATCHING, Memory(tmp_path, "model"))
-    kept = []
-    shown = (kept.append(rows) or rows for rows in made)
-    told = list(train_rounds(state, shown, [], PASSES, BATCHING, None, dpo_settings(rounds=3)))
+    told = list(learn(state, rounds, reference, tmp_path))
     assert [number for number, _ in asked] == [2, 3]
     assert [[p.prompt for p in prompts] for _, prompts in asked] == [
         list(dict.fromkeys(pair.prompt for pair in share)) for share in shares_of(PAIRS, 3)[1:]
     ]
     assert 0 < moved[0] < moved[1]
-    assert [(row["step"], row["round"]) for row in told] == [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)]
+    assert [(row["step"], row["round"]) for row in told] == [(0, 1), (1, 1), (2, 1), (3, 2), (4, 2), (5, 3)]
     assert rounds.steps(PASSES) == 5
-    assert rounds.counts() == {"prompts": 5, "pairs": 2 * 2 + 2 + 1, "truncated_prompts": 0, "dropped": 0}
-    again = [with_reference(make_policy("llama"), [r.row for r in rows], BATCHING) for rows in kept]
-    for rows, expected in zip(kept, again, strict=True):
-        assert all(torch.equal(a.logps, b.logps) for a, b in zip(rows, expected, strict=True))
+    assert dict(state.learnt) == {"prompts": 5, "pairs": 2 * 2 + 2 + 1, "truncated_prompts": 0, "dropped": 0}
+    for rows in learnt:
+        again = with_reference(make_policy("llama"), [r.row for r in rows], BATCHING)
+        assert all(torch.equal(a.logps, b.logps) for a, b in zip(rows, again, strict=True))
 
 
-def test_a_round_without_a_preference_says_why(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+@pytest.mark.parametrize("taken", [1, 2, 3, 4, 5, 6])
+def test_stopping_and_going_on_gives_the_same_bits(tmp_path: Path, tokenizer: PreTrainedTokenizerBase, taken: int) -> None:
+    """Wherever it stops, within a round or between two: what was labelled for a round is not asked for again."""
+
+    def started(policy: PreTrainedModel, asked: list[int]) -> tuple[LoopState, Rounds]:
+        def label_anew(prompts: Sequence[Prompt], number: int) -> list[Preference]:
+            asked.append(number)
+            better, worse = ("five", "six") if float(weights(policy).sum()) * 1e6 % 2 < 1 else ("six", "five")
+            return [p for prompt in prompts for p in pairs_for(prompt.prompt[0].content, (better, worse))]
+
+        rounds = rounds_of(tokenizer, 3, label_anew)
+        return LoopState(engine_for(policy, steps=rounds.steps(PASSES))), rounds
+
+    whole, stopped, fresh = (make_policy("llama") for _ in range(3))
+    state, rounds = started(whole, [])
+    expected = list(learn(state, rounds, make_policy("llama"), tmp_path))
+    asked: list[int] = []
+    first, rounds = started(stopped, asked)
+    running = learn(first, rounds, make_policy("llama"), tmp_path)
+    before = [next(running) for _ in range(taken)]
+    second, rounds = started(fresh, asked)
+    second.engine.load_state_dict(copy.deepcopy(first.engine.state_dict()))
+    resumed = replace(first, engine=second.engine, learnt=Counter(first.learnt))
+    assert before + skip_first_look(learn(resumed, rounds, make_policy("llama"), tmp_path), taken) == expected
+    assert torch.equal(weights(fresh), weights(whole))
+    assert asked == [2, 3]
+    assert resumed.learnt == state.learnt
+
+
+def skip_first_look(rows: Iterator[dict[str, float]], taken: int) -> list[dict[str, float]]:
+    """The row before the first step comes again where nothing that was said tells of it: nobody was watched here."""
+    return [row for row in rows if row["step"] > 0 or taken == 0]
+
+
+def test_a_round_without_a_preference_says_why(tokenizer: PreTrainedTokenizerBase) -> None:
     rounds = rounds_of(tokenizer, 2, lambda prompts, number: [])
-    rows = rounds.rows(make_policy("llama"), BATCHING, Memory(tmp_path, "model"))
-    next(rows)
     with pytest.raises(UserError, match=r"in round 2 the policy's answers to each of 2 prompts are all alike.*dpo\.rounds"):
-        next(rows)
+        rounds.preferences(2)
 
 
-def test_pairs_that_do_not_fit_are_counted_and_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    rounds = rounds_of(tokenizer, 1, context=3)
+def test_pairs_that_do_not_fit_are_refused_and_those_that_do_make_the_schedule(tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(UserError, match="none of 5 rows fits the context of 3 tokens"):
-        next(rounds.rows(make_policy("llama"), BATCHING, Memory(tmp_path, "model")))
+        rounds_of(tokenizer, 1, context=3).steps(PASSES)
+    longer = pairs_for("seven", ("one", " ".join(["six"] * 30)))
+    rounds = Rounds([PAIRS + longer], no_more, tokenizer, 20, max_dropped_share=0.5)
+    assert rounds.fit(PAIRS + longer).dropped == 1
+    assert rounds.steps(PASSES) == rounds_of(tokenizer, 1).steps(PASSES) == 5
 
 
 def test_the_memory_spares_the_reference_and_changes_no_bit(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     reference = make_policy("llama", seed=1)
     asked: list[int] = []
     reference.register_forward_hook(lambda *_: asked.append(1))
-    memory = Memory(tmp_path, "model")
-    first, again = (next(rounds_of(tokenizer, 1).rows(reference, BATCHING, memory)) for _ in range(2))
+    rows = rounds_of(tokenizer, 1).fit(PAIRS).rows
+    first, again = (with_reference(reference, rows, BATCHING, Memory(tmp_path, "model")) for _ in range(2))
     passes = len(asked)
     assert all(torch.equal(a.logps, b.logps) for a, b in zip(first, again, strict=True))
-    next(rounds_of(tokenizer, 1).rows(reference, BATCHING, Memory(tmp_path, "another")))
+    with_reference(reference, rows, BATCHING, Memory(tmp_path, "another"))
     assert len(asked) == 2 * passes > 0
+    assert with_reference(reference, [], BATCHING, Memory(tmp_path, "model")) == []

@@ -218,6 +218,7 @@ def stop(**changes: float) -> dict[str, Any]:
         (stop(kl_budget=1e9), 6, "steps"),
         (stop(plateau_evaluations=2) | {"lr": 1e-12}, 2, "plateau"),
         (stop(plateau_evaluations=2) | {"lr": 1e-12, "eval_every_steps": 2}, 4, "plateau"),
+        (stop(plateau_evaluations=2) | {"lr": 1e-12, "critic_warmup_steps": 3}, 5, "plateau"),
     ],
 )
 def test_a_run_stops_by_the_first_rule_that_holds(changes: dict[str, Any], steps: int, reason: str) -> None:
@@ -234,16 +235,24 @@ def test_the_kl_budget_is_of_nats_per_response(kl: float, reason: str) -> None:
     settings = ppo_settings(**stop(kl_budget=2.0))
     state, _ = ppo_table(settings)
     row = {"validation_score": 9.0, "validation_kl_per_response": kl}
-    assert loop.stop_reason(state, row, settings.stop) == reason
+    assert loop.stop_reason(state, row, settings) == reason
+
+
+def test_the_price_of_kl_does_not_adapt_while_the_policy_may_not_learn() -> None:
+    settings = ppo_settings(kl_target=6.0, critic_warmup_steps=2)
+    state, environment = ppo_table(settings)
+    prices = [row["kl_ctl"] for row in run(state, environment, settings)[1:]]
+    assert prices == [0.1, 0.1, 0.1]
+    assert_near(state.kl.kl_ctl, 0.1 * (1 - 0.2 * 8 / 100))
 
 
 def test_a_better_score_starts_the_wait_anew() -> None:
     settings = ppo_settings(**stop(plateau_evaluations=2))
     state, _ = ppo_table(settings)
     reasons = []
-    for score in (1.0, 0.5, 2.0, 1.9, 1.8):
+    for state.step, score in enumerate((1.0, 0.5, 2.0, 1.9, 1.8), start=1):
         row = {"validation_score": score, "validation_kl_per_response": 0.0}
-        reasons.append(loop.stop_reason(state, row, settings.stop))
+        reasons.append(loop.stop_reason(state, row, settings))
     assert reasons == ["", "", "", "", "plateau"]
     assert state.best_score == 2.0
 
@@ -343,7 +352,8 @@ def test_the_value_loss_of_a_shared_trunk_reaches_the_trunk_and_w_c_weighs_it() 
     """With advantages of 0 only the critic teaches; its head is 0 at first, so the trunk hears from the second step on."""
     moved = {}
     for w_c in (0.0, 1.0):
-        settings = ppo_settings(critic="shared", w_c=w_c, ppo_epochs=2, responses_per_minibatch=8)
+        settings = ppo_settings(critic="shared", w_c=1.0, ppo_epochs=2, responses_per_minibatch=8)
+        settings = settings.model_copy(update={"w_c": w_c})  # of 0, which the settings refuse
         state, environment = ppo_table(settings)
         trunk = weights(policy_of(state).base_model)
         experience = assign_credit(loop.sample(state, environment, settings), settings, 0.1)

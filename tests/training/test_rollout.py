@@ -130,7 +130,7 @@ def test_figures_of_a_rollout(critic: dict[str, Any]) -> None:
     settings = ppo_settings(responses_per_step=12, **critic)
     rollout = a_rollout(settings)
     experience = assign_credit(rollout, settings, 0.3)
-    figures = ppo_metrics.rollout_metrics(experience, 0.3, has_critic=True)
+    figures = ppo_metrics.rollout_metrics(experience, 0.3, settings)
     raw = experience.raw_advantages
     old, ref, entropy, values, returns, advantages = (
         real(rollout, x)
@@ -148,6 +148,7 @@ def test_figures_of_a_rollout(critic: dict[str, Any]) -> None:
         "entropy": twins.mean(twins.every(entropy)),
         "response_tokens": twins.mean([float(len(e.response_ids)) for e in rollout.examples]),
         "ended": twins.mean([float(e.response_ids[-1] == EOS) for e in rollout.examples]),
+        "worse_than_unended": twins.mean([float(s < -1.0) for s in rollout.scores.tolist()]),
         "explained_variance": 1 - twins.variance(errors) / twins.variance(twins.every(returns)),
         **mean_and_sd("returns", returns),
         **mean_and_sd("value", values),

@@ -67,6 +67,27 @@ def test_what_was_said_survives_a_stop() -> None:
     assert len(again.said) == 2
 
 
+def test_a_run_that_goes_on_after_its_first_look_does_not_look_twice() -> None:
+    state, environment = table_with_shown()
+    next(train_ppo(state, environment, ppo_settings()))
+    again, environment = table_with_shown()
+    again.load_state_dict(copy.deepcopy(state.state_dict()))
+    assert [row["step"] for row in train_ppo(again, environment, ppo_settings())] == [1, 2, 3]
+    assert [then.step for then in again.said] == [0, 1, 2, 3]
+
+
+def test_without_validation_pairs_dpo_still_says_what_it_answers() -> None:
+    policy = make_policy("llama")
+    watch = replace(environment_for(policy, make_policy("llama", seed=1)).watch, shown=ASKED[:1])
+    rows = with_reference(policy, ROWS, Batching(PAD, 1000))
+    state = LoopState(engine_for(policy, 1e-2, 3))
+    passes = Passes(3, rows_per_step=len(ROWS), eval_every_steps=2, seed=1)
+    told = list(train_dpo(state, rows, [], passes, Batching(PAD, 1000), watch, dpo_settings()))
+    assert [row["step"] for row in told if "validation_ended" in row] == [0, 2, 3]
+    assert [row["step"] for row in told if "validation_loss" in row] == []
+    assert [then.step for then in state.said] == [0, 2, 3]
+
+
 def test_dpo_keeps_what_the_policy_says_before_and_at_every_evaluation() -> None:
     policy = make_policy("llama")
     watch = replace(environment_for(policy, make_policy("llama", seed=1)).watch, shown=ASKED[:1])
@@ -76,7 +97,7 @@ def test_dpo_keeps_what_the_policy_says_before_and_at_every_evaluation() -> None
     before = look(policy, watch).examples[0].response_ids
     told = list(train_dpo(state, rows, rows[:2], passes, Batching(PAD, 1000), watch, dpo_settings()))
     assert [then.step for then in state.said] == [0, 2, 3]
-    assert [row["step"] for row in told if "validation_ended" in row] == [2, 3]
+    assert [row["step"] for row in told if "validation_ended" in row] == [0, 2, 3]
     assert state.said[0].answers == [before]
     assert state.said[-1].answers == [look(policy, watch).examples[0].response_ids]
 
@@ -96,6 +117,7 @@ def test_the_page_by_hand(tmp_path: Path) -> None:
 | 5 | yes | 2 | 2.00 | 1.00 |
 
 > **system** be brief
+>
 > **user** two \\| three
 
 | step | answer | tokens | score | gold score |

@@ -16,6 +16,7 @@ class Engine(Section):
     dtype: Literal["float32", "bfloat16"]
     threads: Count
     tokens_per_micro_batch: Count
+    responses_at_once: Count
     zero_stage: Annotated[int, Field(ge=0, le=3)]
 
 

@@ -53,7 +53,7 @@ class PPO(Section):
     eval_prompts: Count
     shown_prompts: CountOrNone
     keep_every: CountOrNone
-    keep_best_by: str | None
+    keep_best_by: Literal["validation_score", "validation_gold_score", "validation_ended"] | None
     lr: Positive
     critic_lr: Positive
     warmup_share: Share
@@ -96,6 +96,11 @@ class PPO(Section):
                 f"ppo.responses_per_prompt ({self.responses_per_prompt}) must be at least 2 with ppo.advantage "
                 f"({self.advantage}): the responses to a prompt are each other's baseline"
             )
+        if self.advantage != "gae" and self.gamma != 1:
+            raise ValueError(
+                f"ppo.gamma ({self.gamma:g}) must be 1 with ppo.advantage ({self.advantage}): whole responses are "
+                "compared, and nothing is discounted"
+            )
         if self.advantage != "gae" and self.weight == "action_value":
             raise ValueError(f"ppo.weight (action_value) needs a critic, and ppo.advantage ({self.advantage}) has none")
         return self
@@ -113,8 +118,9 @@ class PPO(Section):
             raise ValueError(
                 f"ppo.critic_warmup_steps ({self.critic_warmup_steps}) must be 0 with ppo.critic=none: no critic learns"
             )
-        if self.critic == "shared" and self.w_c is None:
-            raise ValueError("ppo.w_c (null) must be a number with ppo.critic=shared: it weighs L_critic in L_total")
+        if self.critic == "shared" and not self.w_c:
+            shown = "null" if self.w_c is None else 0
+            raise ValueError(f"ppo.w_c ({shown}) must be above 0 with ppo.critic=shared: it weighs L_critic in L_total")
         if self.critic == "shared" and self.critic_warmup_steps:
             raise ValueError(
                 f"ppo.critic_warmup_steps ({self.critic_warmup_steps}) must be 0 with ppo.critic=shared: "
@@ -123,11 +129,22 @@ class PPO(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_scores(self) -> Self:
+        if self.score_scale and not self.score_centre:
+            raise ValueError(
+                "ppo.score_scale (true) needs ppo.score_centre (true): what scores have in common would be multiplied "
+                "as well, the more the less they differ"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_stop(self) -> Self:
-        if self.stop.plateau_evaluations and self.stop.plateau_evaluations * self.eval_every_steps > self.stop.steps:
+        learning = self.stop.steps - self.critic_warmup_steps
+        if self.stop.plateau_evaluations and self.stop.plateau_evaluations * self.eval_every_steps > learning:
             raise ValueError(
                 f"ppo.stop.plateau_evaluations ({self.stop.plateau_evaluations}) x ppo.eval_every_steps "
-                f"({self.eval_every_steps}) must be at most ppo.stop.steps ({self.stop.steps}), or it never stops anything"
+                f"({self.eval_every_steps}) must be at most ppo.stop.steps ({self.stop.steps}) - ppo.critic_warmup_steps "
+                f"({self.critic_warmup_steps}), or it never stops anything"
             )
         if self.keep_every % self.eval_every_steps:
             raise ValueError(

@@ -13,7 +13,7 @@ from rlhf.config import Config
 from rlhf.data.world import GOLD_DECIMALS, World
 from rlhf.errors import UserError
 from rlhf.evaluation.statistics import Floats
-from rlhf.models.forward import Batching, logprobs_of, scores_of
+from rlhf.models.forward import Batching, logprobs_of, scores_of, summed_logprobs_of
 from rlhf.models.generation import Decoding, decoding_of, generate
 from rlhf.models.policy import PreTrainedModel
 from rlhf.models.tokens import (
@@ -97,7 +97,7 @@ def set_exam(
         demonstrations=[example for fits in fitted if fits is not None for example in fits.examples],
         references=[first.get(asked.prompt) for asked in prompts],
         tokenizer=tokenizer,
-        decoding=decoding_of(tokenizer, config.data.max_response_tokens),
+        decoding=decoding_of(tokenizer, config),
         batching=Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch),
         temperature=config.evaluate.temperature,
     )
@@ -174,8 +174,7 @@ def demonstrations_nll(policy: PreTrainedModel, exam: Exam) -> float | None:
 
 def _summed_logps(policy: PreTrainedModel, examples: list[Example], exam: Exam) -> Floats:
     """(N,) log-probability of each response at the exam's temperature, nats."""
-    rows = logprobs_of(policy, examples, exam.batching, exam.temperature)
-    return _numbers(torch.stack([row.double().sum() for row in rows]))
+    return _numbers(summed_logprobs_of(policy, examples, exam.batching, exam.temperature))
 
 
 def _numbers(values: Tensor) -> Floats:

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rlhf.config import Config, PromptsPerSplit
-from rlhf.models.generation import ROWS_AT_ONCE, Decoding, decoding_of, generate
+from rlhf.models.generation import Decoding, decoding_of, generate
 from rlhf.models.policy import PreTrainedModel, context_of
 from rlhf.models.tokens import PreTrainedTokenizerBase, decode_response, encode_prompt, prompt_room
 from rlhf.records import SPLITS, Prompt, Response, Responses
 from rlhf.seeds import derive_seed
+
+RESPONSES_A_PART = 512  # of one model: after so many there is a row to see; each part draws random numbers of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def make_sampler(config: Config, tokenizer: PreTrainedTokenizerBase, policies: M
         tokenizer=tokenizer,
         responses_per_prompt=config.sample.responses_per_prompt,
         max_prompt_tokens=prompt_room(context, config.data.max_response_tokens),
-        decoding=decoding_of(tokenizer, config.data.max_response_tokens),
+        decoding=decoding_of(tokenizer, config),
         temperature=config.sample.temperature,
     )
 
@@ -54,8 +56,8 @@ def choose_prompts(prompts: Sequence[Prompt], most: PromptsPerSplit) -> list[Pro
 
 
 def draw(sampler: Sampler, prompts: Sequence[Prompt], seed: int) -> Iterator[Draw]:
-    """Responses to the prompts, in order, as many prompts at once as the models decode together."""
-    at_once = max(1, ROWS_AT_ONCE * len(sampler.policies) // sampler.responses_per_prompt)
+    """Responses to the prompts, in order, a part of the prompts at a time."""
+    at_once = max(1, RESPONSES_A_PART * len(sampler.policies) // sampler.responses_per_prompt)
     for start in range(0, len(prompts), at_once):
         yield _draw(sampler, prompts[start : start + at_once], start, derive_seed(seed, start))
 

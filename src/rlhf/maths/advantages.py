@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlhf.maths.checks import refuse_bad_tokens, refuse_nan, refuse_negative, refuse_other_dimensions, refuse_outside
 from rlhf.maths.kl import k1
-from rlhf.maths.masked import VARIANCE_FLOOR, at_least_float32, keep_real
+from rlhf.maths.masked import VARIANCE_FLOOR, at_least_float32, keep_real, only_rounding
 
 
 def token_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, response_mask: Tensor, kl_ctl: float) -> Tensor:
@@ -89,8 +89,10 @@ def grpo(rewards: Tensor, response_mask: Tensor, responses_per_prompt: int) -> T
     """
     paid = _paid_by_prompt(rewards, response_mask, responses_per_prompt)
     centred = paid - paid.mean(1, keepdim=True)
-    scale = torch.rsqrt(centred.square().mean(1, keepdim=True) + VARIANCE_FLOOR)
-    return _to_every_token(centred * scale, response_mask)
+    variance = centred.square().mean(1, keepdim=True)
+    white = centred * torch.rsqrt(variance + VARIANCE_FLOOR)
+    alike = only_rounding(variance, paid.square().mean(1, keepdim=True))
+    return _to_every_token(torch.where(alike, torch.zeros_like(white), white), response_mask)
 
 
 def _paid_by_prompt(rewards: Tensor, response_mask: Tensor, responses_per_prompt: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rlhf.maths.checks import refuse_bad_tokens, refuse_outside
 from rlhf.maths.kl import k1, k3
-from rlhf.maths.masked import at_least_float32, keep_real, masked_mean, masked_variance
+from rlhf.maths.masked import at_least_float32, keep_real, masked_mean, masked_variance, only_rounding
 
 
 def clip_fraction(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor, clip_range: float) -> Tensor:
@@ -24,7 +24,7 @@ def clip_fraction(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor,
 def ratio_mean_and_peak(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and largest of the ratios of the real tokens (SPEC eq. 11): two scalars.
 
-    On samples of the old policy the mean's expectation is 1 whatever was learnt: far from it, a few tokens carry the rest.
+    On fresh samples of the old policy the mean's expectation is 1: far from it, a few tokens carry the rest.
     Arguments and errors as policy_loss.
     """
     refuse_bad_tokens(response_mask, logprobs=logprobs, old_logprobs=old_logprobs)
@@ -50,4 +50,5 @@ def explained_variance(values: Tensor, returns: Tensor, response_mask: Tensor) -
     refuse_bad_tokens(response_mask, values=values, returns=returns)
     total = masked_variance(returns, response_mask)
     unexplained = masked_variance(at_least_float32(returns) - at_least_float32(values), response_mask)
-    return torch.where(total > 0, 1.0 - unexplained / total, torch.zeros_like(total))
+    constant = only_rounding(total, masked_mean(keep_real(returns, response_mask).square(), response_mask))
+    return torch.where(constant, torch.zeros_like(total), 1.0 - unexplained / total)

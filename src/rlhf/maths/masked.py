@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rlhf.maths.checks import refuse_bad_tokens
 
-VARIANCE_FLOOR = 1e-8  # lm-human-preferences' own: a constant stays 0 instead of its rounding errors becoming 1
+VARIANCE_FLOOR = 1e-8  # lm-human-preferences' own
+ROUNDINGS = 16  # of the numbers' own precision: a standard deviation of no more is what rounding makes of equal numbers
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -41,13 +42,21 @@ def masked_variance(x: Tensor, mask: Tensor) -> Tensor:
     return masked_mean(_centred(x, mask).square(), mask)
 
 
+def only_rounding(variance: Tensor, mean_square: Tensor) -> Tensor:
+    """True where a variance is so small beside the mean square of the same numbers that they may all be equal."""
+    return variance <= (ROUNDINGS * torch.finfo(variance.dtype).eps) ** 2 * mean_square
+
+
 def masked_whiten(x: Tensor, mask: Tensor) -> Tensor:
     """Shift and scale x (any shape) to mean 0 and population standard deviation 1 over the mask; 0 where masked.
 
     Call it once on a whole rollout: whitening by minibatch gives the same token another advantage in each epoch.
     A constant x becomes 0. Errors as masked_mean. Source: lm-human-preferences `whiten`, here with a mask.
     """
-    return _centred(x, mask) * torch.rsqrt(masked_variance(x, mask) + VARIANCE_FLOOR)
+    variance = masked_variance(x, mask)
+    white = _centred(x, mask) * torch.rsqrt(variance + VARIANCE_FLOOR)
+    constant = only_rounding(variance, masked_mean(keep_real(x, mask).square(), mask))
+    return torch.where(constant, torch.zeros_like(white), white)
 
 
 def _centred(x: Tensor, mask: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, ret
 print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
 ```
 
-`generate` samples at temperature 1, as in training; pass `do_sample=False` for the likeliest answer.
+`generate` samples at temperature {temperature:g}, as in training; pass `do_sample=False` for the likeliest answer.
 """
 
 REWARD_MODEL = """---
@@ -46,15 +46,21 @@ def write_policy(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     directory: Path,
-    max_response_tokens: int,
     title: str,
     about: str,
+    *,
+    max_response_tokens: int,
+    temperature: float = 1.0,
 ) -> None:
-    """`save_policy`, and the card beside it."""
-    save_policy(model, tokenizer, directory, max_response_tokens)
-    write_card(directory, POLICY, title, about)
+    """`save_policy`, and the card beside it. temperature: of the policy's training, 1 where it has none."""
+    save_policy(model, tokenizer, directory, max_response_tokens, temperature)
+    _write(directory, POLICY.format(title=title, about=about, temperature=temperature))
 
 
-def write_card(directory: Path, template: str, title: str, about: str) -> None:
-    """Writes README.md beside the weights."""
-    (directory / "README.md").write_text(template.format(title=title, about=about), encoding="utf-8")
+def write_reward_card(directory: Path, about: str) -> None:
+    """The card of a reward model."""
+    _write(directory, REWARD_MODEL.format(title="Reward model", about=about))
+
+
+def _write(directory: Path, card: str) -> None:
+    (directory / "README.md").write_text(card, encoding="utf-8")

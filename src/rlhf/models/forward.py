@@ -47,21 +47,26 @@ def response_logits(policy: PreTrainedModel, batch: Batch) -> Tensor:
 
 def response_logprobs(policy: PreTrainedModel, batch: Batch, temperature: float = 1.0) -> Tensor:
     """(B, R) log-probabilities of the response tokens under softmax(logits / temperature): nats, float32, 0 where masked."""
-    return logprobs_and_entropy(policy, batch, temperature)[0]
+    return _pick(_log_softmax(response_logits(policy, batch), temperature), batch)
 
 
 def logprobs_and_entropy(policy: PreTrainedModel, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """`response_logprobs`, and the entropy of each of those distributions: both (B, R), nats, 0 where masked."""
-    return _read_logits(response_logits(policy, batch), batch, temperature)
-
-
-def _read_logits(logits: Tensor, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
-    everything = torch.log_softmax(logits / temperature, dim=-1)
-    logprobs = everything.gather(-1, batch.response_ids[..., None])[..., 0]
+    everything = _log_softmax(response_logits(policy, batch), temperature)
     with torch.no_grad():
         entropy = -(everything.exp() * everything).nan_to_num(0.0).sum(-1)
-    logprobs = _finite(torch.where(batch.response_mask, logprobs, 0.0), "log-probabilities")
-    return logprobs, torch.where(batch.response_mask, entropy, 0.0)
+    return _pick(everything, batch), torch.where(batch.response_mask, entropy, 0.0)
+
+
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    """(B, R, V); at temperature 1 without a copy of the logits, the largest tensor there is."""
+    return torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
+
+
+def _pick(everything: Tensor, batch: Batch) -> Tensor:
+    """(B, R) those of the response tokens."""
+    logprobs = everything.gather(-1, batch.response_ids[..., None])[..., 0]
+    return _finite(torch.where(batch.response_mask, logprobs, 0.0), "log-probabilities")
 
 
 def _finite(numbers: Tensor, what: str) -> Tensor:
@@ -107,7 +112,7 @@ def logprobs_and_values(
     with precision_of(policy):
         output = policy(input_ids=input_ids, use_cache=False, output_hidden_states=True, logits_to_keep=kept)
     rows = torch.arange(len(input_ids), device=input_ids.device)[:, None]
-    logprobs, _ = _read_logits(output.logits.float()[rows, positions - first], batch, temperature)
+    logprobs = _pick(_log_softmax(output.logits.float()[rows, positions - first], temperature), batch)
     values = value_head(output.hidden_states[-1][rows, positions].float())[..., 0]
     return logprobs, _finite(torch.where(batch.response_mask, values, 0.0), "values")
 
@@ -122,13 +127,21 @@ class Batching:
 
 def micro_batches(lengths: Sequence[int], tokens_per_micro_batch: int) -> list[list[int]]:
     """Indices of rows in groups of like length, longest first, each at most so many tokens with its padding (or one row)."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    return micro_batches_of_sets([[length] for length in lengths], tokens_per_micro_batch)
+
+
+def micro_batches_of_sets(sets: Sequence[Sequence[int]], tokens_per_micro_batch: int) -> list[list[int]]:
+    """The same for rows that stay together: of each set the lengths of its rows. Indices of sets, most tokens first."""
+    order = sorted(range(len(sets)), key=lambda i: (-sum(sets[i]), i))
     groups: list[list[int]] = []
+    rows, width = 0, 0
     for i in order:
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= tokens_per_micro_batch:
+        rows, width = rows + len(sets[i]), max(width, *sets[i])
+        if groups and rows * width <= tokens_per_micro_batch:
             groups[-1].append(i)
         else:
             groups.append([i])
+            rows, width = len(sets[i]), max(sets[i])
     return groups
 
 
@@ -159,6 +172,14 @@ def logprobs_of(
         batching,
         _device(policy),
     )
+
+
+def summed_logprobs_of(
+    policy: PreTrainedModel, examples: Sequence[Example], batching: Batching, temperature: float = 1.0
+) -> Tensor:
+    """(N,) log-probabilities of whole responses, nats, summed in float64."""
+    rows = logprobs_of(policy, examples, batching, temperature)
+    return torch.stack([row.double().sum() for row in rows]) if rows else torch.empty(0, dtype=torch.float64)
 
 
 def logprobs_and_entropy_of(

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from rlhf.config import Config
 from rlhf.models.precision import precision_of
 from rlhf.models.tokens import end_id, pad_id
 
-ROWS_AT_ONCE = 512  # rows of one decoding batch: wide enough to hide Python, small enough for the cache
 BLOCK = 256  # tokens of one block of the vocabulary, in sampling
 
 
@@ -32,16 +32,18 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """Where responses end: at the end token, or at the limit."""
+    """Where responses end: at the end token, or at the limit; and how many are written side by side."""
 
     eos_id: int
     pad_id: int
     max_response_tokens: int
+    responses_at_once: int = 512
 
 
-def decoding_of(tokenizer: PreTrainedTokenizerBase, max_response_tokens: int) -> Decoding:
-    """Responses end where this tokenizer says, or at so many tokens."""
-    return Decoding(end_id(tokenizer), pad_id(tokenizer), max_response_tokens)
+def decoding_of(tokenizer: PreTrainedTokenizerBase, settings: Config) -> Decoding:
+    """Responses end where this tokenizer says, or at the limit of the settings."""
+    most, at_once = settings.data.max_response_tokens, settings.engine.responses_at_once
+    return Decoding(end_id(tokenizer), pad_id(tokenizer), most, at_once)
 
 
 @torch.no_grad()
@@ -59,8 +61,8 @@ def generate(
         uniforms = torch.rand((len(prompts), decoding.max_response_tokens), generator=generator, dtype=torch.float64)
     done: list[Generated | None] = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    for start in range(0, len(order), ROWS_AT_ONCE):
-        rows = order[start : start + ROWS_AT_ONCE]
+    for start in range(0, len(order), decoding.responses_at_once):
+        rows = order[start : start + decoding.responses_at_once]
         draws = None if uniforms is None else uniforms[rows]
         responses = _decode([prompts[i] for i in rows], policy, decoding, temperature, draws)
         for i, ids in zip(rows, responses, strict=True):

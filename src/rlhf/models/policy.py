@@ -84,16 +84,20 @@ def agree_on_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokeniz
 
 
 def save_policy(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, max_response_tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+    max_response_tokens: int,
+    temperature: float = 1.0,
 ) -> None:
-    """A Hugging Face directory: stock `generate` on it samples from the policy as it is, at temperature 1."""
+    """A Hugging Face directory: stock `generate` samples from the policy as it is, at the temperature of its training."""
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=end_id(tokenizer),
         pad_token_id=pad_id(tokenizer),
         max_new_tokens=max_response_tokens,
         do_sample=True,
-        temperature=1.0,
+        temperature=temperature,
         top_k=0,
         top_p=1.0,
     )

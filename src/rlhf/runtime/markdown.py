@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rlhf.records import Messages
+
+SPECIAL = re.compile(r"[\\`*_\[\]<&|~]")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -14,10 +17,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def cell(text: str) -> str:
-    """A text that stays within its cell of a table, and is shown as it is."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;") or "*(nothing)*"
+    """A text that stays within its cell of a table, and is shown as it is, whatever of it is Markdown or HTML."""
+    return SPECIAL.sub(r"\\\g<0>", " ".join(text.split())) or "*(nothing)*"
 
 
 def quoted(messages: Messages) -> str:
-    """A conversation, a line a turn."""
-    return "\n".join(f"> **{message.role}** {cell(message.content)}" for message in messages)
+    """A conversation, a paragraph a turn."""
+    return "\n>\n".join(f"> **{message.role}** {cell(message.content)}" for message in messages)

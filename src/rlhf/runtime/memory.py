@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,7 +27,8 @@ from rlhf.models.forward import Batching
 from rlhf.models.tokens import Example
 from rlhf.runtime.hashes import md5_of
 
-CODE = Path(__file__).resolve().parents[1] / "models"
+PACKAGE = Path(__file__).resolve().parents[1]
+CODE = ("models/*.py", "runtime/device.py")  # what reads a model, and how its bits are held still
 NAME = "values"
 
 
@@ -37,20 +39,24 @@ class Memory:
     folder: Path
     origin: str
 
-    def recall(self, examples: Sequence[Example], batching: Batching, compute: Callable[[], Tensor]) -> Tensor:
-        """What `compute` gave for these examples before, bit for bit, or gives now; on the CPU."""
-        file = self.folder / f"{self._key(examples, batching)}.safetensors"
+    def recall(self, ask: partial[Tensor], examples: Sequence[Example], batching: Batching) -> Tensor:
+        """What `ask(examples, batching)` gave before, bit for bit, or gives now; on the CPU.
+
+        ask: a function of `models` bound to the model; its name is part of the question.
+        """
+        file = self.folder / f"{self._key(ask.func.__name__, examples, batching)}.safetensors"
         with suppress(FileNotFoundError, SafetensorError):  # a file that cannot be read is one that is not there
             return load(file.read_bytes())[NAME]
-        values = compute().detach().cpu()
+        values = ask(examples, batching).detach().cpu()
         self.folder.mkdir(parents=True, exist_ok=True)
         half = file.with_name(f"{file.name}.{os.getpid()}")  # jobs of a sweep write at once, and none reads half a file
         half.write_bytes(save({NAME: values}))
         half.replace(file)
         return values
 
-    def _key(self, examples: Sequence[Example], batching: Batching) -> str:
-        digest = hashlib.sha256(json.dumps([self.origin, batching.pad_id, batching.tokens_per_micro_batch]).encode())
+    def _key(self, asked: str, examples: Sequence[Example], batching: Batching) -> str:
+        question = [self.origin, asked, batching.pad_id, batching.tokens_per_micro_batch]
+        digest = hashlib.sha256(json.dumps(question).encode())
         for example in examples:  # one at a time: all of them may be more than memory should hold twice
             digest.update(json.dumps([example.prompt_ids, example.response_ids]).encode())
         return digest.hexdigest()
@@ -60,5 +66,5 @@ def memory_of(folder: Path, model: Path, device: torch.device, engine: config.En
     """The memory of what the model in this directory says on this device."""
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     libraries = [version(name) for name in ("torch", "transformers")]
-    code = [md5_of(file) for file in sorted(CODE.glob("*.py"))]
+    code = [md5_of(file) for pattern in CODE for file in sorted(PACKAGE.glob(pattern))]
     return Memory(folder, json.dumps([md5_of(model), code, libraries, machine, engine.dtype, engine.threads]))

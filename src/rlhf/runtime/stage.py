@@ -99,25 +99,23 @@ class Run:
         outputs.write_metrics(self.output / "metrics.json", metrics)
         self.tracker.log_metrics(outputs.numbers(metrics, f"{self.name}/"), self._last_step())
 
-    def log_model(self, directory: Path) -> None:
-        """Makes a model known to MLflow, tied to the step it was made at and the validation figures of that step."""
+    def log_model(self, directory: Path, row: Row | None = None) -> None:
+        """Makes a model known to MLflow, tied to the step of the row it was made at (the last one) and its validation
+        figures."""
+        made_at = row or (self.rows[-1] if self.rows else {"step": 0})
         relative = directory.relative_to(self.output)
         name = "-".join([self.name, *(part for part in relative.parts if part != "model")])
         place = directory.relative_to(self.root) if directory.is_relative_to(self.root) else directory
         # Without the stage's name: MLflow compares runs of two stages by the names they have in common, and gives a run
         # the metrics of its models.
-        self.tracker.log_model(name, place, self._last_step(), outputs.numbers(self._validation(), "validation/"))
+        figures = {key.removeprefix(VALIDATION): x for key, x in made_at.items() if key.startswith(VALIDATION)}
+        self.tracker.log_model(name, place, int(made_at["step"]), outputs.numbers(figures, "validation/"))
 
     def _log(self, row: Row) -> None:
         self.rows.append(row)
         numbers = outputs.numbers(row, f"{self.name}/")
         step = int(numbers.pop(f"{self.name}/step"))
         self.tracker.log_metrics(numbers, step)
-
-    def _validation(self) -> Row:
-        """The validation figures of the last row, without that word."""
-        last = self.rows[-1] if self.rows else {}
-        return {key.removeprefix(VALIDATION): value for key, value in last.items() if key.startswith(VALIDATION)}
 
     def _last_step(self) -> int:
         return int(self.rows[-1]["step"]) if self.rows else 0

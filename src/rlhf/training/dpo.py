@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf import config
 from rlhf.maths.losses import dpo_hinge_loss, dpo_loss, ipo_loss
-from rlhf.models.forward import Batching, logprobs_of, micro_batches, response_logprobs
+from rlhf.models.forward import Batching, micro_batches_of_sets, response_logprobs, summed_logprobs_of
 from rlhf.models.tokens import Example, collate, encode_response, fit
 from rlhf.records import Messages, Preference
 from rlhf.runtime.engine import Engine
@@ -38,6 +39,10 @@ class PairedRows:
     rows: list[PairedExamples]
     truncated: int
     dropped: int
+
+    def counts(self) -> dict[str, int]:
+        pairs = sum(len(row.pairs) for row in self.rows)
+        return {"prompts": len(self.rows), "pairs": pairs, "truncated_prompts": self.truncated, "dropped": self.dropped}
 
 
 def paired_examples(preferences: Sequence[Preference], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> PairedRows:
@@ -75,13 +80,8 @@ def with_reference(
 ) -> list[Reference]:
     """The reference's summed log-probabilities beside every row, from `memory` where it has said them before."""
     examples = [e for row in rows for e in row.examples]
-
-    def ask() -> Tensor:
-        return torch.stack([row.double().sum() for row in logprobs_of(reference, examples, batching)])
-
-    if not rows:
-        return []
-    logps = memory.recall(examples, batching, ask) if memory else ask()
+    ask = partial(summed_logprobs_of, reference)
+    logps = memory.recall(ask, examples, batching) if memory else ask(examples, batching)
     return [Reference(row, part) for row, part in zip(rows, logps.split([len(r.examples) for r in rows]), strict=True)]
 
 
@@ -94,26 +94,42 @@ def train_dpo(
     watch: Watch | None,
     dpo: config.DPO,
 ) -> Iterator[dict[str, float]]:
-    """Steps to the end of the last epoch; a row each, with figures on validation every so often and at the end.
+    """Steps to the end of the last epoch; a row each, with figures on validation before the first, every so often and at the
+    end.
 
     watch: what the policy says by itself then, too, where that is wanted; some of it is kept in `state.said`.
     """
     policy = state.engine.model
     assert isinstance(policy, PreTrainedModel)
-    if state.step == 0 and watch:
-        state.said.append(said(0, look(policy, watch), watch))
+    if state.step == 0 and not state.said:
+        yield {"step": 0} | _validate(state, policy, validation, batching, watch, dpo)
     while state.done < passes.steps(len(train)):
         rows = [train[i] for i in passes.draw(len(train), state.done)]
         row = _learn(state.engine, policy, rows, dpo, batching)
         state.step += 1
-        if validation and passes.evaluates(len(train), state.done):
-            figures = implicit_rewards(policy, validation, dpo, batching)
-            row |= {f"validation_{name}": value for name, value in figures.items()}
-            if watch:
-                seen = look(policy, watch)
-                state.said.append(said(state.step, seen, watch))
-                row |= seen.figures
+        if passes.evaluates(len(train), state.done):
+            row |= _validate(state, policy, validation, batching, watch, dpo)
         yield {"step": state.step} | row
+
+
+def _validate(
+    state: LoopState,
+    policy: PreTrainedModel,
+    validation: Sequence[Reference],
+    batching: Batching,
+    watch: Watch | None,
+    dpo: config.DPO,
+) -> dict[str, float]:
+    """What the policy makes of the validation pairs, where there are any, and what it says by itself."""
+    figures: dict[str, float] = {}
+    if validation:
+        found = implicit_rewards(policy, validation, dpo, batching)
+        figures |= {f"validation_{name}": value for name, value in found.items()}
+    if watch:
+        seen = look(policy, watch)
+        state.said.append(said(state.step, seen, watch))
+        figures |= seen.figures
+    return figures
 
 
 def _learn(
@@ -138,8 +154,8 @@ def _learn(
         seen.append(both)
         return loss
 
-    lengths = [sum(len(e) for e in r.row.examples) for r in rows]
-    parts = [[rows[i] for i in group] for group in micro_batches(lengths, batching.tokens_per_micro_batch)]
+    lengths = [[len(e) for e in r.row.examples] for r in rows]
+    parts = [[rows[i] for i in group] for group in micro_batches_of_sets(lengths, batching.tokens_per_micro_batch)]
     norm = engine.step(parts, loss_of)
     return {"loss": float(sum(losses)), "gradient_norm": norm, "lr": engine.lr} | figures_of(seen, dpo.beta)
 
@@ -185,7 +201,7 @@ def figures_of(seen: Sequence[Pairs], beta: float) -> dict[str, float]:
     margin = chosen_reward - rejected_reward
     return {
         "accuracy": float((margin > 0).double().mean() + (margin == 0).double().mean() / 2),
-        "margin": float(margin.mean()),
+        "reward_margin": float(margin.mean()),
         "chosen_reward": float(chosen_reward.mean()),
         "rejected_reward": float(rejected_reward.mean()),
         "chosen_logps": float(chosen.mean()),

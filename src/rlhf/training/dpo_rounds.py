@@ -7,8 +7,8 @@ et al. 2024, algorithm 1); were it the policy of the round before, each round wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -26,7 +26,7 @@ LabelAnew = Callable[[Sequence[Prompt], int], list[Preference]]
 
 
 def shares_of(preferences: Sequence[Preference], rounds: int) -> list[list[Preference]]:
-    """The preferences of each round: those of every so-manieth prompt; no prompt stands in two.
+    """The preferences of each round; every prompt, with all of its own, is in one of them.
 
     Raises:
         UserError: there are fewer prompts than rounds.
@@ -38,12 +38,11 @@ def shares_of(preferences: Sequence[Preference], rounds: int) -> list[list[Prefe
     return [[p for p in preferences if round_of[p.prompt] == number] for number in range(rounds)]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rounds:
     """What DPO learns from, a round at a time.
 
     label_anew: preferences between answers that the policy gives at this moment to the prompts of round 2, 3, …
-    fitted: what became of the preferences of the rounds so far.
     """
 
     shares: list[list[Preference]]
@@ -51,58 +50,57 @@ class Rounds:
     tokenizer: PreTrainedTokenizerBase
     context: int
     max_dropped_share: float
-    fitted: list[PairedRows] = field(default_factory=list)
 
-    def rows(self, reference: PreTrainedModel, batching: Batching, memory: Memory) -> Iterator[list[Reference]]:
-        """Of each round in turn, made when it is asked for: the policy of that moment answers.
+    def preferences(self, number: int) -> Sequence[Preference]:
+        """Of round 1, 2, …; the policy of the moment answers where it is not the first.
 
         Raises:
-            UserError: a round has no pair to learn from, or too many that do not fit the context.
+            UserError: all its answers are alike.
         """
-        for number, share in enumerate(self.shares, start=1):
-            pairs = share if number == 1 else self._anew(share, number)
-            fitted = paired_examples(pairs, self.tokenizer, self.context)
-            refuse_dropped("dpo", fitted.dropped, len(fitted.rows), self.max_dropped_share, self.context)
-            self.fitted.append(fitted)
-            yield with_reference(reference, fitted.rows, batching, memory)
-
-    def _anew(self, share: Sequence[Preference], number: int) -> list[Preference]:
+        share = self.shares[number - 1]
+        if number == 1:
+            return share
         prompts = [Prompt(prompt, "train") for prompt in dict.fromkeys(preference.prompt for preference in share)]
-        pairs = self.label_anew(prompts, number)
-        if not pairs:
+        made = self.label_anew(prompts, number)
+        if not made:
             raise UserError(
                 f"dpo: in round {number} the policy's answers to each of {len(prompts)} prompts are all alike, and carry no "
                 "preference: raise sample.temperature or sample.responses_per_prompt, or lower dpo.rounds"
             )
-        return pairs
+        return made
+
+    def fit(self, preferences: Sequence[Preference]) -> PairedRows:
+        """Preferences as ids; UserError where too many do not fit the context."""
+        fitted = paired_examples(preferences, self.tokenizer, self.context)
+        refuse_dropped("dpo", fitted.dropped, len(fitted.rows), self.max_dropped_share, self.context)
+        return fitted
 
     def steps(self, passes: Passes) -> int:
-        """How many optimizer steps all rounds take; fewer where a later round finds prompts whose answers tie."""
-        return sum(passes.steps(len({preference.prompt for preference in share})) for share in self.shares)
-
-    def counts(self) -> dict[str, int]:
-        """Of all rounds so far, together."""
-        rows = [row for fitted in self.fitted for row in fitted.rows]
-        return {
-            "prompts": len(rows),
-            "pairs": sum(len(row.pairs) for row in rows),
-            "truncated_prompts": sum(fitted.truncated for fitted in self.fitted),
-            "dropped": sum(fitted.dropped for fitted in self.fitted),
-        }
+        """How many optimizer steps all rounds take; fewer if in a later round answers to a prompt all tie or do not fit."""
+        first = passes.steps(len(self.fit(self.shares[0]).rows))
+        return first + sum(passes.steps(len({pair.prompt for pair in share})) for share in self.shares[1:])
 
 
 def train_rounds(
     state: LoopState,
-    rounds: Iterable[Sequence[Reference]],
+    rounds: Rounds,
+    reference: PreTrainedModel,
+    memory: Memory,
     validation: Sequence[Reference],
     passes: Passes,
     batching: Batching,
     watch: Watch | None,
     dpo: config.DPO,
 ) -> Iterator[dict[str, float]]:
-    """`train_dpo` on the rows of one round after the other, with one optimizer; a row a step, in a column of its own the
-    round where there are several."""
-    for number, rows in enumerate(rounds, start=1):
-        state.first = state.step
+    """`train_dpo` on one round after the other, with one optimizer; rows have a `round` where there are several. A state
+    that was saved within a round has its preferences, and goes on with them."""
+    for number in range(max(state.round, 1), len(rounds.shares) + 1):
+        begins = number > state.round
+        if begins:
+            state.preferences, state.round, state.first = rounds.preferences(number), number, state.step
+        fitted = rounds.fit(state.preferences)
+        if begins:
+            state.learnt.update(fitted.counts())
+        rows = with_reference(reference, fitted.rows, batching, memory)
         for row in train_dpo(state, rows, validation, passes, batching, watch, dpo):
-            yield row | ({"round": number} if dpo.rounds > 1 else {})
+            yield row | ({"round": number} if len(rounds.shares) > 1 else {})

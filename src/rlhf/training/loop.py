@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rlhf.records import Preference
 from rlhf.runtime.engine import Engine
 from rlhf.seeds import draw_rows
 from rlhf.training.samples import Said
@@ -14,18 +17,21 @@ from rlhf.training.samples import Said
 class LoopState:
     """The whole state of such a loop: what step it is at says which rows come next.
 
-    first: the step at which the rows of this round came in; 0 where there is one round. said: what the policy answered on
-    the way, where somebody asked.
+    said: what the policy answered on the way, where somebody asked. A loop in rounds also has the round that it is in (from
+    1), the step at which that began, the preferences it learns from, and counts of what all rounds so far learnt from.
     """
 
     engine: Engine
     step: int = 0
-    first: int = 0
     said: list[Said] = field(default_factory=list)
+    round: int = 0
+    first: int = 0
+    preferences: Sequence[Preference] = ()
+    learnt: Counter[str] = field(default_factory=Counter)
 
     @property
     def done(self) -> int:
-        """Steps on these rows."""
+        """Steps in this round."""
         return self.step - self.first
 
 

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from rlhf import config
-from rlhf.errors import UserError
 from rlhf.models.forward import Batching, logprobs_and_entropy_of, logprobs_of, scores_of, shared_values_of, values_of
 from rlhf.models.tokens import Example
 from rlhf.seeds import derive_seed, draw_rows
 from rlhf.training.ppo_metrics import rollout_metrics
-from rlhf.training.ppo_state import Environment, Kept, PPOState, SharedTrunk, model_of, policy_of
+from rlhf.training.ppo_state import Environment, Kept, PPOState, SharedTrunk, model_of, policy_learns, policy_of
 from rlhf.training.ppo_update import learn
 from rlhf.training.rollout import Rollout, assign_credit, padded, paid_scores, response_mask_of, sample_responses
 from rlhf.training.watch import look, said
@@ -27,7 +26,7 @@ from rlhf.training.watch import look, said
 
 def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Iterator[dict[str, float]]:
     """Steps until a rule of `ppo.stop` holds, a row each; row 0 is the evaluation before the first step."""
-    if state.step == 0:
+    if state.step == 0 and not state.said:
         validation = evaluate(state, environment)
         state.best_score = validation["validation_score"]
         keep_best(state, validation, ppo)
@@ -35,13 +34,14 @@ def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Ite
     while not state.stopped_by:
         rollout = sample(state, environment, ppo)
         experience = assign_credit(rollout, ppo, state.kl.kl_ctl)
-        row = rollout_metrics(experience, state.kl.kl_ctl, ppo.critic != "none") | learn(state, experience, environment, ppo)
-        state.kl.update(row["kl_per_response"], len(rollout.examples))
+        row = rollout_metrics(experience, state.kl.kl_ctl, ppo) | learn(state, experience, environment, ppo)
+        if policy_learns(state, ppo):
+            state.kl.update(row["kl_per_response"], len(rollout.examples))
         state.step += 1
         last = state.step == ppo.stop.steps
         if last or state.step % ppo.eval_every_steps == 0:
             validation = evaluate(state, environment)
-            state.stopped_by = stop_reason(state, validation, ppo.stop)
+            state.stopped_by = stop_reason(state, validation, ppo)
             keep_best(state, validation, ppo)
             row |= validation
         yield {"step": state.step} | row
@@ -121,26 +121,22 @@ def evaluate(state: PPOState, environment: Environment) -> dict[str, float]:
 
 
 def keep_best(state: PPOState, validation: dict[str, float], ppo: config.PPO) -> None:
-    """Remembers the policy if none before was worth more by the figure that `ppo.keep_best_by` names.
-
-    Raises:
-        UserError: there is no such figure.
-    """
+    """Remembers the policy if none before was worth more by the figure that `ppo.keep_best_by` names; not on the GPU."""
     if ppo.keep_best_by is None:
         return
-    if ppo.keep_best_by not in validation:
-        raise UserError(f"ppo.keep_best_by ({ppo.keep_best_by}) must be null or one of {', '.join(validation)}")
     worth = validation[ppo.keep_best_by]
     if state.kept is None or worth > state.kept.worth:
-        weights = {name: weight.detach().clone() for name, weight in state.policy.model.state_dict().items()}
-        state.kept = Kept(state.step, worth, weights)
+        weights = state.policy.model.state_dict()
+        state.kept = Kept(state.step, worth, {name: weight.to("cpu", copy=True) for name, weight in weights.items()})
 
 
-def stop_reason(state: PPOState, validation: dict[str, float], stop: config.Stop) -> str:
-    """Which rule of `ppo.stop` holds after this evaluation; empty where none does."""
+def stop_reason(state: PPOState, validation: dict[str, float], ppo: config.PPO) -> str:
+    """Which rule of `ppo.stop` holds after this evaluation; empty where none does. While only the critic learns there is no
+    plateau."""
+    stop = ppo.stop
     if validation["validation_score"] > state.best_score:
         state.best_score, state.evaluations_since_best = validation["validation_score"], 0
-    else:
+    elif state.step > ppo.critic_warmup_steps:
         state.evaluations_since_best += 1
     if stop.kl_budget and validation["validation_kl_per_response"] > stop.kl_budget:
         return "kl_budget"

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from rlhf import config
 from rlhf.maths.diagnostics import explained_variance
 from rlhf.maths.kl import k1
 from rlhf.maths.masked import masked_mean, masked_variance
 from rlhf.training.rollout import Experience
 
-WATCHED = 10  # rollouts before the sign of the KL is believed
-STANDARD_ERRORS = 3.0
+# Rollouts before the sign of the KL is believed, and how far it must be below 0: strict, because it is looked at after every
+# rollout, and where the true KL is 0 chance has as many tries.
+WATCHED = 20
+STANDARD_ERRORS = 6.0
 PEAK = "ratio_peak"  # the largest ratio of any token
 
 
-def rollout_metrics(experience: Experience, kl_ctl: float, has_critic: bool) -> dict[str, float]:
+def rollout_metrics(experience: Experience, kl_ctl: float, ppo: config.PPO) -> dict[str, float]:
     """Of what was sampled: scores, KL per response and per token, entropy, lengths, advantages before whitening, and how
     well the critic knew. `_sd` is a standard deviation over the tokens (of scores: over the responses)."""
     rollout = experience.rollout
@@ -33,8 +36,9 @@ def rollout_metrics(experience: Experience, kl_ctl: float, has_critic: bool) -> 
         "entropy": float(masked_mean(rollout.entropy, mask)),
         "response_tokens": float(mask.sum(1).double().mean()),
         "ended": float(rollout.ended.double().mean()),
+        "worse_than_unended": float((rollout.scores < ppo.missing_end_score).double().mean()),
     } | _mean_and_sd("advantage", experience.raw_advantages, mask)
-    if not has_critic:
+    if ppo.critic == "none":
         return figures
     figures |= _mean_and_sd("returns", experience.returns, mask) | _mean_and_sd("value", rollout.values, mask)
     return figures | {"explained_variance": float(explained_variance(rollout.values, experience.returns, mask))}
@@ -56,9 +60,9 @@ def negative_kl(rows: Sequence[dict[str, float]]) -> str | None:
     if mean + STANDARD_ERRORS * error >= 0:
         return None
     return (
-        f"sees a negative KL: {mean:.3g} nats a response over the last {WATCHED} rollouts. What is scored is not what was "
-        "sampled. Look for another temperature, top-k or top-p in sampling than in scoring, an end token that is kept from "
-        "being sampled, dropout, and padding or positions that move log-probabilities"
+        f"sees a negative KL: {mean:.3g} nats a response over the last {WATCHED} rollouts. Probably what is scored is not "
+        "what was sampled. Look for another temperature, top-k or top-p in sampling than in scoring, an end token that is "
+        "kept from being sampled, dropout, and padding or positions that move log-probabilities"
     )
 
 

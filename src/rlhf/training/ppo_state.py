@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rlhf import config
 from rlhf.maths.kl import AdaptiveKL, FixedKL
 from rlhf.models.forward import Batching
 from rlhf.models.generation import Decoding
@@ -108,3 +109,8 @@ def model_of(engine: Engine) -> PreTrainedModel:
 def policy_of(state: PPOState) -> PreTrainedModel:
     model = state.policy.model
     return model.policy if isinstance(model, SharedTrunk) else model_of(state.policy)
+
+
+def policy_learns(state: PPOState, ppo: config.PPO) -> bool:
+    """Whether the policy learns from the rollout of this step, or the critic alone does."""
+    return state.step >= ppo.critic_warmup_steps

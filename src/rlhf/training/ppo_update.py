@@ -16,7 +16,7 @@ from rlhf.models.tokens import Batch, Example, collate
 from rlhf.runtime.engine import Engine
 from rlhf.seeds import shuffled
 from rlhf.training.ppo_metrics import PEAK, over_steps
-from rlhf.training.ppo_state import Environment, PPOState, SharedTrunk, model_of, policy_of
+from rlhf.training.ppo_state import Environment, PPOState, SharedTrunk, model_of, policy_learns, policy_of
 from rlhf.training.rollout import Experience, Minibatch, cut
 
 
@@ -26,7 +26,7 @@ def learn(state: PPOState, experience: Experience, environment: Environment, ppo
     The policy leaves the rollout once it is `epoch_kl_limit` from the one that sampled; a critic of its own learns on.
     """
     seen: list[dict[str, float]] = []
-    policy_learns = state.step >= ppo.critic_warmup_steps
+    learning = policy_learns(state, ppo)
     learn_policy = _learn_together if isinstance(state.policy.model, SharedTrunk) else _learn_policy
     for epoch in range(ppo.ppo_epochs):
         order = shuffled(len(experience.rollout.examples), environment.seed, "minibatches", state.step, epoch)
@@ -35,9 +35,9 @@ def learn(state: PPOState, experience: Experience, environment: Environment, ppo
             parts = cut(experience, rows, environment.batching.tokens_per_micro_batch)
             if state.critic is not None:
                 seen.append(_learn_critic(state.critic, parts, environment, ppo))
-            if policy_learns:
+            if learning:
                 seen.append(learn_policy(state, parts, (epoch, start), environment, ppo))
-                policy_learns = not ppo.epoch_kl_limit or seen[-1]["approximate_kl"] <= ppo.epoch_kl_limit
+                learning = not ppo.epoch_kl_limit or seen[-1]["approximate_kl"] <= ppo.epoch_kl_limit
     return over_steps(seen)
 
 
@@ -84,12 +84,10 @@ def _learn_policy(
 
     def loss_of(part: Minibatch | PtxPart) -> Tensor:
         if isinstance(part, PtxPart):
-            return ppo.ptx_coef * _ptx_loss(policy, part, environment)
+            return _ptx_loss(policy, part, environment, ppo, figures)
         batch = _batch(part, environment)
         logprobs = response_logprobs(policy, batch, ppo.temperature)
-        loss = _actor_loss(logprobs, part, batch.response_mask, tokens, state.kl.kl_ctl, ppo)
-        figures.append(_policy_figures(loss, logprobs, part, batch.response_mask, tokens, ppo))
-        return loss
+        return _actor_loss(logprobs, part, batch.response_mask, tokens, state.kl.kl_ctl, ppo, figures)
 
     everything: list[Minibatch | PtxPart] = [*parts, *_ptx_parts(state, parts, place, environment, ppo)]
     norm = state.policy.step(everything, loss_of)
@@ -107,13 +105,13 @@ def _learn_together(
 
     def loss_of(part: Minibatch | PtxPart) -> Tensor:
         if isinstance(part, PtxPart):
-            return ppo.ptx_coef * _ptx_loss(trunk.policy, part, environment)
+            return _ptx_loss(trunk.policy, part, environment, ppo, figures)
         batch = _batch(part, environment)
         mask = batch.response_mask
         logprobs, values = logprobs_and_values(trunk.policy, trunk.value_head, batch, ppo.temperature)
-        actor = _actor_loss(logprobs, part, mask, tokens, state.kl.kl_ctl, ppo)
+        actor = _actor_loss(logprobs, part, mask, tokens, state.kl.kl_ctl, ppo, figures)
         critic = value_loss(values, part.old_values, part.returns, mask, ppo.value_clip or None, normaliser=tokens)
-        figures.append(_policy_figures(actor, logprobs, part, mask, tokens, ppo) | {"critic_loss": float(critic.detach())})
+        figures.append({"critic_loss": float(critic.detach())})
         return actor + w_c * critic
 
     everything: list[Minibatch | PtxPart] = [*parts, *_ptx_parts(state, parts, place, environment, ppo)]
@@ -121,38 +119,45 @@ def _learn_together(
     return _of_step(figures) | {"policy_gradient_norm": norm, "lr": state.policy.lr}
 
 
-def _actor_loss(logprobs: Tensor, part: Minibatch, mask: Tensor, tokens: int, kl_ctl: float, ppo: config.PPO) -> Tensor:
+def _actor_loss(
+    logprobs: Tensor,
+    part: Minibatch,
+    mask: Tensor,
+    tokens: int,
+    kl_ctl: float,
+    ppo: config.PPO,
+    figures: list[dict[str, float]],
+) -> Tensor:
     """The micro-batch's share of L_actor (SPEC eq. 12), and of the KL where that is a loss and not in the reward."""
     sampled = (part.old_logprobs, part.advantages, mask)
     if ppo.clip_range is None:
         loss = unclipped_policy_loss(logprobs, *sampled, normaliser=tokens)
     else:
         loss = policy_loss(logprobs, *sampled, ppo.clip_range, normaliser=tokens)
+    figures.append({"policy_loss": float(loss.detach())} | _policy_figures(logprobs.detach(), part, mask, tokens, ppo))
     if ppo.kl_in == "reward":
         return loss
-    return loss + kl_ctl * kl_loss(logprobs, part.ref_logprobs, mask, normaliser=tokens)
+    kl = kl_loss(logprobs, part.ref_logprobs, mask, normaliser=tokens)
+    figures.append({"kl_loss": float(kl.detach())})
+    return loss + kl_ctl * kl
 
 
-def _policy_figures(
-    loss: Tensor, logprobs: Tensor, part: Minibatch, mask: Tensor, tokens: int, ppo: config.PPO
-) -> dict[str, float]:
+def _policy_figures(now: Tensor, part: Minibatch, mask: Tensor, tokens: int, ppo: config.PPO) -> dict[str, float]:
     """A micro-batch's share of the step's figures: they add up to means over the step's tokens, but for the peak."""
     share = int(mask.sum()) / tokens
-    now = logprobs.detach()
-    ratio, peak = ratio_mean_and_peak(now.double(), part.old_logprobs.double(), mask)  # e^700 is a number there
-    figures = {
-        "policy_loss": float(loss.detach()),
-        "approximate_kl": share * float(approximate_kl(now, part.old_logprobs, mask)),
-        "ratio": share * float(ratio),
-        PEAK: float(peak),
-    }
-    if ppo.clip_range is None:
-        return figures
-    return figures | {"clip_fraction": share * float(clip_fraction(now, part.old_logprobs, mask, ppo.clip_range))}
+    now, old = now.double(), part.old_logprobs.double()  # e^700 is a number there
+    ratio, peak = ratio_mean_and_peak(now, old, mask)
+    figures = {"approximate_kl": share * float(approximate_kl(now, old, mask)), "ratio": share * float(ratio)}
+    if ppo.clip_range is not None:
+        figures["clip_fraction"] = share * float(clip_fraction(now, old, mask, ppo.clip_range))
+    return figures | {PEAK: float(peak)}
 
 
 def _of_step(figures: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: (max if name == PEAK else sum)(row[name] for row in figures) for name in figures[0]}
+    """The sums of its micro-batches' shares, and the largest of the peaks."""
+    names = dict.fromkeys(name for row in figures for name in row)
+    found = {name: [row[name] for row in figures if name in row] for name in names}
+    return {name: max(numbers) if name == PEAK else sum(numbers) for name, numbers in found.items()}
 
 
 def _ptx_parts(
@@ -168,7 +173,15 @@ def _ptx_parts(
     return [PtxPart([chosen[i] for i in group], tokens) for group in groups]
 
 
-def _ptx_loss(policy: PreTrainedModel, part: PtxPart, environment: Environment) -> Tensor:
-    """The part's share of the mean over the step's demonstration tokens."""
+def _ptx_loss(
+    policy: PreTrainedModel,
+    part: PtxPart,
+    environment: Environment,
+    ppo: config.PPO,
+    figures: list[dict[str, float]],
+) -> Tensor:
+    """ptx_coef times the part's share of the mean over the step's demonstration tokens."""
     batch = collate(part.examples, environment.batching.pad_id).to(policy.device)
-    return sft_loss(response_logprobs(policy, batch), batch.response_mask, normaliser=part.tokens_of_step)
+    loss = sft_loss(response_logprobs(policy, batch), batch.response_mask, normaliser=part.tokens_of_step)
+    figures.append({"ptx_loss": float(loss.detach())})
+    return ppo.ptx_coef * loss

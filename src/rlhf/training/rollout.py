@@ -14,12 +14,10 @@ from transformers import PreTrainedModel
 
 from rlhf import config
 from rlhf.maths.advantages import gae, grpo, one_step_returns, rloo, token_rewards
-from rlhf.maths.masked import masked_whiten
+from rlhf.maths.masked import masked_whiten, only_rounding
 from rlhf.models.forward import micro_batches
 from rlhf.models.generation import Decoding, generate
 from rlhf.models.tokens import Example, collate
-
-SMALLEST_SPREAD = 1e-6  # of scores that are scaled: those that are all alike stay as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +73,17 @@ def sample_responses(
 
 
 def paid_scores(scores: Tensor, ended: Tensor, ppo: config.PPO) -> Tensor:
-    """(B,) what responses are paid for the reward model's scores (B,): centred, scaled and cut as the settings say, over
-    the rollout; and the constant, as it is, where a response did not end (B,)."""
-    if ppo.score_centre:
-        scores = scores - scores.mean()
-    if ppo.score_scale:
-        scores = scores / scores.std(correction=0).clamp(min=SMALLEST_SPREAD)
+    """(B,) what responses are paid for the reward model's scores (B,): those of the rollout that ended, centred, scaled and
+    cut as the settings say; and the constant, as it is, where a response did not end (B,)."""
+    paid = scores[ended]
+    if ppo.score_centre and len(paid):
+        centred = paid - paid.mean()
+        variance = centred.square().mean()
+        alike = bool(only_rounding(variance, paid.square().mean()))
+        paid = torch.zeros_like(centred) if alike else centred / (variance.sqrt() if ppo.score_scale else 1.0)
     if ppo.score_clip:
-        scores = scores.clamp(-ppo.score_clip, ppo.score_clip)
-    return torch.where(ended, scores, ppo.missing_end_score)
+        paid = paid.clamp(-ppo.score_clip, ppo.score_clip)
+    return torch.full_like(scores, ppo.missing_end_score).masked_scatter(ended, paid)
 
 
 def assign_credit(rollout: Rollout, ppo: config.PPO, kl_ctl: float) -> Experience:

@@ -94,7 +94,7 @@ def make_watch(
         reference=reference.requires_grad_(False),
         prompts=[ids for ids, _ in encoded],
         truncated_prompts=sum(truncated for _, truncated in encoded),
-        decoding=decoding_of(tokenizer, settings.data.max_response_tokens),
+        decoding=decoding_of(tokenizer, settings),
         batching=Batching(pad_id(tokenizer), settings.engine.tokens_per_micro_batch),
         temperature=temperature,
         seed=seed,
