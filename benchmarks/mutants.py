@@ -96,8 +96,9 @@ def _mutmut(project: Path, *arguments: str) -> list[str]:
     """What it prints, but for its counts, which overwrite each other: of those some are shown as it goes on."""
     # not `python -m mutmut`, whose workers would import that module a second time
     command = [sys.executable, "-c", "from mutmut.__main__ import cli; cli()", *arguments]
-    # A fork has neither threads nor CUDA: with either, the mutants' tests would fail for no fault of the mutants.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    # A worker is a fork: CUDA would fail its tests, and a thread that was not copied would hang them, whatever the mutant.
+    alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | alone | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
     said, shown = [], 0
     with subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.PIPE, encoding="utf-8") as running:
         assert running.stdout is not None

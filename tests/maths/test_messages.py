@@ -85,6 +85,6 @@ MESSAGES: list[tuple[Callable[[], object], str]] = [
 
 
 @pytest.mark.parametrize(("refused", "message"), MESSAGES, ids=[message for _, message in MESSAGES])
-def test_a_refusal_says(refused: Callable[[], object], message: str) -> None:
+def test_a_refusal_says_what_is_wrong(refused: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=rf"^{re.escape(message)}$"):
         refused()
