@@ -40,7 +40,8 @@ check: setup ## lint, types, and the tests that start no pipeline
 	mypy
 	python -m pytest -m "not slow" --ignore tests/pipeline
 
-mutants: setup ## plant faults in the training code, and see that the tests notice each
+mutants: setup ## mutate the maths, plant faults in the training code, and see that the tests notice each
+	python -m benchmarks.mutants
 	python benchmarks/faults.py
 
 verify: setup ## compare what was reproduced here with what is committed

@@ -105,6 +105,14 @@ def test_one_step_returns_by_hand() -> None:
     assert_near(one_step_returns(rewards, values, lengths_to_mask([2], 3), 0.5), [[11.0, 2.0, 0.0]])
 
 
+def test_a_buffer_of_one_token() -> None:
+    rewards, values, mask = float64([[3.0], [1.0]]), float64([[1.0], [4.0]]), lengths_to_mask([1, 1])
+    advantages, returns = gae(rewards, values, mask, 0.5, 0.5)
+    assert_near(advantages, [[2.0], [-3.0]])
+    assert_near(returns, rewards)
+    assert_near(one_step_returns(rewards, values, mask, 0.5), rewards)
+
+
 def test_one_step_returns_stand_still() -> None:
     values = float64([[1.0, 2.0]]).requires_grad_()
     assert not one_step_returns(float64([[1.0, 1.0]]), values, lengths_to_mask([2]), 0.9).requires_grad

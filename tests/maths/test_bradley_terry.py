@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhf.maths import bradley_terry
 from rlhf.maths.bradley_terry import strengths
 from tests.helpers import NAN, assert_near, float64
 from tests.maths import twins
@@ -140,6 +141,44 @@ def test_dtypes_and_inputs(dtype: torch.dtype, wanted: torch.dtype) -> None:
         assert result.dtype == wanted
         assert result.shape == (2,)
     assert torch.equal(wins, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+def test_counts_of_any_dtype_are_computed_in_float64(dtype: torch.dtype) -> None:
+    """Where float32 ends in a singular matrix: a ladder of odds 2^20."""
+    wins = torch.diag(torch.full((11,), 2**20), 1) + torch.diag(torch.ones(11, dtype=torch.int64), -1)
+    scores, errors = strengths(wins.to(dtype))
+    assert_near(scores, [(5.5 - i) * 20 * math.log(2) for i in range(12)], 1e-6)
+    assert_near(errors, strengths(wins.double())[1], 1e-6)
+
+
+def test_ties_are_halved_in_float64() -> None:
+    # 2^24 + 1 ties are 2^23 + 0.5 wins to both, which float32 does not hold
+    scores, _ = strengths(float64([[0, 2**23], [0, 0]]), torch.tensor([[0, 2**24 + 1], [2**24 + 1, 0]]))
+    half = math.log((2**24 + 0.5) / (2**23 + 0.5)) / 2
+    assert_near(scores, [half, -half], 1e-10)
+
+
+def test_whole_numbers_give_scores_of_the_default_dtype() -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        results = strengths(torch.tensor([[0, 3], [1, 0]]))
+    finally:
+        torch.set_default_dtype(before)
+    assert [result.dtype for result in results] == [torch.float64] * 2
+
+
+def test_the_counts_say_where_it_is_computed_and_not_the_default_device() -> None:
+    wins = float64([[0, 3], [1, 0]])
+    with torch.device("meta"):  # holds no numbers: nothing computed there could be returned
+        scores, _ = strengths(wins)
+    assert_near(scores, [math.log(3) / 2, -math.log(3) / 2])
+
+
+def test_the_exact_maximum_is_near_enough_whatever_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bradley_terry, "NEAR_ENOUGH", 0.0)
+    assert strengths(float64([[0, 4], [4, 0]]))[0].tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,11 @@ def test_clip_fraction_by_hand() -> None:
     assert_near(fraction, 0.4, 1e-7)  # 1.21 and 0.79 of five
 
 
+def test_a_ratio_on_the_bound_has_not_left() -> None:
+    bounds = float64([[math.log1p(0.2), math.log1p(-0.2)]])
+    assert clip_fraction(bounds, torch.zeros(1, 2), lengths_to_mask([2]), 0.2).item() == 0.0
+
+
 def test_approximate_kl_by_hand() -> None:
     # ratios 1, 2 and 0.5: ratio - 1 - log ratio = 0, 1 - log 2, -0.5 + log 2; the mean of the three is 0.5 / 3
     logprobs = float64([[1.0, 2.0, NAN], [0.5, NAN, NAN]]).log()

@@ -176,6 +176,8 @@ def test_micro_batches_with_a_common_normaliser_add_up_to_the_step(rows_per_micr
     losses = {
         "sft": lambda part, n: sft_loss(x[part], mask[part], normaliser=n),
         "policy": lambda part, n: policy_loss(x[part], y[part], z[part], mask[part], 0.2, normaliser=n),
+        "unclipped policy": lambda part, n: unclipped_policy_loss(x[part], y[part], z[part], mask[part], normaliser=n),
+        "kl": lambda part, n: kl_loss(x[part], y[part], mask[part], normaliser=n),
         "value": lambda part, n: value_loss(x[part], y[part], z[part], mask[part], 0.2, normaliser=n),
     }
     for loss in losses.values():

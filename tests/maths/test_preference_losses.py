@@ -226,11 +226,15 @@ def test_every_loss_of_pairs_refuses_the_same(loss: Callable[..., Tensor]) -> No
     for beta in (0.0, -0.1, NAN, math.inf):
         with pytest.raises(ValueError, match=r"beta \("):
             loss(x, x, x, x, beta)
-    with pytest.raises(ValueError, match=r"ref_rejected_logps \(1,\)"):
-        loss(x, x, x, x[:1], 0.1)
+    names = ("chosen_logps", "rejected_logps", "ref_chosen_logps", "ref_rejected_logps")
+    for i in range(4):
+        sizes = [1 if i == j else 3 for j in range(4)]
+        shapes = ", ".join(rf"{name} \({size},\)" for name, size in zip(names, sizes, strict=True))
+        with pytest.raises(ValueError, match=f"^shapes must be equal: {shapes}$"):
+            loss(*(x[:size] for size in sizes), 0.1)
     with pytest.raises(ValueError, match=r"chosen_logps must be \(B\)"):
         loss(torch.zeros(3, 2), x, x, x, 0.1)
-    for i, name in enumerate(("chosen_logps", "rejected_logps", "ref_chosen_logps", "ref_rejected_logps")):
+    for i, name in enumerate(names):
         four = [x.clone() for _ in range(4)]
         four[i][1] = NAN
         with pytest.raises(ValueError, match=rf"^{name} is NaN at \(1,\)"):
