@@ -44,11 +44,9 @@ class Measured:
 def measure(method: Method, architecture: str, seed: int) -> Measured:
     space = make_space(architecture, seed)
     optimum, path = best(space), []
-    for step, (seen, policy) in enumerate(run(method, space, seed)):
+    for step, (seen, policy) in enumerate(run(method, space, seed)):  # its steps are a multiple of EVERY
         if step % EVERY == 0:
             path.append((seen, total_variation(policy, optimum)))
-    if path[-1][0] != seen:
-        path.append((seen, total_variation(policy, optimum)))
     solved = method.solves(space) if method.solves else None
     return Measured(
         np.array(path),
@@ -82,7 +80,7 @@ def table(found: dict[str, list[Measured]]) -> str:
     )
     rows = [head, ("---",) * len(head)]
     for name, runs in found.items():
-        ends = [f"{measured.path[-1, 1]:.4f}" for measured in runs]
+        ends = [f"{measured.path[-1, 1]:.3f}" for measured in runs]
         cells = [" / ".join(ends[i : i + len(SEEDS)]) for i in range(0, len(ends), len(SEEDS))]
         apart, away = _range([m.apart for m in runs]), _range([m.away for m in runs])
         rows.append((METHODS[name].name, *cells, _range([m.kl for m in runs]), apart, away))
@@ -93,33 +91,33 @@ def _range(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "not known"
-    return "0" if max(known) < 1e-9 else f"{min(known):.4f}–{max(known):.4f}"
+    return "0" if max(known) < 1e-9 else f"{min(known):.2g}–{max(known):.2g}"
 
 
 def draw(found: dict[str, list[Measured]], path: Path) -> None:
-    """Medians over the runs, PPO and its relatives over responses on the left, DPO and its over pairs on the right."""
+    """Medians over the runs: what samples on the left, what compares pairs on the right."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.0, 5.4), dpi=150, layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
         for name, runs in found.items():
             method = METHODS[name]
-            middle = np.median([measured.path for measured in runs], axis=0)
-            axes, unit = (left, 1000) if method.ppo else (right, 10**6)
-            axes.plot(
-                middle[:, 0] / unit, middle[:, 1], method.dashes, color=method.colour, label=method.name, linewidth=1.8
-            )
+            seen, distance = np.median([measured.path for measured in runs], axis=0).T
+            axes, unit = (left, 1e3) if method.ppo else (right, 1e6)
+            axes.plot(seen / unit, distance, method.dashes, color=method.colour, label=method.name, linewidth=1.8)
         _finish(left, "responses sampled, thousands")
         _finish(right, "pairs compared, millions")
         left.set_ylabel("total variation to the best policy π*")
-        figure.savefig(path, format="png", metadata={"Software": None})  # the same bytes under another matplotlib's name
+        left.annotate(f"{NEAR}", (0, NEAR), (4, 3), textcoords="offset points", color="#777777", fontsize=9)
+        figure.savefig(path, format="png", metadata={"Software": None})  # no version of matplotlib among the bytes
 
 
 def _finish(axes: Axes, label: str) -> None:
     axes.set_yscale("log")
     axes.set_ylim(1e-3, 1)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_xlim(left=0)
     axes.axhline(NEAR, color="#777777", linewidth=1, linestyle=":")
     axes.set_xlabel(label)
-    axes.set_xlim(left=0)
     axes.legend(frameon=False, fontsize=9, loc="lower left")
 
 

@@ -77,7 +77,7 @@ def test_another_problem_has_another_solution_and_that_is_found(llama: Space, me
     assert solves is not None
     away = total_variation(policy, best(llama))
     assert away > apart
-    assert total_variation(policy, solves(llama)) < away / 3
+    assert total_variation(policy, solves(llama)) < away / 2
 
 
 def test_grpo_does_not_find_it(llama: Space) -> None:
