@@ -90,7 +90,6 @@ METHODS = {  # the colours of Okabe and Ito (2008), which colour-blind people ca
     "ppo": Method("PPO, a critic of its own", {}, "#0072B2"),
     "shared": Method("PPO, critic on the policy's trunk", SHARED, "#56B4E9", ("ppo=shared",)),
     "rloo": Method("RLOO", EIGHT, "#009E73", ("ppo=rloo",)),
-    "grpo_reward": Method("GRPO, KL in the reward", EIGHT | {"ppo.kl_in": "reward"}, "#000000", ("ppo=grpo",)),
     "gamma": Method(
         "PPO, γ = 0.5",
         HALF | SHARED | {"ppo.gamma": 0.5},
