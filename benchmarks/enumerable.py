@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from rlhf.models.forward import Batching, logprobs_of, scores_of
+from rlhf.models.forward import Batching, scores_of, summed_logprobs_of
 from rlhf.models.generation import Decoding
 from rlhf.models.reward import centre_scores
 from rlhf.models.tokens import Example
@@ -122,7 +122,7 @@ def decoding() -> Decoding:
 
 def log_probabilities(policy: PreTrainedModel) -> Tensor:
     """(57,) nats."""
-    return torch.stack([row.double().sum() for row in logprobs_of(policy, EXAMPLES, BATCHING)])
+    return summed_logprobs_of(policy, EXAMPLES, BATCHING)
 
 
 def total_variation(policy: PreTrainedModel, optimum: Tensor) -> float:

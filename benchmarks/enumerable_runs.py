@@ -151,6 +151,5 @@ def _run_dpo(settings: Config, space: Space) -> Iterator[tuple[int, PreTrainedMo
     rows = with_reference(space.reference, [PairedExamples(EXAMPLES, pairs)], BATCHING)
     passes = Passes(dpo.epochs, dpo.prompts_per_step, dpo.eval_every_steps, seed=0)
     engine = make_engine(policy, dpo.lr, dpo.warmup_share, passes.steps(1), settings.optimizer, settings.engine)
-    yield 0, policy
     for row in train_dpo(LoopState(engine), rows, [], passes, BATCHING, None, dpo):
         yield int(row["step"]) * len(pairs), policy

@@ -1,8 +1,8 @@
 """DPO in rounds: after the first one it learns from answers of its own, labelled anew (iterated, on-policy DPO).
 
 Pairs of SFT's answers say little about answers that only a better policy gives. Each round has prompts of its own, so that
-any number of rounds costs the same number of labels. The reference stays SFT, and with it the optimum (SPEC eq. 15; Xiong
-et al. 2024, algorithm 1); were it the policy of the round before, each round would buy KL anew.
+any number of rounds learns from about as many labels. The reference stays SFT, and with it the optimum (SPEC eq. 15; Xiong
+et al. 2024); were it the policy of the round before, each round would buy KL anew.
 """
 
 from __future__ import annotations
