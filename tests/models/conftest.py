@@ -1,4 +1,4 @@
-"""Both architectures, for every test that asks for one."""
+"""A policy and a classifier of either architecture, and a tokenizer, for every test that asks for one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tests.models.tiny_models import make_classifier, make_policy, words_tokenizer
-
-
-@pytest.fixture(params=["llama", "gpt2"])
-def architecture(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture

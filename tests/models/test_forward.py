@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlhf.errors import UserError
@@ -29,115 +28,41 @@ from rlhf.models.forward import (
     token_outputs,
     values_of,
 )
+from rlhf.models.precision import compute_in
 from rlhf.models.tokens import Batch, Example, collate
-from tests.helpers import assert_near, lengths_to_mask
+from tests.helpers import ROUNDING, assert_near, lengths_to_mask
 from tests.models.tiny_models import (
     PAD,
+    alone,
     bigram_policy,
     linear_classifier,
     make_classifier,
     make_policy,
+    picked,
     random_examples,
     random_ids,
+    value_head,
 )
 
 EXAMPLES = random_examples(7)
 TOLERANCE = 1e-6
 
 
-def alone(policy: PreTrainedModel, example: Example, temperature: float = 1.0) -> Tensor:
-    """(r, V) log-probabilities of every token at each place of the response, from one row without padding."""
-    with torch.no_grad():
-        logits = policy(input_ids=torch.tensor([example.prompt_ids + example.response_ids])).logits[0].float()
-    start = len(example.prompt_ids)
-    return torch.stack(
-        [torch.log_softmax(logits[start + t - 1] / temperature, -1) for t in range(len(example.response_ids))]
-    )
-
-
-def picked(distributions: Tensor, example: Example) -> Tensor:
-    return torch.stack([distributions[t, token] for t, token in enumerate(example.response_ids)])
-
-
 def rows_of(output: Tensor, examples: list[Example]) -> list[Tensor]:
     return [row[: len(example.response_ids)].detach() for row, example in zip(output, examples, strict=True)]
 
 
-def with_left_padding(batch: Batch, columns: int) -> Batch:
-    rows = len(batch.prompt_ids)
-    return replace(
-        batch,
-        prompt_ids=torch.cat([torch.full((rows, columns), PAD), batch.prompt_ids], dim=1),
-        prompt_mask=torch.cat([torch.zeros(rows, columns, dtype=torch.bool), batch.prompt_mask], dim=1),
-    )
+def test_a_table_of_bigrams_gives_its_own_numbers_back(precision: str) -> None:
+    """The off-by-one probe: token t is predicted from token t - 1, the first one from the prompt's last.
 
-
-@pytest.mark.parametrize("columns", [0, 5, 50])
-def test_log_probabilities_are_those_of_each_row_alone(policy: PreTrainedModel, columns: int) -> None:
-    batch = with_left_padding(collate(EXAMPLES, PAD), columns)
-    for row, example in zip(rows_of(response_logprobs(policy, batch), EXAMPLES), EXAMPLES, strict=True):
-        assert_near(row, picked(alone(policy, example), example), TOLERANCE)
-
-
-def test_extra_padding_on_the_right_changes_nothing(policy: PreTrainedModel) -> None:
-    batch = collate(EXAMPLES, PAD)
-    extra = torch.full((len(EXAMPLES), 6), PAD)
-    longer = replace(
-        batch,
-        response_ids=torch.cat([batch.response_ids, extra], dim=1),
-        response_mask=torch.cat([batch.response_mask, torch.zeros_like(extra, dtype=torch.bool)], dim=1),
-    )
-    assert_near(response_logprobs(policy, longer)[:, :-6], response_logprobs(policy, batch), TOLERANCE)
-    assert_near(response_logprobs(policy, longer)[:, -6:], torch.zeros(len(EXAMPLES), 6))
-
-
-@given(st.permutations(range(7)), st.integers(1, 7), st.sampled_from([1, 13, 25, 60, 10_000]))
-def test_neither_company_nor_micro_batches_matter(order: list[int], count: int, tokens: int) -> None:
-    policy, classifier = make_policy("gpt2"), make_classifier("gpt2")
-    chosen = [EXAMPLES[i] for i in order[:count]]
-    for row, example in zip(logprobs_of(policy, chosen, Batching(PAD, tokens)), chosen, strict=True):
-        assert_near(row, picked(alone(policy, example), example), 2e-6)
-    each = [scores_of(classifier, [example], Batching(PAD, 1))[0] for example in chosen]
-    assert_near(scores_of(classifier, chosen, Batching(PAD, tokens)), torch.stack(each), 2e-6)
-
-
-def test_what_stands_in_the_padding_does_not_matter(policy: PreTrainedModel, architecture: str) -> None:
-    """Neither to the numbers, nor to a gradient."""
-    batch = collate(EXAMPLES, PAD)
-    garbage_left, garbage_right = (random_ids(*x.shape, seed=9) for x in (batch.prompt_ids, batch.response_ids))
-    dirty = replace(
-        batch,
-        prompt_ids=torch.where(batch.prompt_mask, batch.prompt_ids, garbage_left),
-        response_ids=torch.where(batch.response_mask, batch.response_ids, garbage_right),
-    )
-    classifier = make_classifier(architecture)
-    for model, read in ((policy, response_logprobs), (classifier, response_values), (classifier, response_scores)):
-        numbers, gradients = [], []
-        for each in (batch, dirty):
-            model.zero_grad()
-            output = read(model, each)
-            output.sum().backward()
-            numbers.append(output.detach())
-            gradients.append([p.grad for p in model.parameters() if p.grad is not None])
-        assert_near(numbers[1], numbers[0], TOLERANCE)
-        for dirty_gradient, clean_gradient in zip(gradients[1], gradients[0], strict=True):
-            assert_near(dirty_gradient, clean_gradient, 1e-4)
-
-
-def test_masked_places_are_exactly_zero(policy: PreTrainedModel, classifier: PreTrainedModel) -> None:
-    batch = collate(EXAMPLES, PAD)
-    logprobs, entropy = logprobs_and_entropy(policy, batch)
-    for output in (logprobs, entropy, response_values(classifier, batch)):
-        assert output[~batch.response_mask].eq(0).all()
-
-
-def test_a_table_of_bigrams_gives_its_own_numbers_back() -> None:
-    """The off-by-one probe: token t is predicted from token t - 1, the first one from the prompt's last."""
-    table = torch.randn(6, 6, generator=torch.Generator().manual_seed(3)) * 2
+    bfloat16 holds these logits exactly, so that with a softmax in float32 it loses nothing either."""
+    table = (torch.randn(16, 16, generator=torch.Generator().manual_seed(3)) * 16).round() / 8
     example = Example([4, 1], [3, 3, 0, 5])
     expected = [table[before].double().log_softmax(-1)[now] for before, now in [(1, 3), (3, 3), (3, 0), (0, 5)]]
     batch = collate([example, Example([2], [5])], pad_id=0)
-    assert_near(response_logprobs(bigram_policy(table), batch)[0], torch.stack(expected), TOLERANCE)
+    policy = bigram_policy(table)
+    compute_in(policy, precision)
+    assert_near(response_logprobs(policy, batch)[0], torch.stack(expected), TOLERANCE)
 
 
 def test_temperature_divides_the_logits(policy: PreTrainedModel) -> None:
@@ -190,17 +115,13 @@ def test_centre_and_scale_come_off_what_the_head_says(classifier: PreTrainedMode
     assert_near(token_outputs(classifier, ids), (raw - 3.0) / 2.0, TOLERANCE)
 
 
-def test_the_value_of_a_whole_response_is_its_score(classifier: PreTrainedModel) -> None:
+def test_the_value_of_a_whole_response_is_its_score(classifier: PreTrainedModel, precision: str) -> None:
     """A further token is one more place to read: there the critic says what the reward model says."""
+    compute_in(classifier, precision)
     longer = [Example(e.prompt_ids, [*e.response_ids, 7]) for e in EXAMPLES]
     values = values_of(classifier, longer, Batching(PAD, 10_000))
     last = torch.stack([row[-1] for row in values])
-    assert_near(last, scores_of(classifier, EXAMPLES, Batching(PAD, 10_000)), 1e-5)
-
-
-def value_head(policy: PreTrainedModel) -> nn.Linear:
-    torch.manual_seed(4)
-    return nn.Linear(policy.config.hidden_size, 1, bias=False)
+    assert_near(last, scores_of(classifier, EXAMPLES, Batching(PAD, 10_000)), ROUNDING[precision])
 
 
 def test_a_shared_trunk_gives_the_same_log_probabilities_and_reads_its_last_layer(policy: PreTrainedModel) -> None:
@@ -233,7 +154,22 @@ def test_a_head_in_float32_reads_a_trunk_in_bfloat16(policy: PreTrainedModel) ->
     assert values.isfinite().all()
 
 
-def test_bfloat16_is_near_float32(policy: PreTrainedModel, architecture: str) -> None:
+def test_a_model_that_computes_in_bfloat16_is_near_itself_in_float32_and_not_the_same(architecture: str) -> None:
+    def said(precision: str) -> list[Tensor]:
+        policy, classifier = (make(architecture, precision=precision) for make in (make_policy, make_classifier))
+        batching = Batching(PAD, 10_000)
+        rows = (logprobs_of(policy, EXAMPLES, batching), shared_values_of(policy, value_head(policy), EXAMPLES, batching))
+        return [
+            *map(torch.cat, (*rows, values_of(classifier, EXAMPLES, batching))),
+            scores_of(classifier, EXAMPLES, batching),
+        ]
+
+    for exact, rounded in zip(said("float32"), said("bfloat16"), strict=True):
+        assert rounded.dtype == torch.float32
+        assert 1e-4 < (exact - rounded).abs().mean() < 0.1
+
+
+def test_weights_in_bfloat16_are_near_float32(policy: PreTrainedModel, architecture: str) -> None:
     exact = torch.cat(logprobs_of(policy, EXAMPLES, Batching(PAD, 10_000)))
     rounded = torch.cat(logprobs_of(make_policy(architecture).bfloat16(), EXAMPLES, Batching(PAD, 10_000)))
     assert rounded.dtype == torch.float32

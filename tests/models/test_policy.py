@@ -25,11 +25,12 @@ from rlhf.errors import UserError
 from rlhf.models.forward import Batching, logprobs_of
 from rlhf.models.generation import Decoding, generate
 from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy, save_policy, without_dropout
-from rlhf.models.reward import load_reward_model, reward_model_from_policy
+from rlhf.models.precision import precision_of
+from rlhf.models.reward import critic_from_reward_model, load_reward_model, reward_model_from_policy
 from rlhf.models.tokens import complete_tokenizer, encode_prompt, end_id, load_tokenizer, pad_id
 from rlhf.records import Message
 from tests.helpers import assert_near
-from tests.models.tiny_models import CONTEXT, PAD, make_policy, random_examples, random_ids
+from tests.models.tiny_models import CONTEXT, PAD, make_classifier, make_policy, random_examples, random_ids
 
 CPU = torch.device("cpu")
 QUESTION = (Message("user", "one two ?"),)
@@ -58,6 +59,31 @@ def test_without_dropout_two_passes_in_training_mode_agree(model: PreTrainedMode
     trained = model(input_ids=ids).logits
     assert torch.equal(model(input_ids=ids).logits, trained)
     assert_near(trained, model.eval()(input_ids=ids).logits, 1e-6)
+
+
+def test_dropout_is_off_in_all_four_models(
+    architecture: str, precision: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """As they are loaded: policy, reference, reward model, critic, and in training mode too."""
+    rate = {"llama": {"attention_dropout": 0.5}, "gpt2": {"dropout": 0.5}}[architecture]
+    policy = make_policy(architecture, vocab_size=len(tokenizer), **rate)
+    assert passes_differ(policy)
+    save_policy(policy, tokenizer, tmp_path / "sft", NEW_TOKENS)
+    make_classifier(architecture, vocab_size=len(tokenizer), **rate).save_pretrained(tmp_path / "reward")
+    policy, reference = (load_policy(tmp_path / "sft", CPU, precision) for _ in range(2))
+    reward_model = load_reward_model(tmp_path / "reward", CPU, precision)
+    new_reward_model = reward_model_from_policy(tmp_path / "sft", CPU, precision, seed=0)
+    for model in (policy, reference, reward_model, new_reward_model, critic_from_reward_model(reward_model)):
+        assert not passes_differ(model)
+        assert not [module for module in model.modules() if isinstance(module, torch.nn.Dropout) and module.p > 0]
+
+
+def passes_differ(model: PreTrainedModel) -> bool:
+    """Of the same tokens, in training mode."""
+    ids = random_ids(4, 20, seed=0)
+    model.train()
+    with precision_of(model):
+        return not torch.equal(model.base_model(ids)[0], model.base_model(ids)[0])
 
 
 @pytest.mark.parametrize("tied", [True, False])

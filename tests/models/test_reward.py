@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from rlhf.models.forward import Batching, scores_of, token_outputs, values_of
 from rlhf.models.policy import save_policy
+from rlhf.models.precision import compute_in
 from rlhf.models.reward import (
     centre_scores,
     critic_from_reward_model,
@@ -17,7 +18,7 @@ from rlhf.models.reward import (
     reward_model_from_policy,
     save_reward_model,
 )
-from tests.helpers import assert_near
+from tests.helpers import ROUNDING, assert_near
 from tests.models.tiny_models import EOS, PAD, make_classifier, make_policy, random_examples
 
 CPU = torch.device("cpu")
@@ -89,7 +90,8 @@ def test_a_new_head_is_drawn_with_variance_one_over_d_plus_one(tokenizer: PreTra
     assert abs(float(weight.mean())) * 1025**0.5 < 0.1
 
 
-def test_a_critic_starts_as_the_reward_model_and_learns_alone(classifier: PreTrainedModel) -> None:
+def test_a_critic_starts_as_the_reward_model_and_learns_alone(classifier: PreTrainedModel, precision: str) -> None:
+    compute_in(classifier, precision)
     centre_scores(classifier, torch.tensor([1.0, 5.0]), scale=True)
     classifier.requires_grad_(False)
     critic = critic_from_reward_model(classifier)
@@ -99,7 +101,7 @@ def test_a_critic_starts_as_the_reward_model_and_learns_alone(classifier: PreTra
         assert ours.data_ptr() != theirs.data_ptr()
     asked_once_more = [type(e)(e.prompt_ids, [*e.response_ids, EOS]) for e in EXAMPLES]
     last_values = torch.stack([row[-1] for row in values_of(critic, asked_once_more, Batching(PAD, 500))])
-    assert_near(last_values, scores_of(classifier, EXAMPLES, Batching(PAD, 500)), 1e-5)
+    assert_near(last_values, scores_of(classifier, EXAMPLES, Batching(PAD, 500)), ROUNDING[precision])
     ids = torch.tensor([EXAMPLES[0].prompt_ids])
     before = token_outputs(classifier, ids)
     with torch.no_grad():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from rlhf import config
+from rlhf.models.precision import compute_in
 from rlhf.models.tiny import make_tokenizer
 from rlhf.models.tokens import Example
 
@@ -67,18 +68,22 @@ def _gpt2(kind: Maker, seed: int, dropout: float = 0.0, **changes: Any) -> PreTr
     return kind(GPT2Config(**sizes | drops | changes)).eval()
 
 
-def make_policy(architecture: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
+def make_policy(architecture: str, seed: int = 0, precision: str = "float32", **changes: Any) -> PreTrainedModel:
     """`llama` (rotary positions, grouped queries, untied head) or `gpt2` (absolute positions, tied head)."""
-    return {"llama": _llama, "gpt2": _gpt2}[architecture](
+    model = {"llama": _llama, "gpt2": _gpt2}[architecture](
         {"llama": LlamaForCausalLM, "gpt2": GPT2LMHeadModel}[architecture], seed, **changes
     )
+    compute_in(model, precision)
+    return model
 
 
-def make_classifier(architecture: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
+def make_classifier(architecture: str, seed: int = 0, precision: str = "float32", **changes: Any) -> PreTrainedModel:
     """A sequence classifier with one label on such a trunk."""
-    return {"llama": _llama, "gpt2": _gpt2}[architecture](
+    model = {"llama": _llama, "gpt2": _gpt2}[architecture](
         {"llama": LlamaForSequenceClassification, "gpt2": GPT2ForSequenceClassification}[architecture], seed, **changes
     )
+    compute_in(model, precision)
+    return model
 
 
 def bigram_policy(table: Tensor) -> PreTrainedModel:
@@ -145,6 +150,25 @@ def random_examples(count: int, seed: int = 0, longest: int = 9, ended: bool = T
 
 def random_ids(rows: int, length: int, seed: int) -> Tensor:
     return torch.randint(4, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def alone(policy: PreTrainedModel, example: Example, temperature: float = 1.0) -> Tensor:
+    """(r, V) log-probabilities of every token at each place of the response, from one row without padding."""
+    with torch.no_grad():
+        logits = policy(input_ids=torch.tensor([example.prompt_ids + example.response_ids])).logits[0].float()
+    start = len(example.prompt_ids)
+    return torch.stack(
+        [torch.log_softmax(logits[start + t - 1] / temperature, -1) for t in range(len(example.response_ids))]
+    )
+
+
+def picked(distributions: Tensor, example: Example) -> Tensor:
+    return torch.stack([distributions[t, token] for t, token in enumerate(example.response_ids)])
+
+
+def value_head(policy: PreTrainedModel) -> nn.Linear:
+    torch.manual_seed(4)
+    return nn.Linear(policy.config.hidden_size, 1, bias=False)
 
 
 def tiny_settings(**changes: Any) -> config.TinyModel:

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
@@ -16,8 +17,10 @@ from rlhf.models.forward import Batching
 from rlhf.models.generation import Decoding
 from rlhf.runtime.engine import TorchEngine, make_engine
 from rlhf.runtime.settings import compose, validate, values_of
+from rlhf.training.ppo import sample
 from rlhf.training.ppo_setup import make_state
 from rlhf.training.ppo_state import Environment, PPOState
+from rlhf.training.rollout import Rollout
 from rlhf.training.watch import Watch
 from tests.models.tiny_models import EOS, PAD, make_classifier, make_policy, random_examples
 
@@ -62,9 +65,12 @@ PPO_FOR_TESTS: dict[str, Any] = {
     "critic_lr": 1e-2,
     "warmup_share": 0.0,
 }
+OFTEN = {"llama": 3.5, "gpt2": 1.0}  # with these about half of the first 8 responses end, and their lengths are unequal
 SHARED = {"critic": "shared", "w_c": 0.5}
 RLOO = {"advantage": "rloo", "critic": "none", "responses_per_prompt": 4, "whiten_advantages": False}
 GRPO = RLOO | {"advantage": "grpo", "kl_in": "loss"}
+CRITICS = pytest.mark.parametrize("critic", [{}, SHARED], ids=["separate", "shared"])
+METHODS = pytest.mark.parametrize("critic", [{}, SHARED, RLOO, GRPO], ids=["separate", "shared", "rloo", "grpo"])
 
 
 def optimizer(**changes: Any) -> Optimizer:
@@ -140,22 +146,38 @@ def environment_for(
     return Environment(**whole | changes)
 
 
-def ends_often(policy: PreTrainedModel) -> PreTrainedModel:
+def ends_often(policy: PreTrainedModel, bias: float = 2.0) -> PreTrainedModel:
     """Some responses end and some do not: the end token is likelier than chance at every place."""
     head = policy.get_output_embeddings()
     head.bias = nn.Parameter(torch.zeros(head.weight.shape[0]))
     with torch.no_grad():
-        head.bias[EOS] = 2.0
+        head.bias[EOS] = bias
     return policy
 
 
 def ppo_table(
-    ppo: PPO, architecture: str = "llama", optimizer_changes: dict[str, Any] | None = None, **changes: Any
+    ppo: PPO,
+    architecture: str = "llama",
+    precision: str = "float32",
+    optimizer_changes: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> tuple[PPOState, Environment]:
-    policy = ends_often(make_policy(architecture, seed=0))
-    reward_model = make_classifier(architecture, seed=1)
+    policy = ends_often(make_policy(architecture, seed=0, precision=precision), OFTEN[architecture])
+    reward_model = make_classifier(architecture, seed=1, precision=precision)
     environment = environment_for(policy, reward_model, temperature=ppo.temperature, **changes)
     return make_state(all_settings(ppo, **optimizer_changes or {}), policy, reward_model), environment
+
+
+def a_rollout(settings: PPO, architecture: str = "llama", precision: str = "float32", **changes: Any) -> Rollout:
+    """Of a policy that has left its reference, so that the KL is not 0."""
+    state, environment = ppo_table(settings, architecture, precision, **changes)
+    with torch.no_grad():
+        for parameter in state.policy.model.parameters():
+            parameter.mul_(1.05)
+    rollout = sample(state, environment, settings)
+    assert 0 < int(rollout.ended.sum()) < len(rollout.examples)
+    assert not rollout.response_mask.all()
+    return rollout
 
 
 def taste_for(token: int, size: int) -> PreTrainedModel:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from rlhf.errors import UserError
 from rlhf.models.forward import Batching
+from rlhf.models.precision import precision_of
 from rlhf.models.tokens import Example, encode_response
 from rlhf.records import Message, Preference
 from rlhf.training import dpo
@@ -26,10 +27,10 @@ from rlhf.training.dpo import (
     with_reference,
 )
 from rlhf.training.loop import LoopState, Passes
-from tests.helpers import assert_near, float64
+from tests.helpers import ROUNDING, SUMMED, assert_near, float64
 from tests.maths import twins
 from tests.models.tiny_models import EOS, PAD, make_policy, random_examples, words_tokenizer
-from tests.training.table import STEADY, TOKENS, dpo_settings, engine_for, weights
+from tests.training.table import TOKENS, dpo_settings, engine_for
 
 BETA = 0.3
 
@@ -45,7 +46,7 @@ ROWS = [row_of([(0, 1)], 1), row_of([(0, 1), (0, 2), (1, 2)], 2), row_of([(1, 0)
 
 def logp(policy: PreTrainedModel, example: Example) -> float:
     """The sum, not the mean, of a response's token log-probabilities, from one row without padding."""
-    with torch.no_grad():
+    with torch.no_grad(), precision_of(policy):
         logits = policy(input_ids=torch.tensor([example.prompt_ids + example.response_ids])).logits[0].double()
     start = len(example.prompt_ids)
     return sum(float(torch.log_softmax(logits[start + t - 1], -1)[token]) for t, token in enumerate(example.response_ids))
@@ -73,38 +74,47 @@ def references(policy: PreTrainedModel) -> list[Reference]:
     return with_reference(policy, ROWS, Batching(PAD, 10_000))
 
 
-def test_the_reference_gives_each_response_its_sum(architecture: str) -> None:
-    policy = make_policy(architecture)
+def test_the_reference_gives_each_response_its_sum(architecture: str, precision: str) -> None:
+    policy = make_policy(architecture, precision=precision)
     for tokens in (1, 10_000):
         for row, reference in zip(ROWS, with_reference(policy, ROWS, Batching(PAD, tokens)), strict=True):
             assert reference.row is row
-            assert_near(reference.logps, float64([logp(policy, e) for e in row.examples]), 1e-5)
+            assert_near(reference.logps, float64([logp(policy, e) for e in row.examples]), ROUNDING[precision])
 
 
-def test_at_the_reference_the_loss_is_ln_2_and_no_reward_is_earned(architecture: str) -> None:
+def test_at_the_reference_the_loss_is_ln_2_and_no_reward_is_earned(architecture: str, precision: str) -> None:
     """Exactly, where the reference was asked in the shapes of the step; to rounding in any others."""
-    policy = make_policy(architecture)
+    policy = make_policy(architecture, precision=precision)
     longest_first = PairedExamples(sorted(ROWS[1].examples, key=len, reverse=True), [(0, 1), (1, 2)])
     row = train(policy, with_reference(policy, [longest_first], Batching(PAD, 10_000)), tokens=10_000)[0]
     assert [row[name] for name in ("reward_margin", "chosen_reward", "rejected_reward", "accuracy")] == [0.0, 0.0, 0.0, 0.5]
     assert_near(row["loss"], math.log(2), 1e-7)
-    other = make_policy(architecture)
+    other = make_policy(architecture, precision=precision)
     row = train(other, with_reference(other, ROWS, Batching(PAD, 1)), tokens=30)[0]
-    assert_near([row["loss"], row["reward_margin"]], float64([math.log(2), 0.0]), 1e-5)
+    assert_near([row["loss"], row["reward_margin"]], float64([math.log(2), 0.0]), ROUNDING[precision])
+
+
+def test_a_reference_in_another_dtype_is_another_policy(architecture: str) -> None:
+    """Why both are loaded in one: the same weights, and a margin before anything is learnt."""
+    rounded, exact = (make_policy(architecture, precision=precision) for precision in ("bfloat16", "float32"))
+    row = train(rounded, with_reference(exact, ROWS, Batching(PAD, 10_000)), tokens=10_000)[0]
+    assert abs(row["reward_margin"]) > 1e-4
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("tokens", [1, 100, 10_000])
-def test_the_loss_is_the_mean_over_pairs(architecture: str, tokens: int, label_smoothing: float) -> None:
-    policy, reference = make_policy(architecture, seed=0), make_policy(architecture, seed=1)
+def test_the_loss_is_the_mean_over_pairs(architecture: str, precision: str, tokens: int, label_smoothing: float) -> None:
+    policy, reference = (make_policy(architecture, seed, precision) for seed in (0, 1))
     margins = []
     for row in ROWS:
         gains = [logp(policy, e) - logp(reference, e) for e in row.examples]
         margins += [BETA * (gains[chosen] - gains[rejected]) for chosen, rejected in row.pairs]
     right, wrong = ([twins.nats_of_win(sign * m) for m in margins] for sign in (1, -1))
     row = train(policy, references(reference), tokens=tokens, label_smoothing=label_smoothing)[0]
-    assert_near(row["loss"], (1 - label_smoothing) * twins.mean(right) + label_smoothing * twins.mean(wrong), 1e-5)
-    assert_near(row["reward_margin"], twins.mean(margins), 1e-4)
+    assert_near(
+        row["loss"], (1 - label_smoothing) * twins.mean(right) + label_smoothing * twins.mean(wrong), ROUNDING[precision]
+    )
+    assert_near(row["reward_margin"], twins.mean(margins), SUMMED[precision])
     assert_near(row["accuracy"], twins.mean([float(m > 0) for m in margins]))
 
 
@@ -122,17 +132,6 @@ def test_other_losses_are_means_over_pairs_too(tokens: int) -> None:
     for loss, mean in expected.items():
         row = train(copy.deepcopy(policy), references(reference), tokens=tokens, loss=loss)[0]
         assert_near(row["loss"], mean, 1e-4)
-
-
-def test_how_a_step_is_cut_changes_nothing() -> None:
-    trained = {}
-    for tokens in (1, 100, 10_000):
-        policy = make_policy("llama")
-        train(policy, references(make_policy("llama", seed=1)), lr=30.0, tokens=tokens, **STEADY)
-        trained[tokens] = weights(policy)
-    assert float((trained[1] - weights(make_policy("llama"))).abs().max()) > 1e-3
-    assert_near(trained[1], trained[10_000], 1e-6)
-    assert_near(trained[100], trained[10_000], 1e-6)
 
 
 @pytest.mark.parametrize("tokens", [1, 30, 60, 10_000])
@@ -245,6 +244,15 @@ def test_rows_of_the_next_epoch_come_in_another_order(monkeypatch: pytest.Monkey
     epochs = [[int(r.logps) for r in seen[i : i + 6]] for i in range(0, 24, 6)]
     assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
     assert any(a != b for a, b in pairwise(epochs))
+
+
+def test_the_ids_that_were_sampled_are_learnt_and_not_those_of_their_text() -> None:
+    """A model may say a token that its text does not show, here the start token."""
+    tokenizer = words_tokenizer("one two three")
+    sampled = tuple(tokenizer.convert_tokens_to_ids(["two", "<s>", "three", "</s>"]))
+    said = Preference((Message("user", "one"),), "two three", "two", "train", "gold", chosen_token_ids=sampled)
+    (row,) = paired_examples([said], tokenizer, 20).rows
+    assert [e.response_ids for e in row.examples] == [list(sampled), encode_response(tokenizer, "two")]
 
 
 def test_responses_of_another_models_tokens_are_refused() -> None:

@@ -12,21 +12,23 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlhf.models.forward import Batching
+from rlhf.models.precision import precision_of
 from rlhf.models.tokens import Example
 from rlhf.records import Demonstration, Message
 from rlhf.training import sft
 from rlhf.training.loop import LoopState, Passes
 from rlhf.training.sft import demonstration_examples, document_examples, nll, train_sft
-from tests.helpers import assert_near
+from tests.helpers import SUMMED, assert_near
 from tests.models.tiny_models import EOS, PAD, make_policy, random_examples, words_tokenizer
-from tests.training.table import STEADY, TOKENS, engine_for, weights
+from tests.training.table import TOKENS, engine_for, weights
 
 EXAMPLES = random_examples(8, seed=4)
 
 
 def token_losses(policy: PreTrainedModel, example: Example) -> list[Tensor]:
     """-log p of every response token, from one row without padding."""
-    logits = policy(input_ids=torch.tensor([example.prompt_ids + example.response_ids])).logits[0]
+    with precision_of(policy):
+        logits = policy(input_ids=torch.tensor([example.prompt_ids + example.response_ids])).logits[0].float()
     start = len(example.prompt_ids)
     return [-torch.log_softmax(logits[start + t - 1], -1)[token] for t, token in enumerate(example.response_ids)]
 
@@ -41,17 +43,16 @@ def train(
     return list(train_sft(state, examples, validation, passes, batching))
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_a_step_descends_the_mean_over_all_response_tokens(architecture: str) -> None:
+def test_a_step_descends_the_mean_over_all_response_tokens(architecture: str, precision: str) -> None:
     """Against the gradient of the definition, row by row: the end token counts, the prompt and the padding do not."""
-    policy, twin = make_policy(architecture), make_policy(architecture)
+    policy, twin = (make_policy(architecture, precision=precision) for _ in range(2))
     losses = [loss for example in EXAMPLES for loss in token_losses(twin, example)]
     loss = torch.stack(losses).mean()
     loss.backward()
     norm = math.sqrt(sum(float(p.grad.double().square().sum()) for p in twin.parameters() if p.grad is not None))
     (row,) = train(policy, EXAMPLES)
-    assert_near(row["loss"], loss, 1e-6)
-    assert_near(row["gradient_norm"], norm, 1e-5)
+    assert_near(row["loss"], loss, 1e-6 if precision == "float32" else SUMMED[precision])
+    assert_near(row["gradient_norm"], norm, 1e-5 if precision == "float32" else SUMMED[precision])
     assert row["response_tokens"] == sum(len(e.response_ids) for e in EXAMPLES)
 
 
@@ -59,18 +60,6 @@ def test_the_mean_is_not_that_of_the_rows_means() -> None:
     """Or a test of unequal lengths would say nothing."""
     rows = [torch.stack(token_losses(make_policy("llama"), e)).detach() for e in EXAMPLES]
     assert abs(float(torch.cat(rows).mean() - torch.stack([r.mean() for r in rows]).mean())) > 1e-3
-
-
-def test_how_a_step_is_cut_changes_nothing() -> None:
-    trained = {}
-    for tokens in (1, 30, 10_000):
-        policy = make_policy("llama")
-        rows = train(policy, EXAMPLES, lr=100.0, tokens=tokens, **STEADY)
-        trained[tokens] = (weights(policy), rows[0]["loss"])
-    assert float((trained[1][0] - weights(make_policy("llama"))).abs().max()) > 1e-3
-    for tokens in (1, 30):
-        assert_near(trained[tokens][0], trained[10_000][0], 1e-6)
-        assert_near(trained[tokens][1], trained[10_000][1], 1e-6)
 
 
 def test_every_row_is_learned_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,137 @@
+"""A step of 8 rows of unequal length is the same step in 8 micro-batches of 1, in 2 of 4 and in 1 of 8, in every loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlhf.models.forward import Batching
+from rlhf.models.tokens import Example
+from rlhf.runtime.engine import TorchEngine
+from rlhf.training import ppo as loop
+from rlhf.training import ppo_update
+from rlhf.training.dpo import PairedExamples, train_dpo, with_reference
+from rlhf.training.loop import LoopState, Passes
+from rlhf.training.reward import RankedExamples, train_reward
+from rlhf.training.rollout import assign_credit
+from rlhf.training.sft import train_sft
+from tests.helpers import SUMMED, assert_near
+from tests.models.tiny_models import PAD, make_classifier, make_policy, random_examples
+from tests.training.table import METHODS, STEADY, dpo_settings, engine_for, ppo_settings, ppo_table, weights
+
+ROWS = 8
+ONE_STEP = Passes(epochs=1, rows_per_step=ROWS, eval_every_steps=9, seed=0)
+EXAMPLES = random_examples(ROWS, seed=4)
+# Of every weight, the largest having moved by 1e-3 and more; and of the loss. Under bfloat16 each micro-batch rounds its
+# share of a weight's gradient to 8 bits before it is added, so there equality to 1e-6 cannot be had: what is left is that
+# all the weights together end as near to each other as 2e-2 of the way they went.
+EXACT, OF_THE_WAY = 1e-6, 2e-2
+
+
+def rows_of(size: int) -> list[list[Example]]:
+    """Eight prompts with so many responses each."""
+    groups = [random_examples(size, seed=seed) for seed in range(ROWS)]
+    return [[Example(group[0].prompt_ids, e.response_ids) for e in group] for group in groups]
+
+
+def count_parts(engine: TorchEngine) -> list[int]:
+    """How many micro-batches each step of the engine has, from now on."""
+    counts: list[int] = []
+    real = engine.step
+    engine.step = lambda parts, loss_of: (counts.append(len(parts)), real(parts, loss_of))[1]  # type: ignore[method-assign]
+    return counts
+
+
+Trained = tuple[Tensor, float, list[int]]  # weights, loss, how many micro-batches each step had
+
+
+def by_sft(architecture: str, precision: str, tokens: int) -> Trained:
+    state = LoopState(engine_for(make_policy(architecture, precision=precision), 100.0, 1, **STEADY))
+    parts = count_parts(state.engine)
+    (row,) = train_sft(state, EXAMPLES, [], ONE_STEP, Batching(PAD, tokens))
+    return weights(state.engine.model), row["loss"], parts
+
+
+def by_reward(architecture: str, precision: str, tokens: int) -> Trained:
+    state = LoopState(engine_for(make_classifier(architecture, precision=precision), 100.0, 1, **STEADY))
+    parts = count_parts(state.engine)
+    rows = [RankedExamples(group, ranks) for group, ranks in zip(rows_of(3), [[0, 1, 2], [1, 0, 0]] * 4, strict=True)]
+    (row,) = train_reward(state, rows, [], ONE_STEP, Batching(PAD, tokens), 0.1)
+    return weights(state.engine.model), row["loss"], parts
+
+
+def by_dpo(architecture: str, precision: str, tokens: int) -> Trained:
+    policy, reference = (make_policy(architecture, seed, precision) for seed in (0, 1))
+    state = LoopState(engine_for(policy, 30.0, 1, **STEADY))
+    parts = count_parts(state.engine)
+    rows = [PairedExamples(group, pairs) for group, pairs in zip(rows_of(3), [[(0, 1), (2, 1)], [(1, 2)]] * 4, strict=True)]
+    asked = with_reference(reference, rows, Batching(PAD, 10_000))
+    _, row = train_dpo(state, asked, [], ONE_STEP, Batching(PAD, tokens), None, dpo_settings(beta=0.3))
+    return weights(policy), row["loss"], parts
+
+
+LONGEST = {
+    by_sft: max(map(len, EXAMPLES)),
+    by_reward: max(3 * max(map(len, group)) for group in rows_of(3)),
+    by_dpo: max(3 * max(map(len, group)) for group in rows_of(3)),
+}
+
+
+def assert_the_same(trained: Callable[[int], Trained], start: Tensor, longest: int, precision: str) -> None:
+    """In micro-batches that hold one row, four of the longest, and all."""
+    cuts = {8: trained(1), 2: trained(4 * longest), 1: trained(8 * longest)}
+    assert all(set(seen) == {parts} for parts, (_, _, seen) in cuts.items())
+    whole, loss, _ = cuts[1]
+    assert float((whole - start).abs().max()) > 1e-3
+    for learned, cut_loss, _ in (cuts[8], cuts[2]):
+        if precision == "float32":
+            assert_near(learned, whole, EXACT)
+            assert_near(cut_loss, loss, EXACT)
+        else:
+            assert float((learned - whole).norm()) < OF_THE_WAY * float((whole - start).norm())
+            assert_near(cut_loss, loss, SUMMED[precision])
+
+
+@pytest.mark.parametrize("trained", list(LONGEST), ids=["sft", "reward", "dpo"])
+def test_how_a_step_is_cut_changes_nothing(
+    trained: Callable[[str, str, int], Trained], architecture: str, precision: str
+) -> None:
+    start = weights((make_classifier if trained is by_reward else make_policy)(architecture))
+    assert_the_same(lambda tokens: trained(architecture, precision, tokens), start, LONGEST[trained], precision)
+
+
+@METHODS
+def test_how_a_step_of_ppo_is_cut_changes_nothing(architecture: str, precision: str, critic: dict[str, Any]) -> None:
+    """Two epochs in float32, so that the second step sees ratios other than 1; there a value that bfloat16 rounds across
+    the edge of its clip would turn a rounding into another step."""
+    rate, epochs = 30.0, {"float32": 2, "bfloat16": 1}[precision]
+    settings = ppo_settings(ppo_epochs=epochs, responses_per_minibatch=ROWS, lr=rate, critic_lr=rate, **critic)
+
+    def table() -> tuple[Any, Any]:
+        return ppo_table(settings, architecture, precision, STEADY, batching=Batching(PAD, 10_000))
+
+    state, environment = table()
+    start, rollout = _both(state), loop.sample(state, environment, settings)
+    experience = assign_credit(rollout, settings, 0.1)
+
+    def trained(tokens: int) -> Trained:
+        state, environment = table()
+        parts = [count_parts(engine) for engine in _engines(state)]
+        figures = ppo_update.learn(state, experience, replace(environment, batching=Batching(PAD, tokens)), settings)
+        losses = figures["policy_loss"] + figures.get("critic_loss", 0.0)
+        return _both(state), losses, [count for counts in parts for count in counts]
+
+    assert_the_same(trained, start, max(map(len, rollout.examples)), precision)
+
+
+def _engines(state: Any) -> Sequence[TorchEngine]:
+    return [engine for engine in (state.policy, state.critic) if engine]
+
+
+def _both(state: Any) -> Tensor:
+    return torch.cat([weights(engine.model) for engine in _engines(state)])
