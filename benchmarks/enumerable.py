@@ -22,6 +22,7 @@ from transformers import (
 
 from rlhf.models.forward import Batching, scores_of, summed_logprobs_of
 from rlhf.models.generation import Decoding
+from rlhf.models.precision import compute_in
 from rlhf.models.reward import centre_scores
 from rlhf.models.tokens import Example
 
@@ -72,13 +73,16 @@ class Space:
     rewards: Tensor
 
 
-def make_space(architecture: str = "llama", seed: int = 0) -> Space:
-    """Random models; the reward model's scores have mean 0 and deviation 1 over the responses that end."""
+def make_space(architecture: str = "llama", seed: int = 0, precision: str = "float32") -> Space:
+    """Random models that compute in this precision; the reward model's scores have mean 0 and deviation 1 over the responses
+    that end."""
     sizes = ARCHITECTURES[architecture]
     torch.manual_seed(seed)
     reference = AutoModelForCausalLM.from_config(copy.deepcopy(sizes)).eval().requires_grad_(False)
     torch.manual_seed(seed + 3)
     reward_model = AutoModelForSequenceClassification.from_config(copy.deepcopy(sizes)).eval().requires_grad_(False)
+    for model in (reference, reward_model):
+        compute_in(model, precision)
     centre_scores(reward_model, scores_of(reward_model, EXAMPLES[:SIZE], BATCHING), scale=True)
     ended = torch.tensor([response[-1] == EOS for response in RESPONSES])
     rewards = torch.where(ended, scores_of(reward_model, EXAMPLES, BATCHING), MISSING_END).double()

@@ -61,13 +61,18 @@ def test_best_token_by_token_is_best_where_gamma_is_1_and_the_reward_holds_the_k
     torch.testing.assert_close(best_by_token(space), best(space), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("architecture", "method"), [("llama", "ppo"), ("gpt2", "shared"), ("llama", "rloo")])
-def test_ppo_finds_it(architecture: str, method: str) -> None:
-    space = make_space(architecture)
+@pytest.mark.parametrize(
+    ("architecture", "method", "precision"),
+    [("llama", "ppo", "float32"), ("llama", "rloo", "float32"), ("gpt2", "shared", "bfloat16")],
+)
+def test_ppo_finds_it(architecture: str, method: str, precision: str) -> None:
+    """In bfloat16 it is the best policy of models that round, by their own log-probabilities and scores."""
+    space = make_space(architecture, precision=precision)
     assert total_variation(trained(method, space), best(space)) < NEAR
 
 
-def test_dpo_finds_it(space: Space) -> None:
+def test_dpo_finds_it(architecture: str, precision: str) -> None:
+    space = make_space(architecture, precision=precision)
     assert total_variation(trained("dpo", space), best(space)) < NEAR
 
 

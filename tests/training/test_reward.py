@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
@@ -203,3 +206,20 @@ def test_scores_stay_with_their_rows() -> None:
         assert_near(
             torch.tensor(scores), torch.stack([scores_of(model, [e], Batching(PAD, 1))[0] for e in row.examples]), 1e-5
         )
+
+
+def test_stopping_and_going_on_gives_the_same_bits() -> None:
+    whole, first, second = (make_classifier("llama") for _ in range(3))
+    passes = Passes(epochs=6, rows_per_step=2, eval_every_steps=2, seed=7)
+    adamw = {"final_lr_share": 0.1, "weight_decay": 0.1, "steps": passes.steps(len(ROWS))}
+
+    def rows_from(state: LoopState) -> Iterator[dict[str, float]]:
+        return train_reward(state, ROWS, ROWS[:2], passes, Batching(PAD, TOKENS), label_smoothing=0.1)
+
+    expected = list(rows_from(LoopState(engine_for(whole, **adamw))))
+    stopped = LoopState(engine_for(first, **adamw))
+    before = list(islice(rows_from(stopped), 7))
+    resumed = LoopState(engine_for(second, **adamw), stopped.step)
+    resumed.engine.load_state_dict(copy.deepcopy(stopped.engine.state_dict()))
+    assert before + list(rows_from(resumed)) == expected
+    assert torch.equal(weights(second), weights(whole))
