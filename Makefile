@@ -8,6 +8,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
+# Tests run one thread each, so several at a time; a process takes up to 1.5 GiB.
+WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadgroup
+
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce test test-all check mutants verify ui clean
 
@@ -29,16 +32,16 @@ reproduce: setup ## run what is out of date of the pipeline, and print its resul
 	@cat artifacts/evaluate/table.md
 
 test: setup ## run the tests
-	python -m pytest -m "not slow"
+	python -m pytest -m "not slow" $(WORKERS)
 
 test-all: setup ## run the tests, the slow ones too
-	python -m pytest
+	python -m pytest $(WORKERS)
 
 check: setup ## lint, types, and the tests that start no pipeline
 	ruff check
 	ruff format --check
 	mypy
-	python -m pytest -m "not slow" --ignore tests/pipeline
+	python -m pytest -m "not slow" --ignore tests/pipeline $(WORKERS)
 
 mutants: setup ## mutate the maths, plant faults in the training code, and see that the tests notice each
 	python -m benchmarks.mutants

@@ -12,11 +12,14 @@ from tests.pipeline.clone import ROOT, SECONDS, Clone, Done, clone
 SMOKE = "experiment=smoke"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whichever test comes first waits for the reproduction, and may."""
+    """Whichever test comes first waits for the reproduction, and may. Several processes share the other tests, not these:
+    each would reproduce for itself."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(2 * SECONDS))
+            item.add_marker(pytest.mark.xdist_group("pipeline"))
 
 
 @dataclass(frozen=True)
