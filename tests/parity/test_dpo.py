@@ -81,8 +81,8 @@ def our_step(rows: list[PairedExamples], loss: str, label_smoothing: float = 0.0
     start = weights(policy)
     state = LoopState(engine_for(policy, RATE * EPSILON, 1, **ADAMW))
     settings = dpo_settings(loss=loss, beta=beta, label_smoothing=label_smoothing)
-    (row,) = train_dpo(state, referred, [], Passes(1, len(rows), 1, seed=0), batching, None, settings)
-    return Step(row["loss"], weights(policy) - start, row["margin"])
+    _, row = train_dpo(state, referred, [], Passes(1, len(rows), 1, seed=0), batching, None, settings)
+    return Step(row["loss"], weights(policy) - start, row["reward_margin"])
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "hinge"])

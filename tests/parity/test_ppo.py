@@ -118,7 +118,7 @@ def test_the_estimators_of_kl(ended: Update, undiscounted: Update) -> None:
         kl = estimator(rollout.old_logprobs, rollout.ref_logprobs)
         assert_near(kl[mask], theirs.seen["kl"][mask], SAME)
     ours = ours_on(ended)
-    figures = rollout_metrics(credit(ours), ours.ppo.kl_ctl, True)
+    figures = rollout_metrics(credit(ours), ours.ppo.kl_ctl, ours.ppo)
     assert_near(figures["kl_per_response"], ended.metrics["objective/kl"], SAME)
 
 
