@@ -89,7 +89,8 @@ HALF = {"ppo.responses_per_step": 256, "ppo.responses_per_minibatch": 128}  # en
 METHODS = {  # the colours of Okabe and Ito (2008), which colour-blind people can tell apart
     "ppo": Method("PPO, a critic of its own", {}, "#0072B2"),
     "shared": Method("PPO, critic on the policy's trunk", SHARED, "#56B4E9", ("ppo=shared",)),
-    "rloo": Method("RLOO", EIGHT, "#009E73", ("ppo=rloo",)),
+    # at .01 it gives up likely responses that it should keep, and then hardly ever samples them
+    "rloo": Method("RLOO", EIGHT | {"ppo.lr": 3e-3}, "#009E73", ("ppo=rloo",)),
     "gamma": Method(
         "PPO, γ = 0.5",
         HALF | SHARED | {"ppo.gamma": 0.5},

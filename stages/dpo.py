@@ -5,6 +5,7 @@ from __future__ import annotations
 import _checkout  # noqa: F401
 
 from collections.abc import Sequence
+from functools import partial
 
 from rlhf.data.files import read_records, write_records
 from rlhf.data.world import load_world
@@ -12,8 +13,8 @@ from rlhf.labeling.on_policy import answer_and_label
 from rlhf.labeling.sampling import make_sampler
 from rlhf.models.card import write_policy
 from rlhf.models.forward import Batching
-from rlhf.models.policy import context_of, load_policy
-from rlhf.models.tokens import load_tokenizer, pad_id
+from rlhf.models.policy import PreTrainedModel, context_of, load_policy
+from rlhf.models.tokens import PreTrainedTokenizerBase, load_tokenizer, pad_id
 from rlhf.records import Preference, Prompt
 from rlhf.runtime.engine import make_engine
 from rlhf.runtime.memory import memory_of
@@ -44,18 +45,9 @@ def main(run: Run) -> None:
         temperature=1.0,
         seed=run.seed("watch"),
     )
-
-    def label_anew(prompts: Sequence[Prompt], number: int) -> list[Preference]:
-        """What the policy answers by now, as the labeler orders it; written down: these labels are made nowhere else."""
-        run.say(f"answers {len(prompts)} prompts anew for round {number}")
-        world, sampler = load_world(run.read("prepare", "world.yaml")), make_sampler(config, tokenizer, {run.name: policy})
-        made = answer_and_label(sampler, prompts, world, config.labeler.temperature, run.seed("round", number))
-        write_records(run.output / f"preferences_round_{number}.jsonl", made)
-        return made
-
     rounds = Rounds(
         shares=shares_of(train, dpo.rounds),
-        label_anew=label_anew,
+        label_anew=partial(label_anew, run, policy, tokenizer),
         tokenizer=tokenizer,
         context=context,
         max_dropped_share=dpo.max_dropped_share,
@@ -78,6 +70,18 @@ def main(run: Run) -> None:
     )
     run.finish(dict(state.learnt) | last)
     run.log_model(run.output / "model")
+
+
+def label_anew(
+    run: Run, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], number: int
+) -> list[Preference]:
+    """What the policy answers by now, as the labeler orders it; written down: these labels are made nowhere else."""
+    run.say(f"answers {len(prompts)} prompts anew for round {number}")
+    world = load_world(run.read("prepare", "world.yaml"))
+    sampler = make_sampler(run.config, tokenizer, {run.name: policy})
+    made = answer_and_label(sampler, prompts, world, run.config.labeler.temperature, run.seed("round", number))
+    write_records(run.output / f"preferences_round_{number}.jsonl", made)
+    return made
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from rlhf.models.tokens import load_tokenizer, same_tokens
 from rlhf.records import Demonstration, Prompt
 from rlhf.runtime.stage import Run, stage
 from rlhf.training.ppo import train_ppo
-from rlhf.training.ppo_metrics import negative_kl
+from rlhf.training.ppo_metrics import explain_negative_kl
 from rlhf.training.ppo_setup import make_environment, make_state
 from rlhf.training.samples import write_samples
 from rlhf.training.sft import demonstration_examples
@@ -43,11 +43,9 @@ def main(run: Run) -> None:
     state = make_state(config, policy, reward_model)
     limit = config.data.max_response_tokens
     write = partial(write_policy, policy, tokenizer, max_response_tokens=limit, temperature=ppo.temperature)
-    explained = False
     for last in run.follow(train_ppo(state, environment, ppo), ppo.stop.steps):
-        if not explained and (why := negative_kl(run.rows)):
+        if why := explain_negative_kl(state, run.rows):
             run.say(why)
-            explained = True
         if page := write_samples(run.output, state.said, environment.watch.shown, tokenizer, last["step"]):
             run.tracker.log_file(page)
         if ppo.keep_every and last["step"] and last["step"] % ppo.keep_every == 0:

@@ -15,7 +15,7 @@ from rlhf.models.forward import response_logprobs, response_values
 from rlhf.models.tokens import collate
 from rlhf.training import ppo as loop
 from rlhf.training import ppo_update
-from rlhf.training.ppo_metrics import negative_kl
+from rlhf.training.ppo_metrics import explain_negative_kl, negative_kl
 from rlhf.training.ppo_setup import make_state
 from rlhf.training.ppo_state import model_of, policy_of
 from rlhf.training.rollout import Experience, assign_credit, paid_scores
@@ -226,6 +226,16 @@ def test_a_kl_that_stays_negative_is_explained() -> None:
     assert said is not None
     assert "-0.45 nats a response over the last 20 rollouts" in said
     assert "temperature" in said
+
+
+def test_it_is_explained_once_a_run_also_after_a_stop() -> None:
+    state, _ = ppo_table(ppo_settings())
+    rows = kl_rows([-0.5, -0.4] * 11)
+    told = [explain_negative_kl(state, rows[:length]) for length in range(1, len(rows) + 1)]
+    assert [why is not None for why in told] == [False] * 20 + [True] + [False] * 2
+    again, _ = ppo_table(ppo_settings())
+    again.load_state_dict(copy.deepcopy(state.state_dict()))
+    assert explain_negative_kl(again, rows) is None
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from rlhf.models.forward import Batching
 from rlhf.models.tokens import encode_response
 from rlhf.records import Message
 from rlhf.training.dpo import train_dpo, with_reference
-from rlhf.training.loop import LoopState, Passes
+from rlhf.training.loop import LoopState, Passes, Said
 from rlhf.training.ppo import train_ppo
 from rlhf.training.ppo_state import Environment, PPOState, policy_of
-from rlhf.training.samples import PAGE, Said, samples_page, write_samples
+from rlhf.training.samples import PAGE, samples_page, write_samples
 from rlhf.training.watch import look
 from tests.models.tiny_models import PAD, make_policy, words_tokenizer
 from tests.training.table import SHARED, dpo_settings, engine_for, environment_for, ppo_settings, ppo_table

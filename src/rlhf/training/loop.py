@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from rlhf.records import Preference
 from rlhf.runtime.engine import Engine
 from rlhf.seeds import draw_rows
-from rlhf.training.samples import Said
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The answers to the shown prompts after so many steps, with their scores; of plain numbers, to be saved as they are."""
+
+    step: int
+    answers: list[list[int]]
+    scores: dict[str, list[float]]
 
 
 @dataclass

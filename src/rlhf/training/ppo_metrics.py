@@ -11,6 +11,7 @@ from rlhf import config
 from rlhf.maths.diagnostics import explained_variance
 from rlhf.maths.kl import k1
 from rlhf.maths.masked import masked_mean, masked_variance
+from rlhf.training.ppo_state import PPOState
 from rlhf.training.rollout import Experience
 
 # Rollouts before the sign of the KL is believed, and how far it must be below 0: strict, because it is looked at after every
@@ -46,6 +47,13 @@ def rollout_metrics(experience: Experience, kl_ctl: float, ppo: config.PPO) -> d
 
 def _mean_and_sd(name: str, x: Tensor, mask: Tensor) -> dict[str, float]:
     return {name: float(masked_mean(x, mask)), f"{name}_sd": float(masked_variance(x, mask).sqrt())}
+
+
+def explain_negative_kl(state: PPOState, rows: Sequence[dict[str, float]]) -> str | None:
+    """`negative_kl`, once a run."""
+    why = None if state.explained else negative_kl(rows)
+    state.explained = state.explained or why is not None
+    return why
 
 
 def negative_kl(rows: Sequence[dict[str, float]]) -> str | None:

@@ -16,7 +16,7 @@ from rlhf.records import Prompt
 from rlhf.runtime.engine import make_engine
 from rlhf.seeds import derive_seed
 from rlhf.training.ppo_state import Environment, PPOState, SharedTrunk
-from rlhf.training.watch import Judge, make_watch
+from rlhf.training.watch import Judge, Watch, make_watch
 
 NO_PROMPTS = "ppo: there are no {split} prompts: look at prepare's shares and artifacts/prepare/metrics.json"
 
@@ -62,19 +62,7 @@ def make_environment(
     learned = [p for p in prompts if p.split == "train"]
     if not learned:
         raise UserError(NO_PROMPTS.format(split="train"))
-    watch = make_watch(
-        settings,
-        reference,
-        tokenizer,
-        prompts,
-        judge,
-        most=settings.ppo.eval_prompts,
-        shown=settings.ppo.shown_prompts,
-        temperature=settings.ppo.temperature,
-        seed=derive_seed(seed, "validation"),
-    )
-    if watch is None:
-        raise UserError(NO_PROMPTS.format(split="validation"))
+    watch = _watch(settings, reference, tokenizer, prompts, judge, seed)
     if settings.ppo.ptx_coef and not demonstrations:
         raise UserError(
             f"ppo.ptx_coef ({settings.ppo.ptx_coef}) needs train demonstrations, and there are none: set it to 0"
@@ -99,3 +87,28 @@ def make_environment(
         seed=seed,
         gold=gold if settings.ppo.reward_from == "gold" else None,
     )
+
+
+def _watch(
+    settings: config.Config,
+    reference: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    judge: Judge | None,
+    seed: int,
+) -> Watch:
+    """On the policy as it is trained: its rule to stop and its curve are of the temperature of the rollouts."""
+    watch = make_watch(
+        settings,
+        reference,
+        tokenizer,
+        prompts,
+        judge,
+        most=settings.ppo.eval_prompts,
+        shown=settings.ppo.shown_prompts,
+        temperature=settings.ppo.temperature,
+        seed=derive_seed(seed, "validation"),
+    )
+    if watch is None:
+        raise UserError(NO_PROMPTS.format(split="validation"))
+    return watch

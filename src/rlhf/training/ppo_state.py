@@ -15,7 +15,7 @@ from rlhf.models.forward import Batching
 from rlhf.models.generation import Decoding
 from rlhf.models.tokens import Example
 from rlhf.runtime.engine import Engine
-from rlhf.training.samples import Said
+from rlhf.training.loop import Said
 from rlhf.training.watch import Watch
 
 
@@ -74,6 +74,7 @@ class PPOState:
     kept: Kept | None = None
     stopped_by: str = ""
     said: list[Said] = field(default_factory=list)
+    explained: bool = False  # why the KL may be negative
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -86,6 +87,7 @@ class PPOState:
             "kept": None if self.kept is None else vars(self.kept),
             "stopped_by": self.stopped_by,
             "said": [asdict(then) for then in self.said],
+            "explained": self.explained,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -99,6 +101,7 @@ class PPOState:
         self.kept = None if state["kept"] is None else Kept(**state["kept"])
         self.stopped_by = state["stopped_by"]
         self.said = [Said(**then) for then in state["said"]]
+        self.explained = state["explained"]
 
 
 def model_of(engine: Engine) -> PreTrainedModel:

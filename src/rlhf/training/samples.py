@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -11,17 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.models.tokens import decode_response
 from rlhf.records import Messages
 from rlhf.runtime import markdown
+from rlhf.training.loop import Said
 
 PAGE = "samples.md"
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """The answers to the shown prompts after so many steps, with their scores; of plain numbers, to be saved as they are."""
-
-    step: int
-    answers: list[list[int]]
-    scores: dict[str, list[float]]
 
 
 def write_samples(

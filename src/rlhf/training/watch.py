@@ -16,8 +16,8 @@ from rlhf.models.generation import Decoding, decoding_of
 from rlhf.models.policy import context_of
 from rlhf.models.tokens import Example, decode_response, encode_prompt, pad_id, prompt_room
 from rlhf.records import Messages, Prompt
+from rlhf.training.loop import Said
 from rlhf.training.rollout import sample_responses
-from rlhf.training.samples import Said
 
 Judge = Callable[[Sequence[Prompt], Sequence[Example]], list[float]]
 
