@@ -43,9 +43,10 @@ check: setup ## lint, types, and the tests that start no pipeline
 	mypy
 	python -m pytest -m "not slow" --ignore tests/pipeline $(WORKERS)
 
-mutants: setup ## mutate the maths, plant faults in the training code, and see that the tests notice each
-	python -m benchmarks.mutants
-	python benchmarks/faults.py
+mutants: setup ## mutate the maths (mutmut), plant faults in maths, models, runtime and training, and say which of them no test notices
+	python -m benchmarks.mutants; of_mutants=$$?; \
+	test $$of_mutants -lt 128 || exit $$of_mutants; \
+	python benchmarks/faults.py && exit $$of_mutants
 
 verify: setup ## compare what was reproduced here with what is committed
 	python -m rlhf.runtime.verify

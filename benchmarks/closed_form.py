@@ -1,11 +1,12 @@
 """How near PPO, DPO and their relatives come to the best policy, where that is known (docs/closed_form.md).
 
 python -m benchmarks.closed_form            all of them: prints the table and draws docs/img/closed_form.png
-python -m benchmarks.closed_form NAME …     some of them (`METHODS` of enumerable_runs.py): the table alone
+python -m benchmarks.closed_form NAME …     some of them: the table alone
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,7 +58,11 @@ def measure(method: Method, architecture: str, seed: int) -> Measured:
 
 
 def main(arguments: Sequence[str]) -> int:
-    names = list(arguments) or list(METHODS)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.closed_form", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", choices=METHODS, metavar="NAME", help=f"of {', '.join(METHODS)}")
+    names = parser.parse_args(arguments).names or list(METHODS)
     found: dict[str, list[Measured]] = {}
     torch.set_num_threads(1)
     for name in names:

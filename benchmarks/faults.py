@@ -6,6 +6,7 @@ python benchmarks/faults.py WORD …     those whose names contain one of the wo
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf.errors import UserError
 from rlhf.runtime.processes import attempt
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,13 +41,28 @@ def faults() -> list[Fault]:
     return [Fault(**entry) for entry in tomllib.loads(LIST.read_text(encoding="utf-8"))["fault"]]
 
 
-def main(words: Sequence[str]) -> int:
-    chosen = [fault for fault in faults() if not words or any(word in fault.name for word in words)]
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "python benchmarks/faults.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", metavar="WORD", help="part of a fault's name")
+    chosen = choose(parser.parse_args(arguments).words)
     with tempfile.TemporaryDirectory() as folder:
         copy = copy_of_the_project(Path(folder) / "project")
         unnoticed = [fault.name for fault in chosen if not noticed(copy, fault)]
     print(f"{len(chosen) - len(unnoticed)} of {len(chosen)} faults noticed")
     return 1 if unnoticed else 0
+
+
+def choose(words: Sequence[str]) -> list[Fault]:
+    """All without words; raises UserError for a word that no name contains."""
+    listed = faults()
+    for word in words:
+        if not any(word in fault.name for fault in listed):
+            raise UserError(
+                f"none of the {len(listed)} faults has {word!r} in its name; the names are in benchmarks/{LIST.name}"
+            )
+    return [fault for fault in listed if not words or any(word in fault.name for word in words)]
 
 
 def copy_of_the_project(to: Path) -> Path:

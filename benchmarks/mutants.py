@@ -6,6 +6,7 @@ python -m benchmarks.mutants PROCESSES
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import resource
@@ -49,7 +50,13 @@ class Mutant:
 
 
 def main(arguments: Sequence[str]) -> int:
-    processes = arguments[0] if arguments else str(os.cpu_count() or 1)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.mutants", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("processes", nargs="?", type=int, default=os.cpu_count() or 1, metavar="PROCESSES", help="1 or more")
+    processes: int = parser.parse_args(arguments).processes
+    if processes < 1:
+        parser.error(f"PROCESSES is {processes}: mutants need at least one to run in")
     with tempfile.TemporaryDirectory() as folder:
         total, survivors = mutate(copy_of_the_project(Path(folder) / "project"), processes)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -61,9 +68,9 @@ def equivalents(file: Path = LIST) -> list[Mutant]:
     return [Mutant(**entry) for entry in tomllib.loads(file.read_text(encoding="utf-8"))["mutant"]]
 
 
-def mutate(project: Path, processes: str) -> tuple[int, list[Mutant]]:
+def mutate(project: Path, processes: int) -> tuple[int, list[Mutant]]:
     """How many mutants of the project there are, by the [tool.mutmut] of its pyproject.toml, and which survive its tests."""
-    _mutmut(project, "run", "--max-children", processes)
+    _mutmut(project, "run", "--max-children", str(processes))
     statuses = dict(line.strip().rsplit(": ", 1) for line in _mutmut(project, "results", "--all", "true"))
     survivors = [name for name, status in statuses.items() if status not in NOTICED]
     return len(statuses), [read_mutant(name, _mutmut(project, "show", name)) for name in survivors]

@@ -7,6 +7,7 @@ stages, Davison and Hinkley 1997, section 3.8). With n seeds it is too narrow by
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,11 @@ VALUES = np.array([1.0, 0.5, 0.0])  # of a win, a tie and a loss
 
 
 def main(arguments: Sequence[str]) -> int:
-    runs = [read_run(Path(name)) for name in arguments]
+    parser = argparse.ArgumentParser(
+        "python benchmarks/over_seeds.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="at least two")
+    runs = [read_run(folder) for folder in parser.parse_args(arguments).runs]
     if len(runs) < 2:
         raise UserError("name at least two repositories, run with seeds of their own")
     check_comparable(runs)

@@ -52,14 +52,14 @@ def write_project(folder: Path, tests: str) -> Path:
 
 
 def test_survivors_are_told_by_what_they_change(tmp_path: Path) -> None:
-    total, survivors = mutants.mutate(write_project(tmp_path, TESTS), "1")
+    total, survivors = mutants.mutate(write_project(tmp_path, TESTS), 1)
     assert total == 3
     assert set(survivors) == {AT_MOST, TEN}
 
 
 def test_tests_that_fail_without_a_mutant_find_out_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^`mutmut run --max-children 1` ended with 1:\n(.*\n)*.*assert 6 == 7"):
-        mutants.mutate(write_project(tmp_path, TESTS.replace("== 6", "== 7")), "1")
+        mutants.mutate(write_project(tmp_path, TESTS.replace("== 6", "== 7")), 1)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import permutations
 
 import pytest
 import torch
@@ -191,6 +192,21 @@ def test_siblings_by_hand() -> None:
     rewards, mask = float64([[1.0, 2.0], [1.0, NAN], [7.0, NAN], [7.0, NAN]]), lengths_to_mask([2, 1, 1, 1])
     assert_near(rloo(rewards, mask, 2), [[2.0, 2.0], [-2.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
     assert_near(grpo(rewards, mask, 2), [[1.0, 1.0], [-1.0, 0.0], [0.0, 0.0], [0.0, 0.0]], 1e-7)
+
+
+@pytest.mark.parametrize("prompts", [*permutations(["small", "large", "alike", "large and alike"], 2)], ids=" beside ".join)
+def test_whether_responses_are_paid_alike_is_a_matter_of_their_prompt(prompts: tuple[str, str]) -> None:
+    """In float32, where the scores of the other prompt could make these look like rounding, or rounding like scores."""
+    white = math.sqrt(1.5)  # of three neighbours, the outer two: 1 / sqrt(2/3)
+    known = {
+        "small": ([1.0, 2.0, 3.0], [-white, 0.0, white]),
+        "large": ([3e7, 1e7, 2e7], [white, -white, 0.0]),
+        "alike": ([0.1] * 3, [0.0] * 3),
+        "large and alike": ([1000.1] * 3, [0.0] * 3),
+    }
+    paid, advantages = zip(*(known[prompt] for prompt in prompts), strict=True)
+    found = grpo(torch.tensor(paid).view(-1, 1), lengths_to_mask([1] * 6), 3)
+    assert_near(found, float64(advantages).view(-1, 1), 1e-6)
 
 
 @pytest.mark.parametrize("estimator", [rloo, grpo])

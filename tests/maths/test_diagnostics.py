@@ -55,7 +55,21 @@ def test_explained_variance_by_hand() -> None:
     assert_near(explained_variance(returns + 9.0, returns, mask), 1.0)  # a constant error explains the variance all the same
     assert_near(explained_variance(torch.zeros(2, 3), returns, mask), 0.0)
     assert_near(explained_variance(-returns, returns, mask), -3.0)  # the error is 2R: 1 - 4
-    assert explained_variance(returns, torch.ones(2, 3, dtype=torch.float64), mask).item() == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("constant", [0.0, 1.0, 0.1, 1000.1])
+def test_returns_that_do_not_vary_leave_nothing_to_explain(constant: float, dtype: torch.dtype) -> None:
+    returns = torch.tensor([[constant] * 3 + [NAN], [constant] * 4], dtype=dtype)
+    mask = lengths_to_mask([3, 4])
+    for values in (returns.clone(), torch.zeros(2, 4, dtype=dtype), torch.arange(8, dtype=dtype).view(2, 4)):
+        assert explained_variance(values, returns, mask).item() == 0.0
+
+
+def test_returns_that_vary_by_a_thousandth_are_explained() -> None:
+    returns, mask = torch.tensor([[999.0, 1001.0]]), lengths_to_mask([2])
+    assert explained_variance(returns.clone(), returns, mask).item() == 1.0
+    assert explained_variance(torch.tensor([[0.0, 1.0]]), returns, mask).item() == 0.75  # errors 999 and 1000: 1 - .25 / 1
 
 
 @pytest.mark.parametrize("clip_range", [0.0, 1.0, -0.2, 1.5, NAN])

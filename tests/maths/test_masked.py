@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -50,10 +52,23 @@ def test_whitened_by_hand() -> None:
     assert_near(masked_whiten(x, lengths_to_mask([2, 1], 3)), [[-step, 0.0, 0.0], [step, 0.0, 0.0]], 1e-8)
 
 
-def test_whitening_a_constant_gives_zeros_and_no_noise() -> None:
-    # In float32 the mean of 0.1s is off by one rounding; divided by a variance of that size, it would become 1.
-    x = torch.full((3, 7), 0.1)
-    assert_near(masked_whiten(x, torch.ones(3, 7, dtype=torch.bool)), torch.zeros(3, 7), 1e-3)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [2, 3, 7, 100, 4097])
+@pytest.mark.parametrize("constant", [1e-5, 0.1, -100.3, 1000.1, 1e7 + 1 / 3])
+def test_whitening_a_constant_gives_zeros_and_no_noise(constant: float, count: int, dtype: torch.dtype) -> None:
+    # The mean of equal numbers is off by a rounding or two; divided by a deviation of that size, it would become 1.
+    x = torch.full((1, count), constant, dtype=dtype)
+    assert masked_whiten(x, torch.ones(1, count, dtype=torch.bool)).eq(0).all()
+
+
+@pytest.mark.parametrize(("dtype", "number"), [(torch.float32, 2.0**10), (torch.float64, 2.0**39)])
+@pytest.mark.parametrize(("deviation", "differ"), [(1, False), (15, False), (17, True), (100, True), (2**13, True)])
+def test_what_rounding_cannot_make_is_whitened(dtype: torch.dtype, number: float, deviation: int, differ: bool) -> None:
+    """Deviations in steps to the next number, which are 2^-13: up to 16 may be rounding; 2^13 are a thousandth of 2^10."""
+    step = 2.0**-13
+    x = torch.tensor([[number, number + 2 * deviation * step, NAN]], dtype=dtype)
+    white = deviation * step / math.sqrt((deviation * step) ** 2 + 1e-8) if differ else 0.0
+    assert_near(masked_whiten(x, lengths_to_mask([2], 3)), [[-white, white, 0.0]], 1e-6)
 
 
 def test_whitening_one_token_gives_zero() -> None:

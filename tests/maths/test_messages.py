@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlhf.maths import advantages, losses
-from rlhf.maths.bradley_terry import strengths
+from rlhf.maths.bradley_terry import OpenEnded, strengths
 from rlhf.maths.kl import AdaptiveKL, FixedKL, k1
 from rlhf.maths.masked import masked_mean
 from tests.helpers import NAN, float64, lengths_to_mask
@@ -88,3 +88,11 @@ MESSAGES: list[tuple[Callable[[], object], str]] = [
 def test_a_refusal_says_what_is_wrong(refused: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=rf"^{re.escape(message)}$"):
         refused()
+
+
+def test_a_refusal_of_open_ended_results_says_which_items_apart_from_what_is_wrong() -> None:
+    """So that they can be called by their names."""
+    with pytest.raises(OpenEnded) as refused:
+        strengths(float64([[0, 0, 1], [0, 0, 1], [0, 0, 0]]))
+    assert refused.value.about == "no finite strengths: {} were never beaten by the others, {} never beat the others"
+    assert refused.value.groups == ([0, 1], [2])
