@@ -17,9 +17,9 @@ from rlhf.models.forward import Batching
 from rlhf.models.generation import Decoding
 from rlhf.runtime.engine import TorchEngine, make_engine
 from rlhf.runtime.settings import compose, validate, values_of
-from rlhf.training.ppo import sample
+from rlhf.training.ppo import sample, train_ppo
 from rlhf.training.ppo_setup import make_state
-from rlhf.training.ppo_state import Environment, PPOState
+from rlhf.training.ppo_state import Environment, PPOState, policy_of
 from rlhf.training.rollout import Rollout
 from rlhf.training.watch import Watch
 from tests.models.tiny_models import EOS, PAD, make_classifier, make_policy, random_examples
@@ -111,6 +111,15 @@ def ppo_settings(**changes: Any) -> PPO:
     return PPO(**PPO_FOR_TESTS | changes)
 
 
+def stop(**changes: float) -> dict[str, Any]:
+    """The rules by which a run ends, none but the number of steps unless it is asked for."""
+    return {"stop": {"steps": 6, "kl_budget": 0.0, "plateau_evaluations": 0} | changes}
+
+
+def run(state: PPOState, environment: Environment, settings: PPO) -> list[dict[str, float]]:
+    return list(train_ppo(state, environment, settings))
+
+
 def dpo_settings(**changes: Any) -> DPO:
     return DPO(**_composed().dpo.model_dump() | changes)
 
@@ -168,12 +177,25 @@ def ppo_table(
     return make_state(all_settings(ppo, **optimizer_changes or {}), policy, reward_model), environment
 
 
-def a_rollout(settings: PPO, architecture: str = "llama", precision: str = "float32", **changes: Any) -> Rollout:
-    """Of a policy that has left its reference, so that the KL is not 0."""
-    state, environment = ppo_table(settings, architecture, precision, **changes)
+def leave_the_reference(policy: PreTrainedModel) -> None:
+    """Every weight moves a little, so that the KL is not 0."""
     with torch.no_grad():
-        for parameter in state.policy.model.parameters():
+        for parameter in policy.parameters():
             parameter.mul_(1.05)
+
+
+def steps_of(engine: TorchEngine) -> list[list[Any]]:
+    """The micro-batches of each step that the engine makes from now on."""
+    seen: list[list[Any]] = []
+    real = engine.step
+    engine.step = lambda parts, loss_of: (seen.append(list(parts)), real(parts, loss_of))[1]  # type: ignore[method-assign]
+    return seen
+
+
+def a_rollout(settings: PPO, architecture: str = "llama", precision: str = "float32", **changes: Any) -> Rollout:
+    """Of a policy that has left its reference."""
+    state, environment = ppo_table(settings, architecture, precision, **changes)
+    leave_the_reference(policy_of(state))
     rollout = sample(state, environment, settings)
     assert 0 < int(rollout.ended.sum()) < len(rollout.examples)
     assert not rollout.response_mask.all()

@@ -22,7 +22,7 @@ from rlhf.training.rollout import assign_credit
 from rlhf.training.sft import train_sft
 from tests.helpers import SUMMED, assert_near
 from tests.models.tiny_models import PAD, make_classifier, make_policy, random_examples
-from tests.training.table import METHODS, STEADY, dpo_settings, engine_for, ppo_settings, ppo_table, weights
+from tests.training.table import METHODS, STEADY, dpo_settings, engine_for, ppo_settings, ppo_table, steps_of, weights
 
 ROWS = 8
 ONE_STEP = Passes(epochs=1, rows_per_step=ROWS, eval_every_steps=9, seed=0)
@@ -39,40 +39,32 @@ def rows_of(size: int) -> list[list[Example]]:
     return [[Example(group[0].prompt_ids, e.response_ids) for e in group] for group in groups]
 
 
-def count_parts(engine: TorchEngine) -> list[int]:
-    """How many micro-batches each step of the engine has, from now on."""
-    counts: list[int] = []
-    real = engine.step
-    engine.step = lambda parts, loss_of: (counts.append(len(parts)), real(parts, loss_of))[1]  # type: ignore[method-assign]
-    return counts
-
-
-Trained = tuple[Tensor, float, list[int]]  # weights, loss, how many micro-batches each step had
+Trained = tuple[Tensor, float, list[list[Any]]]  # weights, loss, the micro-batches of each step
 
 
 def by_sft(architecture: str, precision: str, tokens: int) -> Trained:
     state = LoopState(engine_for(make_policy(architecture, precision=precision), 100.0, 1, **STEADY))
-    parts = count_parts(state.engine)
+    steps = steps_of(state.engine)
     (row,) = train_sft(state, EXAMPLES, [], ONE_STEP, Batching(PAD, tokens))
-    return weights(state.engine.model), row["loss"], parts
+    return weights(state.engine.model), row["loss"], steps
 
 
 def by_reward(architecture: str, precision: str, tokens: int) -> Trained:
     state = LoopState(engine_for(make_classifier(architecture, precision=precision), 100.0, 1, **STEADY))
-    parts = count_parts(state.engine)
+    steps = steps_of(state.engine)
     rows = [RankedExamples(group, ranks) for group, ranks in zip(rows_of(3), [[0, 1, 2], [1, 0, 0]] * 4, strict=True)]
     (row,) = train_reward(state, rows, [], ONE_STEP, Batching(PAD, tokens), 0.1)
-    return weights(state.engine.model), row["loss"], parts
+    return weights(state.engine.model), row["loss"], steps
 
 
 def by_dpo(architecture: str, precision: str, tokens: int) -> Trained:
     policy, reference = (make_policy(architecture, seed, precision) for seed in (0, 1))
     state = LoopState(engine_for(policy, 30.0, 1, **STEADY))
-    parts = count_parts(state.engine)
+    steps = steps_of(state.engine)
     rows = [PairedExamples(group, pairs) for group, pairs in zip(rows_of(3), [[(0, 1), (2, 1)], [(1, 2)]] * 4, strict=True)]
     asked = with_reference(reference, rows, Batching(PAD, 10_000))
     _, row = train_dpo(state, asked, [], ONE_STEP, Batching(PAD, tokens), None, dpo_settings(beta=0.3))
-    return weights(policy), row["loss"], parts
+    return weights(policy), row["loss"], steps
 
 
 LONGEST = {
@@ -85,7 +77,7 @@ LONGEST = {
 def assert_the_same(trained: Callable[[int], Trained], start: Tensor, longest: int, precision: str) -> None:
     """In micro-batches that hold one row, four of the longest, and all."""
     cuts = {8: trained(1), 2: trained(4 * longest), 1: trained(8 * longest)}
-    assert all(set(seen) == {parts} for parts, (_, _, seen) in cuts.items())
+    assert all({len(step) for step in steps} == {parts} for parts, (_, _, steps) in cuts.items())
     whole, loss, _ = cuts[1]
     assert float((whole - start).abs().max()) > 1e-3
     for learned, cut_loss, _ in (cuts[8], cuts[2]):
@@ -121,10 +113,10 @@ def test_how_a_step_of_ppo_is_cut_changes_nothing(architecture: str, precision: 
 
     def trained(tokens: int) -> Trained:
         state, environment = table()
-        parts = [count_parts(engine) for engine in _engines(state)]
+        steps = [steps_of(engine) for engine in _engines(state)]
         figures = ppo_update.learn(state, experience, replace(environment, batching=Batching(PAD, tokens)), settings)
         losses = figures["policy_loss"] + figures.get("critic_loss", 0.0)
-        return _both(state), losses, [count for counts in parts for count in counts]
+        return _both(state), losses, [step for seen in steps for step in seen]
 
     assert_the_same(trained, start, max(map(len, rollout.examples)), precision)
 
