@@ -22,7 +22,7 @@ from rlhf.training.ppo_setup import make_state
 from rlhf.training.ppo_state import Environment, PPOState, policy_of
 from rlhf.training.rollout import Rollout
 from rlhf.training.watch import Watch
-from tests.models.tiny_models import EOS, PAD, make_classifier, make_policy, random_examples
+from tests.models.tiny_models import EOS, PAD, ends_often, make_classifier, make_policy, random_examples
 
 ROOT = Path(__file__).parents[2]
 TOKENS = 64  # of a micro-batch, unless a test is about them
@@ -153,15 +153,6 @@ def environment_for(
         "seed": 5,
     }
     return Environment(**whole | changes)
-
-
-def ends_often(policy: PreTrainedModel, bias: float = 2.0) -> PreTrainedModel:
-    """Some responses end and some do not: the end token is likelier than chance at every place."""
-    head = policy.get_output_embeddings()
-    head.bias = nn.Parameter(torch.zeros(head.weight.shape[0]))
-    with torch.no_grad():
-        head.bias[EOS] = bias
-    return policy
 
 
 def ppo_table(

@@ -20,8 +20,8 @@ from rlhf.training.ppo_setup import make_environment, make_state
 from rlhf.training.ppo_state import Environment, SharedTrunk
 from rlhf.training.watch import gold_judge
 from tests.helpers import assert_near
-from tests.models.tiny_models import make_classifier, make_policy, words_tokenizer
-from tests.training.table import ROOT, SHARED, all_settings, ends_often, ppo_settings, ppo_table, weights
+from tests.models.tiny_models import ends_often, make_classifier, make_policy, words_tokenizer
+from tests.training.table import ROOT, SHARED, all_settings, ppo_settings, ppo_table, weights
 
 WORLD = ROOT / "data" / "world" / "english.yaml"
 
