@@ -12,8 +12,8 @@ import pytest
 TESTS = Path(__file__).parent
 TABLE = (TESTS.parent / "docs/correctness.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (\d+) \|.*\| ([^|]*) \| ([^|]*) \|$", TABLE, re.MULTILINE)
-# What a row may run on, and what one of its tests must then ask for, each of the groups in one way. Models that
-# pytest makes for a test of either architecture are asked for by name.
+# What a row may run on, and what one of its tests must then take and use, each of the groups in one way. Models that
+# pytest makes for a test of either architecture are taken by name.
 ARCHITECTURE, PRECISION, DTYPE = {"architecture", "policy", "classifier", "saved"}, {"precision"}, {"dtype"}
 RUNS_ON: dict[str, list[set[str]]] = {
     "gpt2, llama × fp32, bf16": [ARCHITECTURE, PRECISION],
@@ -29,9 +29,13 @@ RUNS_ON: dict[str, list[set[str]]] = {
 
 @cache
 def functions_of(path: Path) -> dict[str, set[str]]:
-    """The functions of a file, and the names that each of them takes."""
+    """The functions of a file, and which of its arguments each of them uses."""
     found = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)]
-    return {node.name: {argument.arg for argument in node.args.args} for node in found}
+    return {node.name: {argument.arg for argument in node.args.args} & used_in(node.body) for node in found}
+
+
+def used_in(body: list[ast.stmt]) -> set[str]:
+    return {node.id for line in body for node in ast.walk(line) if isinstance(node, ast.Name)}
 
 
 def named_in(cell: str) -> list[tuple[str, str]]:
@@ -48,9 +52,9 @@ def test_every_test_it_names_exists_and_runs_on_what_the_row_says(number: str, o
     assert len(named) == cell.count("::") > 0
     for file, test in named:
         assert test in functions_of(TESTS / file), f"row {number}: {file} has no {test}"
-    asked_for = [functions_of(TESTS / file)[test] for file, test in named]
+    used = [functions_of(TESTS / file)[test] for file, test in named]
     for place in on.split("; "):
-        assert any(all(takes & group for group in RUNS_ON[place]) for takes in asked_for), f"row {number}: {place}"
+        assert any(all(names & group for group in RUNS_ON[place]) for names in used), f"row {number}: {place}"
         of_maths = [file for file, _ in named if file.startswith("maths/")]
         assert of_maths or not place.startswith("maths"), f"row {number} names no test of the maths"
 

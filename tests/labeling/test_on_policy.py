@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from rlhf.labeling.on_policy import answer_and_label
 from rlhf.labeling.sampling import Sampler, make_sampler
 from rlhf.models.tiny import make_model, make_tokenizer
 from rlhf.models.tokens import decode_response
-from rlhf.records import Message, Prompt
+from rlhf.records import Message, Preference, Prompt
 from rlhf.runtime.settings import compose, validate, values_of
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ def world() -> World:
 @pytest.fixture(scope="module")
 def config() -> Config:
     sizes = ["model.tiny.hidden_size=16", "model.tiny.intermediate_size=16", "model.tiny.layers=1"]
-    return validate(values_of(compose(ROOT, [*sizes, "data.max_response_tokens=8", "sample.temperature=0.7"])))
+    return validate(values_of(compose(ROOT, [*sizes, "data.max_response_tokens=24", "sample.temperature=0.7"])))
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,15 @@ def sampler_of(config: Config, tokenizer: PreTrainedTokenizerBase, seed: int) ->
 def test_a_sampler_is_what_the_settings_say(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
     sampler = sampler_of(config, tokenizer, 0)
     assert (sampler.responses_per_prompt, sampler.temperature) == (4, 0.7)
-    assert (sampler.max_prompt_tokens, sampler.decoding.max_response_tokens) == (128 - 8, 8)
+    assert (sampler.max_prompt_tokens, sampler.decoding.max_response_tokens) == (128 - 24, 24)
     assert sampler.decoding.eos_id == tokenizer.eos_token_id
+
+
+def gains_of(preferences: list[Preference], world: World) -> list[float]:
+    """How much more the chosen answer is worth in gold; without the pairs of equals."""
+    asked = [(p.prompt[0].content, p) for p in preferences]
+    gains = [world.rate(question, p.chosen).gold - world.rate(question, p.rejected).gold for question, p in asked]
+    return [gain for gain in gains if abs(gain) > 1e-4]
 
 
 def test_the_pairs_are_of_fresh_answers_in_the_raters_order(
@@ -59,15 +67,41 @@ def test_the_pairs_are_of_fresh_answers_in_the_raters_order(
         assert {p.prompt for p in preferences} <= {prompt.prompt for prompt in prompts}
         assert {p.split for p in preferences} == {"train"}
         for p in preferences:
-            question = p.prompt[0].content
-            assert world.rate(question, p.chosen).gold >= world.rate(question, p.rejected).gold - 1e-4
             assert p.chosen_token_ids is not None
             assert decode_response(tokenizer, list(p.chosen_token_ids)) == p.chosen
+        assert min(gains_of(preferences, world)) > 0
     assert not {p.chosen for p in made[0]} & {p.chosen for p in made[1]}
 
 
-def test_seeds_and_the_policy_of_the_moment_decide(world: World, config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_hot_rater_prefers_the_worse_as_often_as_not(
+    world: World, config: Config, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    prompts = [Prompt((Message("user", text),), "train") for text in world.prompts(24, seed=3)]
+    gains = gains_of(answer_and_label(sampler_of(config, tokenizer, 0), prompts, world, 1e3, seed=1), world)
+    assert len(gains) >= 20
+    assert 0.2 < sum(gain < 0 for gain in gains) / len(gains) < 0.8
+
+
+def texts_of(preferences: list[Preference]) -> list[tuple[str, str]]:
+    return [(p.chosen, p.rejected) for p in preferences]
+
+
+def test_another_seed_draws_other_answers(world: World, config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Labels have next to no noise here, so that only the answers can differ."""
     prompts = [Prompt((Message("user", text),), "train") for text in world.prompts(3, seed=3)]
     sampler = sampler_of(config, tokenizer, 0)
-    first, again, other = (answer_and_label(sampler, prompts, world, 0.5, seed) for seed in (1, 1, 2))
+    first, again, other = (answer_and_label(sampler, prompts, world, 1e-6, seed) for seed in (1, 1, 2))
+    assert first == again
+    assert not set(texts_of(first)) & set(texts_of(other))
+
+
+def test_another_seed_orders_the_same_answers_otherwise(
+    world: World, config: Config, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Two models that always give their likeliest answer, and a rater with much noise."""
+    prompts = [Prompt((Message("user", text),), "train") for text in world.prompts(12, seed=3)]
+    policies = {str(seed): sampler_of(config, tokenizer, seed).policies["dpo"] for seed in (0, 1)}
+    sampler = replace(sampler_of(config, tokenizer, 0), policies=policies, temperature=1e-6)
+    first, again, other = (texts_of(answer_and_label(sampler, prompts, world, 1e3, seed)) for seed in (1, 1, 2))
     assert first == again != other
+    assert [set(pair) for pair in first] == [set(pair) for pair in other]

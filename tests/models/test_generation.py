@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlhf.models.forward import Batching, logprobs_of
@@ -14,7 +14,7 @@ from rlhf.models.generation import Decoding, Generated, generate
 from rlhf.models.precision import compute_in
 from rlhf.models.tokens import Example
 from tests.helpers import ROUNDING, assert_near
-from tests.models.tiny_models import EOS, PAD, bigram_policy, make_policy
+from tests.models.tiny_models import EOS, PAD, bigram_policy, ends_often, make_policy
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [11], [12, 13, 4], [5, 6, 7, 8, 9, 10, 3], [14, 15]]
 LIMIT = 12
@@ -27,15 +27,6 @@ def sample(
     policy: PreTrainedModel, prompts: list[list[int]], temperature: float | None = 1.0, seed: int = 0, limit: int = LIMIT
 ) -> list[Generated]:
     return generate(policy, prompts, Decoding(EOS, PAD, limit), temperature, seed)
-
-
-def often_ending(policy: PreTrainedModel) -> PreTrainedModel:
-    """Responses of many lengths: the end token is a little likelier than chance at every place."""
-    head = policy.get_output_embeddings()
-    head.bias = nn.Parameter(torch.zeros(head.weight.shape[0]))
-    with torch.no_grad():
-        head.bias[EOS] = 1.5
-    return policy
 
 
 def one_by_one(policy: PreTrainedModel, prompt: list[int], temperature: float | None, uniforms: Tensor) -> list[int]:
@@ -57,7 +48,7 @@ def one_by_one(policy: PreTrainedModel, prompt: list[int], temperature: float | 
 @pytest.mark.parametrize("temperature", [None, 1.0, 0.6, 1.7])
 def test_generation_is_the_slow_twins(policy: PreTrainedModel, temperature: float | None) -> None:
     """Left padding, the cache and rows that leave the batch change nothing, whatever the positions."""
-    policy = often_ending(policy)
+    policy = ends_often(policy)
     uniforms = torch.rand((len(PROMPTS), LIMIT), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     responses = sample(policy, PROMPTS, temperature, seed=3)
     expected = [one_by_one(policy, prompt, temperature, row) for prompt, row in zip(PROMPTS, uniforms, strict=True)]
@@ -66,12 +57,12 @@ def test_generation_is_the_slow_twins(policy: PreTrainedModel, temperature: floa
 
 
 def test_the_rows_of_these_tests_end_at_different_places(policy: PreTrainedModel) -> None:
-    lengths = {len(r.response_ids) for r in sample(often_ending(policy), PROMPTS * 4)}
+    lengths = {len(r.response_ids) for r in sample(ends_often(policy), PROMPTS * 4)}
     assert len(lengths) > 4
 
 
 def test_greedy_is_stock_generate(policy: PreTrainedModel) -> None:
-    policy = often_ending(policy)
+    policy = ends_often(policy)
     for prompt, ours in zip(PROMPTS, sample(policy, PROMPTS, None), strict=True):
         ids = torch.tensor([prompt])
         stock = policy.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=LIMIT)
@@ -116,7 +107,7 @@ def test_what_was_sampled_is_what_is_scored(policy: PreTrainedModel, precision: 
 
 def test_a_row_draws_the_same_whoever_stands_beside(policy: PreTrainedModel) -> None:
     """In float32. In bfloat16 its random numbers are the same too, but other company may round a probability across one."""
-    policy = often_ending(policy)
+    policy = ends_often(policy)
     together = sample(policy, PROMPTS, seed=9)
     others = [PROMPTS[0], [4, 4, 4, 4, 4, 4, 4, 4, 4, 4], *PROMPTS[2:], [3], [8, 8]]
     beside_others = sample(policy, others, seed=9)

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from rlhf.errors import UserError
+from rlhf.models.card import write_policy
 from rlhf.models.forward import Batching, logprobs_of
 from rlhf.models.generation import Decoding, generate
 from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy, save_policy, without_dropout
@@ -59,6 +60,8 @@ def test_without_dropout_two_passes_in_training_mode_agree(model: PreTrainedMode
     trained = model(input_ids=ids).logits
     assert torch.equal(model(input_ids=ids).logits, trained)
     assert_near(trained, model.eval()(input_ids=ids).logits, 1e-6)
+    made_anew = type(model)(model.config).train()  # as whoever reads what is saved may make it
+    assert torch.equal(made_anew(input_ids=ids).logits, made_anew(input_ids=ids).logits)
 
 
 def test_dropout_is_off_in_all_four_models(
@@ -132,11 +135,21 @@ def test_stock_transformers_give_our_greedy_answer(saved: Path) -> None:
 
 
 def test_stock_generate_samples_from_the_policy_as_it_is(saved: Path) -> None:
-    """No top-k, no top-p, temperature 1: what stock `generate` does by default is what was trained."""
+    """No top-k, no top-p, and the temperature of training, 1 where it had none: what stock `generate` does by default."""
     settings = AutoModelForCausalLM.from_pretrained(saved).generation_config
     assert (settings.do_sample, settings.temperature, settings.top_k, settings.top_p) == (True, 1.0, 0, 1.0)
     assert settings.max_new_tokens == NEW_TOKENS
     assert settings.pad_token_id != settings.eos_token_id
+
+
+def test_the_temperature_of_training_stays_with_the_policy(
+    policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """For stock `generate`, and for who reads the card."""
+    write_policy(policy, tokenizer, tmp_path, "A policy", "Trained.", max_response_tokens=NEW_TOKENS, temperature=0.7)
+    settings = AutoModelForCausalLM.from_pretrained(tmp_path).generation_config
+    assert (settings.do_sample, settings.temperature, settings.top_k, settings.top_p) == (True, 0.7, 0, 1.0)
+    assert "`generate` samples at temperature 0.7, as in training" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 def test_nothing_of_this_machine_is_in_the_directory(saved: Path, tmp_path: Path) -> None:

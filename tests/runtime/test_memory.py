@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -80,7 +81,7 @@ def test_another_kind_of_question_is_another_question(said: Memory) -> None:
     assert said.recall(partial(says_otherwise, iter([2.0])), EXAMPLES, BATCHING).tolist() == [-2 / 3, 2 / 7]
 
 
-def test_another_model_precision_code_or_library_is_another_origin(
+def test_another_model_precision_machine_or_library_is_another_origin(
     tmp_path: Path, model: Path, said: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     origins = {said.origin}
@@ -90,15 +91,27 @@ def test_another_model_precision_code_or_library_is_another_origin(
         changed.setattr(memory, "version", lambda name: "0")
         origins.add(memory_of(tmp_path, model, CPU, engine_settings()).origin)
     with monkeypatch.context() as changed:
-        (tmp_path / "models").mkdir()
-        (tmp_path / "models" / "forward.py").write_text("x = 1\n")
-        changed.setattr(memory, "PACKAGE", tmp_path)
+        changed.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
         origins.add(memory_of(tmp_path, model, CPU, engine_settings()).origin)
+        for gpu in ("one", "two"):
+            changed.setattr(torch.cuda, "get_device_name", lambda device, gpu=gpu: gpu)
+            origins.add(memory_of(tmp_path, model, torch.device("cuda"), engine_settings()).origin)
     (model / "model.safetensors").write_bytes(b"Weights")
     origins.add(memory_of(tmp_path, model, CPU, engine_settings()).origin)
-    assert len(origins) == 6
+    assert len(origins) == 8
     (model / "model.safetensors").write_bytes(b"weights")
     assert memory_of(tmp_path / "elsewhere", model, CPU, engine_settings()).origin == said.origin
+
+
+@pytest.mark.parametrize("file", ["models/forward.py", "models/precision.py", "runtime/device.py"])
+def test_other_code_is_another_origin(
+    tmp_path: Path, model: Path, said: Memory, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(memory.PACKAGE, tmp_path / "rlhf")
+    monkeypatch.setattr(memory, "PACKAGE", copy)
+    assert memory_of(tmp_path, model, CPU, engine_settings()).origin == said.origin
+    (copy / file).write_text("x = 1\n")
+    assert memory_of(tmp_path, model, CPU, engine_settings()).origin != said.origin
 
 
 @pytest.mark.parametrize("size", [0, 5, 40])

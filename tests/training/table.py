@@ -17,12 +17,12 @@ from rlhf.models.forward import Batching
 from rlhf.models.generation import Decoding
 from rlhf.runtime.engine import TorchEngine, make_engine
 from rlhf.runtime.settings import compose, validate, values_of
-from rlhf.training.ppo import sample
+from rlhf.training.ppo import sample, train_ppo
 from rlhf.training.ppo_setup import make_state
-from rlhf.training.ppo_state import Environment, PPOState
+from rlhf.training.ppo_state import Environment, PPOState, policy_of
 from rlhf.training.rollout import Rollout
 from rlhf.training.watch import Watch
-from tests.models.tiny_models import EOS, PAD, make_classifier, make_policy, random_examples
+from tests.models.tiny_models import EOS, PAD, ends_often, make_classifier, make_policy, random_examples
 
 ROOT = Path(__file__).parents[2]
 TOKENS = 64  # of a micro-batch, unless a test is about them
@@ -111,6 +111,15 @@ def ppo_settings(**changes: Any) -> PPO:
     return PPO(**PPO_FOR_TESTS | changes)
 
 
+def stop(**changes: float) -> dict[str, Any]:
+    """The rules by which a run ends, none but the number of steps unless it is asked for."""
+    return {"stop": {"steps": 6, "kl_budget": 0.0, "plateau_evaluations": 0} | changes}
+
+
+def run(state: PPOState, environment: Environment, settings: PPO) -> list[dict[str, float]]:
+    return list(train_ppo(state, environment, settings))
+
+
 def dpo_settings(**changes: Any) -> DPO:
     return DPO(**_composed().dpo.model_dump() | changes)
 
@@ -146,15 +155,6 @@ def environment_for(
     return Environment(**whole | changes)
 
 
-def ends_often(policy: PreTrainedModel, bias: float = 2.0) -> PreTrainedModel:
-    """Some responses end and some do not: the end token is likelier than chance at every place."""
-    head = policy.get_output_embeddings()
-    head.bias = nn.Parameter(torch.zeros(head.weight.shape[0]))
-    with torch.no_grad():
-        head.bias[EOS] = bias
-    return policy
-
-
 def ppo_table(
     ppo: PPO,
     architecture: str = "llama",
@@ -168,12 +168,25 @@ def ppo_table(
     return make_state(all_settings(ppo, **optimizer_changes or {}), policy, reward_model), environment
 
 
-def a_rollout(settings: PPO, architecture: str = "llama", precision: str = "float32", **changes: Any) -> Rollout:
-    """Of a policy that has left its reference, so that the KL is not 0."""
-    state, environment = ppo_table(settings, architecture, precision, **changes)
+def leave_the_reference(policy: PreTrainedModel) -> None:
+    """Every weight moves a little, so that the KL is not 0."""
     with torch.no_grad():
-        for parameter in state.policy.model.parameters():
+        for parameter in policy.parameters():
             parameter.mul_(1.05)
+
+
+def steps_of(engine: TorchEngine) -> list[list[Any]]:
+    """The micro-batches of each step that the engine makes from now on."""
+    seen: list[list[Any]] = []
+    real = engine.step
+    engine.step = lambda parts, loss_of: (seen.append(list(parts)), real(parts, loss_of))[1]  # type: ignore[method-assign]
+    return seen
+
+
+def a_rollout(settings: PPO, architecture: str = "llama", precision: str = "float32", **changes: Any) -> Rollout:
+    """Of a policy that has left its reference."""
+    state, environment = ppo_table(settings, architecture, precision, **changes)
+    leave_the_reference(policy_of(state))
     rollout = sample(state, environment, settings)
     assert 0 < int(rollout.ended.sum()) < len(rollout.examples)
     assert not rollout.response_mask.all()

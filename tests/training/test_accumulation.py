@@ -11,81 +11,32 @@ import torch
 from torch import Tensor
 
 from rlhf.models.forward import Batching
-from rlhf.models.tokens import Example
 from rlhf.runtime.engine import TorchEngine
 from rlhf.training import ppo as loop
 from rlhf.training import ppo_update
-from rlhf.training.dpo import PairedExamples, train_dpo, with_reference
-from rlhf.training.loop import LoopState, Passes
-from rlhf.training.reward import RankedExamples, train_reward
+from rlhf.training.loop import Passes
 from rlhf.training.rollout import assign_credit
-from rlhf.training.sft import train_sft
 from tests.helpers import SUMMED, assert_near
-from tests.models.tiny_models import PAD, make_classifier, make_policy, random_examples
-from tests.training.table import METHODS, STEADY, dpo_settings, engine_for, ppo_settings, ppo_table, weights
+from tests.models.tiny_models import PAD, make_classifier, make_policy
+from tests.training.by_loop import EXAMPLES, ROWS, Learner, by_dpo, by_reward, by_sft, groups
+from tests.training.table import METHODS, STEADY, ppo_settings, ppo_table, steps_of, weights
 
-ROWS = 8
 ONE_STEP = Passes(epochs=1, rows_per_step=ROWS, eval_every_steps=9, seed=0)
-EXAMPLES = random_examples(ROWS, seed=4)
 # Of every weight, the largest having moved by 1e-3 and more; and of the loss. Under bfloat16 each micro-batch rounds its
 # share of a weight's gradient to 8 bits before it is added, so there equality to 1e-6 cannot be had: what is left is that
 # all the weights together end as near to each other as 2e-2 of the way they went.
 EXACT, OF_THE_WAY = 1e-6, 2e-2
 
 
-def rows_of(size: int) -> list[list[Example]]:
-    """Eight prompts with so many responses each."""
-    groups = [random_examples(size, seed=seed) for seed in range(ROWS)]
-    return [[Example(group[0].prompt_ids, e.response_ids) for e in group] for group in groups]
-
-
-def count_parts(engine: TorchEngine) -> list[int]:
-    """How many micro-batches each step of the engine has, from now on."""
-    counts: list[int] = []
-    real = engine.step
-    engine.step = lambda parts, loss_of: (counts.append(len(parts)), real(parts, loss_of))[1]  # type: ignore[method-assign]
-    return counts
-
-
-Trained = tuple[Tensor, float, list[int]]  # weights, loss, how many micro-batches each step had
-
-
-def by_sft(architecture: str, precision: str, tokens: int) -> Trained:
-    state = LoopState(engine_for(make_policy(architecture, precision=precision), 100.0, 1, **STEADY))
-    parts = count_parts(state.engine)
-    (row,) = train_sft(state, EXAMPLES, [], ONE_STEP, Batching(PAD, tokens))
-    return weights(state.engine.model), row["loss"], parts
-
-
-def by_reward(architecture: str, precision: str, tokens: int) -> Trained:
-    state = LoopState(engine_for(make_classifier(architecture, precision=precision), 100.0, 1, **STEADY))
-    parts = count_parts(state.engine)
-    rows = [RankedExamples(group, ranks) for group, ranks in zip(rows_of(3), [[0, 1, 2], [1, 0, 0]] * 4, strict=True)]
-    (row,) = train_reward(state, rows, [], ONE_STEP, Batching(PAD, tokens), 0.1)
-    return weights(state.engine.model), row["loss"], parts
-
-
-def by_dpo(architecture: str, precision: str, tokens: int) -> Trained:
-    policy, reference = (make_policy(architecture, seed, precision) for seed in (0, 1))
-    state = LoopState(engine_for(policy, 30.0, 1, **STEADY))
-    parts = count_parts(state.engine)
-    rows = [PairedExamples(group, pairs) for group, pairs in zip(rows_of(3), [[(0, 1), (2, 1)], [(1, 2)]] * 4, strict=True)]
-    asked = with_reference(reference, rows, Batching(PAD, 10_000))
-    _, row = train_dpo(state, asked, [], ONE_STEP, Batching(PAD, tokens), None, dpo_settings(beta=0.3))
-    return weights(policy), row["loss"], parts
-
-
-LONGEST = {
-    by_sft: max(map(len, EXAMPLES)),
-    by_reward: max(3 * max(map(len, group)) for group in rows_of(3)),
-    by_dpo: max(3 * max(map(len, group)) for group in rows_of(3)),
-}
+Trained = tuple[Tensor, float, list[list[Any]]]  # weights, loss, the micro-batches of each step
+LONGEST_GROUP = max(3 * max(map(len, group)) for group in groups())
+LOOPS = [(by_sft, 100.0, max(map(len, EXAMPLES))), (by_reward, 100.0, LONGEST_GROUP), (by_dpo, 30.0, LONGEST_GROUP)]
 
 
 def assert_the_same(trained: Callable[[int], Trained], start: Tensor, longest: int, precision: str) -> None:
     """In micro-batches that hold one row, four of the longest, and all."""
     cuts = {8: trained(1), 2: trained(4 * longest), 1: trained(8 * longest)}
-    assert all(set(seen) == {parts} for parts, (_, _, seen) in cuts.items())
+    assert all({len(step) for step in steps} == {parts} for parts, (_, _, steps) in cuts.items())
     whole, loss, _ = cuts[1]
     assert float((whole - start).abs().max()) > 1e-3
     for learned, cut_loss, _ in (cuts[8], cuts[2]):
@@ -97,12 +48,16 @@ def assert_the_same(trained: Callable[[int], Trained], start: Tensor, longest: i
             assert_near(cut_loss, loss, SUMMED[precision])
 
 
-@pytest.mark.parametrize("trained", list(LONGEST), ids=["sft", "reward", "dpo"])
+@pytest.mark.parametrize(("learn", "lr", "longest"), LOOPS, ids=["sft", "reward", "dpo"])
 def test_how_a_step_is_cut_changes_nothing(
-    trained: Callable[[str, str, int], Trained], architecture: str, precision: str
+    learn: Learner, lr: float, longest: int, architecture: str, precision: str
 ) -> None:
-    start = weights((make_classifier if trained is by_reward else make_policy)(architecture))
-    assert_the_same(lambda tokens: trained(architecture, precision, tokens), start, LONGEST[trained], precision)
+    def trained(tokens: int) -> Trained:
+        learned = learn(architecture, precision, Batching(PAD, tokens), ONE_STEP, lr=lr, **STEADY)
+        return learned.weights, learned.rows[-1]["loss"], learned.steps
+
+    start = weights((make_classifier if learn is by_reward else make_policy)(architecture))
+    assert_the_same(trained, start, longest, precision)
 
 
 @METHODS
@@ -121,10 +76,10 @@ def test_how_a_step_of_ppo_is_cut_changes_nothing(architecture: str, precision: 
 
     def trained(tokens: int) -> Trained:
         state, environment = table()
-        parts = [count_parts(engine) for engine in _engines(state)]
+        steps = [steps_of(engine) for engine in _engines(state)]
         figures = ppo_update.learn(state, experience, replace(environment, batching=Batching(PAD, tokens)), settings)
         losses = figures["policy_loss"] + figures.get("critic_loss", 0.0)
-        return _both(state), losses, [count for counts in parts for count in counts]
+        return _both(state), losses, [step for seen in steps for step in seen]
 
     assert_the_same(trained, start, max(map(len, rollout.examples)), precision)
 

@@ -76,15 +76,21 @@ def test_dpo_finds_it(architecture: str, precision: str) -> None:
     assert total_variation(trained("dpo", space), best(space)) < NEAR
 
 
-@pytest.mark.parametrize(("method", "apart"), [("gamma", 0.05), ("price", 0.1), ("loss", 0.1), ("ipo", 0.4)])
-def test_another_problem_has_another_solution_and_that_is_found(llama: Space, method: str, apart: float) -> None:
+@pytest.mark.parametrize(
+    ("method", "apart", "near"),
+    [("gamma", 0.05, 0.03), ("price", 0.1, 0.03), ("loss", 0.1, 0.07), ("ipo", 0.4, 0.03)],
+)
+def test_another_problem_has_another_solution_and_that_is_found(
+    llama: Space, method: str, apart: float, near: float
+) -> None:
+    """With the KL as a loss less exactly: the advantages do not vanish there, so the rollouts stay noisy."""
     policy, solves = trained(method, llama), METHODS[method].solves
     assert solves is not None
-    away = total_variation(policy, best(llama))
-    assert away > apart
-    assert total_variation(policy, solves(llama)) < away / 2
+    assert total_variation(policy, best(llama)) > apart
+    assert total_variation(policy, solves(llama)) < near
 
 
 def test_grpo_does_not_find_it(llama: Space) -> None:
-    """It divides the score by its deviation and leaves β as it is."""
-    assert total_variation(trained("grpo", llama), best(llama)) > 0.1
+    """It divides the score by its deviation and leaves β as it is: it ends .25 away, where the reference is at .59 and
+    the KL as a loss, without the division, ends at .17."""
+    assert 0.2 < total_variation(trained("grpo", llama), best(llama)) < 0.3

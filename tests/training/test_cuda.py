@@ -13,8 +13,8 @@ from rlhf.training.loop import LoopState, Passes
 from rlhf.training.ppo import train_ppo
 from rlhf.training.ppo_setup import make_state
 from rlhf.training.sft import train_sft
-from tests.models.tiny_models import PAD, make_classifier, make_policy, random_examples
-from tests.training.table import SHARED, TOKENS, all_settings, ends_often, engine_for, environment_for, ppo_settings, weights
+from tests.models.tiny_models import PAD, ends_often, make_classifier, make_policy, random_examples
+from tests.training.table import SHARED, TOKENS, all_settings, engine_for, environment_for, ppo_settings, weights
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: the loops ran on the CPU only")
 

@@ -52,6 +52,15 @@ def logp(policy: PreTrainedModel, example: Example) -> float:
     return sum(float(torch.log_softmax(logits[start + t - 1], -1)[token]) for t, token in enumerate(example.response_ids))
 
 
+def gaps_of(policy: PreTrainedModel, reference: PreTrainedModel, rows: list[PairedExamples]) -> list[float]:
+    """How many nats more each pair's chosen response has gained on the reference than its rejected one."""
+    gaps = []
+    for row in rows:
+        gains = [logp(policy, e) - logp(reference, e) for e in row.examples]
+        gaps += [gains[chosen] - gains[rejected] for chosen, rejected in row.pairs]
+    return gaps
+
+
 def train(
     policy: PreTrainedModel,
     rows: list[Reference],
@@ -105,10 +114,7 @@ def test_a_reference_in_another_dtype_is_another_policy(architecture: str) -> No
 @pytest.mark.parametrize("tokens", [1, 100, 10_000])
 def test_the_loss_is_the_mean_over_pairs(architecture: str, precision: str, tokens: int, label_smoothing: float) -> None:
     policy, reference = (make_policy(architecture, seed, precision) for seed in (0, 1))
-    margins = []
-    for row in ROWS:
-        gains = [logp(policy, e) - logp(reference, e) for e in row.examples]
-        margins += [BETA * (gains[chosen] - gains[rejected]) for chosen, rejected in row.pairs]
+    margins = [BETA * gap for gap in gaps_of(policy, reference, ROWS)]
     right, wrong = ([twins.nats_of_win(sign * m) for m in margins] for sign in (1, -1))
     row = train(policy, references(reference), tokens=tokens, label_smoothing=label_smoothing)[0]
     assert_near(
@@ -121,10 +127,7 @@ def test_the_loss_is_the_mean_over_pairs(architecture: str, precision: str, toke
 @pytest.mark.parametrize("tokens", [1, 10_000])
 def test_other_losses_are_means_over_pairs_too(tokens: int) -> None:
     policy, reference = make_policy("llama", seed=0), make_policy("llama", seed=1)
-    gaps = []
-    for row in ROWS:
-        gains = [logp(policy, e) - logp(reference, e) for e in row.examples]
-        gaps += [gains[chosen] - gains[rejected] for chosen, rejected in row.pairs]
+    gaps = gaps_of(policy, reference, ROWS)
     expected = {
         "ipo": twins.mean([(gap - 1 / (2 * BETA)) ** 2 for gap in gaps]),
         "hinge": twins.mean([max(0.0, 1 - BETA * gap) for gap in gaps]),
@@ -132,6 +135,16 @@ def test_other_losses_are_means_over_pairs_too(tokens: int) -> None:
     for loss, mean in expected.items():
         row = train(copy.deepcopy(policy), references(reference), tokens=tokens, loss=loss)[0]
         assert_near(row["loss"], mean, 1e-4)
+
+
+def test_the_loss_on_validation_takes_labels_as_they_are() -> None:
+    """Without the smoothing of what is learnt from, so that losses of other smoothings compare."""
+    policy, reference = make_policy("llama", seed=0), make_policy("llama", seed=1)
+    passes, settings = Passes(1, len(ROWS), 5, seed=1), dpo_settings(beta=BETA, label_smoothing=0.2)
+    rows, batching = references(reference), Batching(PAD, TOKENS)
+    expected = twins.mean([twins.nats_of_win(BETA * gap) for gap in gaps_of(policy, reference, ROWS[1:])])
+    first = next(train_dpo(LoopState(engine_for(policy)), rows, rows[1:], passes, batching, None, settings))
+    assert_near(first["validation_loss"], expected, ROUNDING["float32"])
 
 
 @pytest.mark.parametrize("tokens", [1, 30, 60, 10_000])

@@ -11,44 +11,20 @@ from torch import Tensor
 from rlhf.models.forward import Batching
 from rlhf.models.generation import Decoding
 from rlhf.training import ppo as loop
-from rlhf.training.dpo import PairedExamples, train_dpo, with_reference
-from rlhf.training.loop import LoopState, Passes
+from rlhf.training.loop import Passes
 from rlhf.training.ppo import train_ppo
-from rlhf.training.reward import RankedExamples, train_reward
 from rlhf.training.rollout import assign_credit
-from rlhf.training.sft import train_sft
-from tests.models.tiny_models import EOS, PAD, make_classifier, make_policy, random_examples
-from tests.training.table import METHODS, TOKENS, dpo_settings, engine_for, ppo_settings, ppo_table, weights
+from tests.models.tiny_models import EOS, PAD
+from tests.training.by_loop import Learner, by_dpo, by_reward, by_sft
+from tests.training.table import METHODS, TOKENS, ppo_settings, ppo_table, weights
 
 WORD = 9
 FILLERS = (PAD, WORD, EOS)  # a token that says nothing, one that does, and the end token once more
 PASSES = Passes(epochs=2, rows_per_step=4, eval_every_steps=1, seed=0)
-EXAMPLES = random_examples(8, seed=4)
-Learned = tuple[list[dict[str, float]], Tensor]  # the rows of figures, and the weights
 
 
-def by_sft(architecture: str, precision: str, batching: Batching) -> Learned:
-    policy = make_policy(architecture, precision=precision)
-    rows = train_sft(LoopState(engine_for(policy)), EXAMPLES, EXAMPLES[:3], PASSES, batching)
-    return list(rows), weights(policy)
-
-
-def by_reward(architecture: str, precision: str, batching: Batching) -> Learned:
-    model = make_classifier(architecture, precision=precision)
-    ranked = [RankedExamples(EXAMPLES[i : i + 2], [1, 0]) for i in range(0, 8, 2)]
-    rows = train_reward(LoopState(engine_for(model)), ranked, ranked[:2], PASSES, batching, 0.0)
-    return list(rows), weights(model)
-
-
-def by_dpo(architecture: str, precision: str, batching: Batching) -> Learned:
-    policy, reference = (make_policy(architecture, seed, precision) for seed in (0, 1))
-    paired = [PairedExamples(EXAMPLES[i : i + 2], [(1, 0)]) for i in range(0, 8, 2)]
-    asked = with_reference(reference, paired, batching)
-    rows = train_dpo(LoopState(engine_for(policy)), asked, asked[:2], PASSES, batching, None, dpo_settings())
-    return list(rows), weights(policy)
-
-
-def assert_all_the_same(learned: list[Learned]) -> None:
+def assert_all_the_same(learned: list[tuple[list[dict[str, float]], Tensor]]) -> None:
+    """The rows of figures, and the weights."""
     (rows, end), *others = learned
     assert len(rows) > 1
     for other_rows, other_end in others:
@@ -56,9 +32,10 @@ def assert_all_the_same(learned: list[Learned]) -> None:
         assert torch.equal(other_end, end)
 
 
-@pytest.mark.parametrize("trained", [by_sft, by_reward, by_dpo], ids=["sft", "reward", "dpo"])
-def test_what_fills_a_batch_up_is_nothing_to_a_loop(trained: Any, architecture: str, precision: str) -> None:
-    assert_all_the_same([trained(architecture, precision, Batching(filler, TOKENS)) for filler in FILLERS])
+@pytest.mark.parametrize("learn", [by_sft, by_reward, by_dpo], ids=["sft", "reward", "dpo"])
+def test_what_fills_a_batch_up_is_nothing_to_a_loop(learn: Learner, architecture: str, precision: str) -> None:
+    learned = [learn(architecture, precision, Batching(filler, TOKENS), PASSES) for filler in FILLERS]
+    assert_all_the_same([(each.rows, each.weights) for each in learned])
 
 
 @METHODS

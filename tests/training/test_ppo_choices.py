@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +19,17 @@ from rlhf.training.ppo_state import model_of, policy_of
 from rlhf.training.rollout import Experience, assign_credit, paid_scores
 from tests.helpers import assert_near, float64
 from tests.models.tiny_models import PAD, make_classifier, make_policy, random_examples
-from tests.training.table import GRPO, RLOO, SHARED, all_settings, environment_for, ppo_settings, ppo_table, weights
+from tests.training.table import (
+    GRPO,
+    RLOO,
+    all_settings,
+    environment_for,
+    leave_the_reference,
+    ppo_settings,
+    ppo_table,
+    steps_of,
+    weights,
+)
 
 ENDED = torch.tensor([True, True, True, False])
 SCORES = float64([1.0, 2.0, 6.0, -1.0])
@@ -59,9 +67,7 @@ def experience_of(**changes: Any) -> tuple[loop.PPOState, Any, Any, Experience]:
     """Of a policy that has left its reference."""
     settings = ppo_settings(**changes)
     state, environment = ppo_table(settings)
-    with torch.no_grad():
-        for parameter in policy_of(state).parameters():
-            parameter.mul_(1.05)
+    leave_the_reference(policy_of(state))
     rollout = loop.sample(state, environment, settings)
     return state, environment, settings, assign_credit(rollout, settings, 0.3)
 
@@ -136,20 +142,29 @@ def test_a_policy_leaves_a_rollout_that_it_has_gone_too_far_from() -> None:
     counts = {}
     for limit in (0.0, 1e-9, 1e9):
         state, environment, settings, experience = experience_of(ppo_epochs=3, epoch_kl_limit=limit)
-        assert state.critic is not None
-        policy_steps: list[int] = []
-        critic_steps: list[int] = []
-        count_steps(state.policy, policy_steps)
-        count_steps(state.critic, critic_steps)
+        steps = [steps_of(engine) for engine in (state.policy, state.critic)]
         ppo_update.learn(state, experience, environment, settings)
-        counts[limit] = (len(policy_steps), len(critic_steps))
+        counts[limit] = tuple(map(len, steps))
     assert counts[0.0] == counts[1e9] == (6, 6)
     assert counts[1e-9] == (2, 6)  # the first minibatch has ratios of 1, the second has not
 
 
-def count_steps(engine: Any, steps: list[int]) -> None:
-    real = engine.step
-    engine.step = lambda parts, loss_of: (steps.append(1), real(parts, loss_of))[1]
+def test_it_leaves_at_the_first_minibatch_whose_kl_is_above_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit half-way between the largest KL of the first minibatches and that of the next one, which is larger."""
+    seen: list[dict[str, float]] = []
+    real = ppo_update.over_steps
+    monkeypatch.setattr(ppo_update, "over_steps", lambda rows: seen.extend(rows) or real(rows))
+    state, environment, settings, experience = experience_of(ppo_epochs=3)
+    ppo_update.learn(state, experience, environment, settings)
+    kls = [row["approximate_kl"] for row in seen if "approximate_kl" in row]
+    rises = [i for i in range(2, 6) if kls[i] > max(kls[:i])]
+    assert rises
+    for i in rises:
+        limit = (max(kls[:i]) + kls[i]) / 2
+        state, environment, settings, experience = experience_of(ppo_epochs=3, epoch_kl_limit=limit)
+        steps = steps_of(state.policy)
+        ppo_update.learn(state, experience, environment, settings)
+        assert len(steps) == i + 1
 
 
 def test_a_critic_may_start_from_the_policy() -> None:
@@ -176,47 +191,6 @@ def test_what_there_is_no_critic_for_is_not_reported(method: dict[str, Any]) -> 
     assert {"policy_loss", "approximate_kl", "score", "kl_per_response"} <= set(rows[-1])
 
 
-@pytest.mark.parametrize("critic", [{}, SHARED], ids=["separate", "shared"])
-def test_the_best_policy_by_a_figure_is_the_one_that_stays(critic: dict[str, Any]) -> None:
-    """A judge who likes the policy best after its first step."""
-    settings = ppo_settings(keep_best_by="validation_gold_score", **critic)
-    state, environment = ppo_table(settings)
-    verdicts = iter([1.0, 3.0, 2.0, 0.5])
-    environment = replace(environment, watch=replace(environment.watch, judge=lambda _: [next(verdicts)]))
-    seen = [weights(policy_of(state)) for _ in loop.train_ppo(state, environment, settings)]
-    assert state.kept is not None
-    assert (state.kept.step, state.kept.worth) == (1, 3.0)
-    assert torch.equal(weights(policy_of(state)), seen[1])
-    assert not torch.equal(seen[3], seen[1])
-
-
-def test_the_first_of_equals_stays_and_the_last_policy_where_nothing_is_asked_for() -> None:
-    settings = ppo_settings(keep_best_by="validation_ended")
-    state, _ = ppo_table(settings)
-    for step, ended in enumerate([0.5, 0.75, 0.75, 0.25]):
-        state.step = step
-        loop.keep_best(state, {"validation_ended": ended}, settings)
-    assert state.kept is not None
-    assert state.kept.step == 1
-    state.kept = None
-    loop.keep_best(state, {"validation_ended": 1.0}, ppo_settings())
-    assert state.kept is None
-
-
-def test_what_was_kept_survives_a_stop() -> None:
-    settings = ppo_settings(keep_best_by="validation_score")
-    state, environment = ppo_table(settings)
-    rows = loop.train_ppo(state, environment, settings)
-    for _ in range(2):
-        next(rows)
-    again, _ = ppo_table(settings)
-    again.load_state_dict(copy.deepcopy(state.state_dict()))
-    assert again.kept is not None
-    assert state.kept is not None
-    assert (again.kept.step, again.kept.worth) == (state.kept.step, state.kept.worth)
-    assert all(torch.equal(again.kept.weights[name], weight) for name, weight in state.kept.weights.items())
-
-
 def kl_rows(values: list[float]) -> list[dict[str, float]]:
     return [{"step": 0, "validation_score": 1.0}, *({"kl_per_response": value} for value in values)]
 
@@ -226,6 +200,7 @@ def test_a_kl_that_stays_negative_is_explained() -> None:
     assert said is not None
     assert "-0.45 nats a response over the last 20 rollouts" in said
     assert "temperature" in said
+    assert negative_kl(kl_rows([-1.0, -0.2] * 10)) is not None  # 6.5 standard errors below 0
 
 
 def test_it_is_explained_once_a_run_also_after_a_stop() -> None:
@@ -240,8 +215,8 @@ def test_it_is_explained_once_a_run_also_after_a_stop() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [[0.0] * 20, [-0.5, -0.4] * 9, [-0.5, 0.4] * 10, [-0.5] * 30 + [0.1] * 20],
-    ids=["none", "too few", "chance", "long past"],
+    [[0.0] * 20, [-0.5, -0.4] * 9, [-0.5, 0.4] * 10, [-1.0, -0.1] * 10, [-0.5] * 30 + [0.1] * 20],
+    ids=["none", "too few", "chance", "5.3 standard errors", "long past"],
 )
 def test_a_kl_that_may_be_0_is_not(values: list[float]) -> None:
     assert negative_kl(kl_rows(values)) is None

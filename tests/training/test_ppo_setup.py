@@ -20,8 +20,8 @@ from rlhf.training.ppo_setup import make_environment, make_state
 from rlhf.training.ppo_state import Environment, SharedTrunk
 from rlhf.training.watch import gold_judge
 from tests.helpers import assert_near
-from tests.models.tiny_models import make_classifier, make_policy, words_tokenizer
-from tests.training.table import ROOT, SHARED, all_settings, ends_often, ppo_settings, ppo_table, weights
+from tests.models.tiny_models import ends_often, make_classifier, make_policy, words_tokenizer
+from tests.training.table import ROOT, SHARED, all_settings, ppo_settings, ppo_table, weights
 
 WORLD = ROOT / "data" / "world" / "english.yaml"
 
@@ -40,13 +40,14 @@ def prompt(text: str, split: str) -> Prompt:
 
 
 PROMPTS = [
-    prompt("one two", "train"),
-    prompt("one two three four five six", "train"),
     prompt("three", "validation"),
+    prompt("one two", "train"),
     prompt("four", "test"),
+    prompt("one two three four five six", "train"),
     prompt("five", "validation"),
     prompt("six", "validation"),
 ]
+TRAIN = [PROMPTS[1], PROMPTS[3]]
 
 
 def environment(settings: Config, prompts: list[Prompt] = PROMPTS, **changes: Any) -> Environment:
@@ -64,6 +65,10 @@ def test_prompts_leave_room_for_the_longest_response() -> None:
     assert made.decoding.max_response_tokens == 5
 
 
+def test_validation_is_looked_at_at_the_temperature_of_the_rollouts() -> None:
+    assert environment(settings_with(temperature=0.7)).watch.temperature == 0.7
+
+
 def test_reference_and_reward_model_are_frozen() -> None:
     made = environment(settings_with())
     assert not any(p.requires_grad for model in (made.reference, made.reward_model) for p in model.parameters())
@@ -74,7 +79,7 @@ def test_the_judge_sees_the_validation_prompts() -> None:
     made = environment(settings_with(eval_prompts=2), judge=lambda prompts, _: asked.append(list(prompts)) or [1.0])
     assert made.watch.judge is not None
     made.watch.judge([])
-    assert asked == [[PROMPTS[2], PROMPTS[4]]]
+    assert asked == [[PROMPTS[0], PROMPTS[4]]]
 
 
 def test_the_gold_rater_may_be_the_reward() -> None:
@@ -91,7 +96,7 @@ def test_the_gold_rater_may_be_the_reward() -> None:
     state = make_state(settings, ends_often(make_policy("llama")), make_classifier("llama"))
     rollout = ppo.sample(state, made, settings.ppo)
     assert rollout.raw_scores.tolist() == [float(len(e.response_ids)) for e in rollout.examples]
-    texts = {tuple(ids): p for ids, p in zip(made.prompts, PROMPTS[:2], strict=True)}
+    texts = {tuple(ids): p for ids, p in zip(made.prompts, TRAIN, strict=True)}
     assert asked == [texts[tuple(e.prompt_ids)] for e in rollout.examples]
     figures = ppo.evaluate(state, made)
     assert figures["validation_score"] == figures["validation_gold_score"]
@@ -103,8 +108,8 @@ def test_the_gold_rater_may_be_the_reward() -> None:
     ("changes", "prompts", "message"),
     [
         ({"context": 5}, PROMPTS, r"data.max_response_tokens \(5\) must be below the context of 5"),
-        ({}, PROMPTS[:2], "there are no validation prompts"),
-        ({}, PROMPTS[2:], "there are no train prompts"),
+        ({}, TRAIN, "there are no validation prompts"),
+        ({}, PROMPTS[4:], "there are no train prompts"),
         ({"ptx_coef": 0.5}, PROMPTS, r"ppo.ptx_coef \(0.5\) needs train demonstrations"),
     ],
 )
