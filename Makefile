@@ -9,7 +9,7 @@ export DO_NOT_TRACK := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 # Tests run one thread each, so several at a time; a process takes up to 1.5 GiB.
-WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadgroup
+WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce test test-all check mutants verify ui clean

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,14 +16,11 @@ from tests.pipeline.clone import ROOT, SECONDS, Clone, Done, clone
 SMOKE = "experiment=smoke"
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whichever test comes first waits for the reproduction, and may. Several processes share the other tests, not these:
-    each would reproduce for itself."""
+    """Whichever test comes first waits for the reproduction, and may."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(2 * SECONDS))
-            item.add_marker(pytest.mark.xdist_group("pipeline"))
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,24 @@ class Smoke:
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
-    """An empty clone in which everything ran once, as a user would run it, committed afterwards."""
-    folder = tmp_path_factory.mktemp("smoke")
+    """An empty clone in which everything ran once, as a user would run it, committed afterwards.
+
+    Once for all processes that these tests are shared out to: the first one makes it, and the others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "smoke"
+    folder.mkdir(exist_ok=True)
+    record = folder / "record.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not record.exists():
+            record.write_text(json.dumps(reproduce(folder)), encoding="utf-8")
+    told = json.loads(record.read_text(encoding="utf-8"))
+    return Smoke(Clone(folder / "clone", folder / "home"), Done(**told["done"]), told["commit"])
+
+
+def reproduce(folder: Path) -> dict[str, Any]:
+    """What DVC said, and the commit at which it ran."""
     made = clone(ROOT, folder / "clone", folder / "home")
     made.run("python", "stages/config.py", "--write")  # the user's own checkout may have an experiment applied
     if made.git("status", "--porcelain"):
@@ -42,7 +59,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     commit = made.git("rev-parse", "HEAD")
     done = made.dvc("exp", "run", "-S", SMOKE)
     made.commit("experiment=smoke")
-    return Smoke(made, done, commit)
+    return {"done": asdict(done), "commit": commit}
 
 
 @pytest.fixture
