@@ -76,6 +76,7 @@ def test_dpo_finds_it(architecture: str, precision: str) -> None:
     assert total_variation(trained("dpo", space), best(space)) < NEAR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "apart", "near"),
     [("gamma", 0.05, 0.03), ("price", 0.1, 0.03), ("loss", 0.1, 0.07), ("ipo", 0.4, 0.03)],
@@ -90,6 +91,7 @@ def test_another_problem_has_another_solution_and_that_is_found(
     assert total_variation(policy, solves(llama)) < near
 
 
+@pytest.mark.slow
 def test_grpo_does_not_find_it(llama: Space) -> None:
     """It divides the score by its deviation and leaves β as it is: it ends .25 away, where the reference is at .59 and
     the KL as a loss, without the division, ends at .17."""
