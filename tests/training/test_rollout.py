@@ -136,10 +136,9 @@ def test_figures_of_a_rollout(critic: dict[str, Any]) -> None:
     rollout = a_rollout(settings)
     experience = assign_credit(rollout, settings, 0.3)
     figures = ppo_metrics.rollout_metrics(experience, 0.3, settings)
-    raw = experience.raw_advantages
-    old, ref, entropy, values, returns, advantages = (
+    old, ref, entropy, values, returns = (
         real(rollout, x)
-        for x in (rollout.old_logprobs, rollout.ref_logprobs, rollout.entropy, rollout.values, experience.returns, raw)
+        for x in (rollout.old_logprobs, rollout.ref_logprobs, rollout.entropy, rollout.values, experience.returns)
     )
     kl = [[p - q for p, q in zip(a, b, strict=True)] for a, b in zip(old, ref, strict=True)]
     errors = [r - v for r, v in zip(twins.every(returns), twins.every(values), strict=True)]
@@ -157,13 +156,13 @@ def test_figures_of_a_rollout(critic: dict[str, Any]) -> None:
         "explained_variance": 1 - twins.variance(errors) / twins.variance(twins.every(returns)),
         **mean_and_sd("returns", returns),
         **mean_and_sd("value", values),
-        **mean_and_sd("advantage", advantages),
+        **mean_and_sd("advantage", [errors]),  # before they are whitened (SPEC eq. 10)
     }
     assert figures.keys() == expected.keys()
     for name, value in expected.items():
         assert_near(figures[name], value, 1e-5)
     assert abs(expected["kl_per_response"]) > 1e-3
-    assert expected["advantage_sd"] != 1.0  # of what they were before they were whitened
+    assert abs(expected["advantage_sd"] - 1.0) > 1e-2
 
 
 def mean_and_sd(name: str, rows: twins.Rows) -> dict[str, float]:
