@@ -12,17 +12,20 @@ import pytest
 from rlhf.models.forward import Batching
 from rlhf.models.tokens import encode_response
 from rlhf.records import Message
-from rlhf.training.dpo import train_dpo, with_reference
+from rlhf.training.dpo import Reference, train_dpo, with_reference
 from rlhf.training.loop import LoopState, Passes, Said
 from rlhf.training.ppo import train_ppo
-from rlhf.training.ppo_state import Environment, PPOState, policy_of
+from rlhf.training.ppo_state import Environment, PPOState, model_of, policy_of
 from rlhf.training.samples import PAGE, samples_page, write_samples
-from rlhf.training.watch import look
+from rlhf.training.watch import Watch, look
 from tests.models.tiny_models import PAD, make_policy, words_tokenizer
 from tests.training.table import SHARED, dpo_settings, engine_for, environment_for, ppo_settings, ppo_table
 from tests.training.test_dpo import ROWS
 
 ASKED = [(Message("user", "one ?"),), (Message("system", "be brief"), Message("user", "two | three"))]
+
+BATCHING = Batching(PAD, 1000)
+PASSES = Passes(3, rows_per_step=len(ROWS), eval_every_steps=2, seed=1)
 
 
 def table_with_shown(**changes: Any) -> tuple[PPOState, Environment]:
@@ -76,26 +79,25 @@ def test_a_run_that_goes_on_after_its_first_look_does_not_look_twice() -> None:
     assert [then.step for then in again.said] == [0, 1, 2, 3]
 
 
-def test_without_validation_pairs_dpo_still_says_what_it_answers() -> None:
+def dpo_with_shown() -> tuple[LoopState, list[Reference], Watch]:
     policy = make_policy("llama")
     watch = replace(environment_for(policy, make_policy("llama", seed=1)).watch, shown=ASKED[:1])
-    rows = with_reference(policy, ROWS, Batching(PAD, 1000))
-    state = LoopState(engine_for(policy, 1e-2, 3))
-    passes = Passes(3, rows_per_step=len(ROWS), eval_every_steps=2, seed=1)
-    told = list(train_dpo(state, rows, [], passes, Batching(PAD, 1000), watch, dpo_settings()))
+    return LoopState(engine_for(policy, 1e-2, 3)), with_reference(policy, ROWS, BATCHING), watch
+
+
+def test_without_validation_pairs_dpo_still_says_what_it_answers() -> None:
+    state, rows, watch = dpo_with_shown()
+    told = list(train_dpo(state, rows, [], PASSES, BATCHING, watch, dpo_settings()))
     assert [row["step"] for row in told if "validation_ended" in row] == [0, 2, 3]
     assert [row["step"] for row in told if "validation_loss" in row] == []
     assert [then.step for then in state.said] == [0, 2, 3]
 
 
 def test_dpo_keeps_what_the_policy_says_before_and_at_every_evaluation() -> None:
-    policy = make_policy("llama")
-    watch = replace(environment_for(policy, make_policy("llama", seed=1)).watch, shown=ASKED[:1])
-    rows = with_reference(policy, ROWS, Batching(PAD, 1000))
-    state = LoopState(engine_for(policy, 1e-2, 3))
-    passes = Passes(3, rows_per_step=len(ROWS), eval_every_steps=2, seed=1)
+    state, rows, watch = dpo_with_shown()
+    policy = model_of(state.engine)
     before = look(policy, watch).examples[0].response_ids
-    told = list(train_dpo(state, rows, rows[:2], passes, Batching(PAD, 1000), watch, dpo_settings()))
+    told = list(train_dpo(state, rows, rows[:2], PASSES, BATCHING, watch, dpo_settings()))
     assert [then.step for then in state.said] == [0, 2, 3]
     assert [row["step"] for row in told if "validation_ended" in row] == [0, 2, 3]
     assert state.said[0].answers == [before]
