@@ -16,7 +16,8 @@ from rlhf.models.tiny import make_model, make_tokenizer
 from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import Demonstration
 from rlhf.runtime.engine import make_engine
-from rlhf.runtime.stage import Run, stage
+from rlhf.runtime.run import Run
+from rlhf.runtime.stage import stage
 from rlhf.training.loop import LoopState, Passes
 from rlhf.training.sft import document_examples, train_sft
 

@@ -18,7 +18,8 @@ from rlhf.models.tokens import PreTrainedTokenizerBase, load_tokenizer, pad_id
 from rlhf.records import Preference, Prompt
 from rlhf.runtime.engine import make_engine
 from rlhf.runtime.memory import memory_of
-from rlhf.runtime.stage import Run, stage
+from rlhf.runtime.run import Run
+from rlhf.runtime.stage import stage
 from rlhf.training.dpo import paired_examples, with_reference
 from rlhf.training.dpo_rounds import Rounds, shares_of, train_rounds
 from rlhf.training.loop import LoopState, Passes

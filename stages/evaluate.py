@@ -16,7 +16,8 @@ from rlhf.models.policy import context_of, load_policy
 from rlhf.models.reward import load_reward_model
 from rlhf.models.tokens import load_tokenizer, same_tokens
 from rlhf.records import Demonstration, Prompt
-from rlhf.runtime.stage import Run, stage
+from rlhf.runtime.run import Run
+from rlhf.runtime.stage import stage
 
 MODELS = ("base", "sft", "ppo", "dpo")
 

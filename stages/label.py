@@ -19,7 +19,8 @@ from rlhf.labeling.dataset import label_dataset
 from rlhf.labeling.gold import label_gold
 from rlhf.labeling.pairs import counts, preferences_of, with_pairs
 from rlhf.records import Preference, Responses
-from rlhf.runtime.stage import Run, stage
+from rlhf.runtime.run import Run
+from rlhf.runtime.stage import stage
 
 
 def main(run: Run) -> None:

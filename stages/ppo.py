@@ -12,7 +12,8 @@ from rlhf.models.policy import context_of, load_policy
 from rlhf.models.reward import load_reward_model
 from rlhf.models.tokens import load_tokenizer, same_tokens
 from rlhf.records import Demonstration, Prompt
-from rlhf.runtime.stage import Run, stage
+from rlhf.runtime.run import Run
+from rlhf.runtime.stage import stage
 from rlhf.training.ppo import train_ppo
 from rlhf.training.ppo_metrics import explain_negative_kl
 from rlhf.training.ppo_setup import make_environment, make_state

@@ -8,7 +8,8 @@ import shutil
 
 from rlhf.data.prepared import check, counts, length_curve, write
 from rlhf.data.sources import prepare
-from rlhf.runtime.stage import Run, stage
+from rlhf.runtime.run import Run
+from rlhf.runtime.stage import stage
 
 
 def main(run: Run) -> None:

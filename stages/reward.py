@@ -18,7 +18,8 @@ from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import SPLITS, Ranking, Responses
 from rlhf.runtime.engine import make_engine
 from rlhf.runtime.outputs import write_curve
-from rlhf.runtime.stage import Run, stage
+from rlhf.runtime.run import Run
+from rlhf.runtime.stage import stage
 from rlhf.training import reward as training
 from rlhf.training.loop import LoopState, Passes
 from rlhf.training.rows import refuse_dropped

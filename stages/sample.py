@@ -12,7 +12,8 @@ from rlhf.labeling.sampling import choose_prompts, draw, figures_of, make_sample
 from rlhf.models.policy import load_policy
 from rlhf.models.tokens import load_tokenizer, same_tokens
 from rlhf.records import SPLITS, Prompt
-from rlhf.runtime.stage import Run, stage
+from rlhf.runtime.run import Run
+from rlhf.runtime.stage import stage
 
 
 def main(run: Run) -> None:

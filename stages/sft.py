@@ -11,7 +11,8 @@ from rlhf.models.policy import context_of, load_policy
 from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import Demonstration
 from rlhf.runtime.engine import make_engine
-from rlhf.runtime.stage import Run, stage
+from rlhf.runtime.run import Run
+from rlhf.runtime.stage import stage
 from rlhf.training.loop import LoopState, Passes
 from rlhf.training.rows import refuse_dropped
 from rlhf.training.sft import demonstration_examples, train_sft

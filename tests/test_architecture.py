@@ -30,8 +30,8 @@ SIDEWAYS_NEVER = {"training", "labeling", "evaluation"}
 ONLY_IN = {  # library: the files and folders of src/rlhf that may import it
     "deepspeed": ("runtime/engine.py",),
     "mlflow": ("runtime/tracking/",),
-    "hydra": ("runtime/stage.py", "runtime/settings.py", "runtime/overrides.py"),
-    "omegaconf": ("runtime/stage.py", "runtime/settings.py", "runtime/overrides.py", "runtime/guard.py"),
+    "hydra": ("runtime/stage.py", "runtime/settings.py", "runtime/overrides.py", "runtime/sweeps/"),
+    "omegaconf": ("runtime/stage.py", "runtime/settings.py", "runtime/overrides.py", "runtime/guard.py", "runtime/sweeps/"),
     "transformers": ("models/", "data/"),
     "tokenizers": ("models/", "data/"),
     "datasets": ("data/", "models/"),

@@ -19,7 +19,8 @@ NO_MLFLOW_WARNING = f"warning: no MLflow at {NO_MLFLOW} "
 
 STAGE = """
 import _checkout
-from rlhf.runtime.stage import Run, stage
+from rlhf.runtime.run import Run
+from rlhf.runtime.stage import stage
 
 
 def main(run: Run) -> None:

@@ -19,7 +19,7 @@ import torch
 from rlhf import config
 from rlhf.runtime import settings, tracking
 from rlhf.runtime.hashes import md5_of
-from rlhf.runtime.stage import Run
+from rlhf.runtime.run import Run
 from tests.runtime.conftest import ROOT, copy_store
 
 SETTINGS = {"tracking.experiment": "Default", "tracking.copy_models": False, "data.path": "data/raw.txt"}

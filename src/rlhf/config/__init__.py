@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from rlhf.config.machinery import Engine, Optimizer, Tracking
+from rlhf.config.machinery import Engine, Optimizer, Sweep, Tracking
 from rlhf.config.ppo import PPO, Stop
 from rlhf.config.section import Section
 from rlhf.config.sources import Columns, Data, Labeler, Model, TinyModel
@@ -36,6 +36,7 @@ __all__ = [
     "Sample",
     "Section",
     "Stop",
+    "Sweep",
     "TinyModel",
     "Tracking",
 ]
@@ -51,6 +52,7 @@ class Config(Section):
     engine: Engine
     optimizer: Optimizer
     tracking: Tracking
+    sweep: Sweep
     prepare: Prepare
     base: Base
     sft: SFT

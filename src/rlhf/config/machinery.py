@@ -37,3 +37,9 @@ class Tracking(Section):
 
     experiment: str
     copy_models: bool
+
+
+class Sweep(Section):
+    """What a sweep (`-m`) is told beyond the values to try. No job's result depends on it."""
+
+    resume: str | None

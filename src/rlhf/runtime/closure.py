@@ -3,7 +3,8 @@
     python -m rlhf.runtime.closure            # says what is out of line, and ends with 1
     python -m rlhf.runtime.closure --write    # mends it
 
-What only shows or records a result (`EXEMPT`) is left out, so that a change of a plot does not train a model anew.
+What only shows or records a result, and sweeps, which DVC never runs, are left out (`EXEMPT`), so that a change of a plot
+does not train a model anew.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from pathlib import Path
 
 import yaml
 
-EXEMPT = ("src/rlhf/runtime/tracking/", "src/rlhf/runtime/progress.py", "src/rlhf/evaluation/plots.py")
+EXEMPT = (
+    "src/rlhf/runtime/tracking/",
+    "src/rlhf/runtime/progress.py",
+    "src/rlhf/runtime/sweeps/",
+    "src/rlhf/evaluation/plots.py",
+    "src/rlhf/evaluation/swept/",
+)
 CODE_LINE = re.compile(r"^      - (src/rlhf|stages)/")
 
 

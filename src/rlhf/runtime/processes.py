@@ -15,6 +15,7 @@ from rlhf.errors import UserError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PARENT = os.getppid()
+launched = False  # whether this process works at the jobs of a sweep for another one
 
 
 class Terminated(BaseException):
@@ -49,9 +50,16 @@ def end_with_parent() -> None:
             raise Terminated
 
 
+def end_with_launcher() -> None:
+    """The same for a process that works at the jobs of a sweep, when the one that launched it dies."""
+    global launched
+    launched = True
+    signal.signal(signal.SIGTERM, _terminate)
+
+
 def leave_if_orphaned() -> None:
-    """Ends a DVC stage whose parent is gone: the next `dvc repro` must not find a second writer."""
-    if "DVC_STAGE" in os.environ and os.getppid() != PARENT:
+    """Ends what DVC or a sweep has started when that is gone: who goes on must not find a second writer."""
+    if ("DVC_STAGE" in os.environ or launched) and os.getppid() != PARENT:
         raise Terminated
 
 

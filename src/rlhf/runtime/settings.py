@@ -19,15 +19,32 @@ if TYPE_CHECKING:
 
 def compose(root: Path, overrides: Sequence[str] = ()) -> DictConfig:
     """What conf/ says with these overrides, exactly as DVC composes it (`dvc.utils.hydra.compose_and_dump`)."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
     from omegaconf import OmegaConf
 
-    check_names(root / "conf", overrides)
-    with hydra_messages(), initialize_config_dir(str(root / "conf"), version_base=None):
-        composed = hydra_compose("config", overrides=list(overrides))
+    with hydra_messages():
+        composed = _compose(root, overrides, with_hydra=False)
         OmegaConf.resolve(composed)
     return composed
+
+
+def compose_beside_hydra(root: Path, overrides: Sequence[str]) -> tuple[Values, DictConfig]:
+    """The settings, and Hydra's own."""
+    from omegaconf import DictConfig, OmegaConf
+
+    with hydra_messages():
+        composed = _compose(root, overrides, with_hydra=True)
+        ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        assert isinstance(ours, DictConfig)
+        return values_of(ours), composed.hydra
+
+
+def _compose(root: Path, overrides: Sequence[str], with_hydra: bool) -> DictConfig:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    check_names(root / "conf", overrides)
+    with initialize_config_dir(str(root / "conf"), version_base=None):
+        return hydra_compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
 
 
 def values_of(composed: DictConfig) -> Values:

@@ -59,6 +59,19 @@ class Tracker:
     writer: subprocess.Popen[bytes] | None
     patience: float
     backlog: bytearray = field(default_factory=bytearray)
+    heard: bytearray = field(default_factory=bytearray)  # of what the writer says
+
+    def run_id(self) -> str | None:
+        """The id of the run, as soon as it is open; None where it cannot be opened."""
+        deadline = time.monotonic() + START_PATIENCE + self.patience
+        while (found := _run_id_in(self.heard)) is None and self.writer and self.writer.stdout:
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([self.writer.stdout], [], [], left)[0]:
+                return None
+            if not (read := os.read(self.writer.stdout.fileno(), 1 << 12)):
+                return None
+            self.heard += read
+        return found
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         self._send(kind="tags", tags=dict(tags))
@@ -81,24 +94,30 @@ class Tracker:
         self._send(kind="close", status=status, time=_now())
         if self.writer is None:
             return
-        if is_remote(uri) and self.writer.stdout is not None:
+        if is_remote(uri) and self.writer.stdout is not None and not self.heard:
             select.select([self.writer.stdout], [], [], START_PATIENCE)
         try:
             self.writer.communicate(bytes(self.backlog), timeout=self.patience)
         except subprocess.TimeoutExpired:
             self.writer.kill()
-            run_id, warned = _last_words(self.writer)
+            run_id, warned = self._last_words(self.writer)
             if not warned:
                 warn(uri, f"not done after {self.patience:.0f} s", opened=run_id is not None)
         self.writer = None
 
     def _replace(self, dead: subprocess.Popen[bytes]) -> None:
         """A writer that was killed leaves its run open: another one takes it over, to close it."""
-        run_id, _ = _last_words(dead)
+        run_id, _ = self._last_words(dead)
         warn(self.opening["uri"], f"its writer ended with code {dead.returncode}", opened=run_id is not None)
         self.backlog.clear()
         self.writer = _launch(Path(self.opening["root"])) if run_id else None
         self._send(**self.opening | {"run_id": run_id})
+
+    def _last_words(self, dead: subprocess.Popen[bytes]) -> tuple[str | None, bool]:
+        """The id of the run that a writer opened, and whether it gave a warning."""
+        said = bytes(self.heard) + dead.communicate()[0]
+        self.heard.clear()
+        return _run_id_in(said), WARNED in said.decode(errors="replace").splitlines()
 
     def _send(self, **message: Any) -> None:
         """Writes as much as the pipe takes without waiting; what is left goes first the next time."""
@@ -113,13 +132,24 @@ class Tracker:
             self.backlog.clear()
 
 
-def start(root: Path, name: str, settings: Mapping[str, Any]) -> Tracker:
-    """Opens a run called like its stage; settings are flat, by dotted names."""
+def start(
+    root: Path,
+    stage: str,
+    settings: Mapping[str, Any],
+    name: str = "",
+    parent: str | None = None,
+    run_id: str | None = None,
+) -> Tracker:
+    """Opens a run called like its stage, if it is given no other name; settings are flat, by dotted names.
+
+    parent: the run of MLflow that this one belongs to. run_id: a run that is there already, and goes on.
+    """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(root)
     patience = COPY_PATIENCE if settings["tracking.copy_models"] else REMOTE_PATIENCE if is_remote(uri) else LOCAL_PATIENCE
     shown = {key: "null" if value is None else str(value) for key, value in settings.items()}
-    about = {"uri": uri, "root": str(root), "experiment": shown["tracking.experiment"], "name": name}
-    opening = {"kind": "open", "settings": shown, "time": _now()} | about
+    about = {"uri": uri, "root": str(root), "experiment": shown["tracking.experiment"], "stage": stage}
+    which = {"name": name or stage, "parent": parent, "run_id": run_id}
+    opening = {"kind": "open", "settings": shown, "time": _now()} | about | which
     tracker = Tracker(opening, _launch(root), patience)
     tracker._send(**opening)
     return tracker
@@ -139,10 +169,10 @@ def _launch(root: Path) -> subprocess.Popen[bytes]:
     return writer
 
 
-def _last_words(dead: subprocess.Popen[bytes]) -> tuple[str | None, bool]:
-    """The id of the run that a writer opened, and whether it gave a warning."""
-    lines = dead.communicate()[0].decode(errors="replace").splitlines()
-    return next((line.removeprefix(OPENED) for line in lines if line.startswith(OPENED)), None), WARNED in lines
+def _run_id_in(said: bytes | bytearray) -> str | None:
+    """The id in the line that a writer says it in, once the line is whole."""
+    lines = said.decode(errors="replace").split("\n")[:-1]
+    return next((line.removeprefix(OPENED) for line in lines if line.startswith(OPENED)), None)
 
 
 def _now() -> int:

@@ -51,15 +51,30 @@ class Writer:
         self.client = connect(self.uri)
         print("ready", flush=True)
         self.experiment = find_experiment(self.client, opening["experiment"])
-        self.name, self.root = opening["name"], Path(opening["root"])
-        self.run_id = opening.get("run_id") or self.create_run(opening["time"])
+        self.root = Path(opening["root"])
+        self.run_id = self.reopened(opening["run_id"]) or self.create_run(opening)
         print(f"{OPENED}{self.run_id}", flush=True)
         self.copy_models = opening["settings"]["tracking.copy_models"] == "True"
         self.waiting: list[Metric] = []
         self.sent = time.monotonic()
 
-    def create_run(self, start: int) -> str:
-        return str(self.client.create_run(self.experiment, start, run_name=self.name).info.run_id)
+    def create_run(self, opening: Message) -> str:
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+        tags = {MLFLOW_PARENT_RUN_ID: opening["parent"]} if opening["parent"] else {}
+        return str(self.client.create_run(self.experiment, opening["time"], tags, opening["name"]).info.run_id)
+
+    def reopened(self, run_id: str | None) -> str | None:
+        """A run that goes on, as running again; None where there is none, or none any more."""
+        from mlflow import MlflowException
+
+        if run_id is None:
+            return None
+        try:
+            self.client.update_run(run_id, status="RUNNING")
+        except MlflowException:
+            return None
+        return run_id
 
     def take(self, message: Message) -> None:
         """Does what a message says. Whatever fails, the stage goes on, and so do the other messages."""
@@ -68,7 +83,9 @@ class Writer:
                 case "settings":
                     self.params(message["settings"])
                 case "origin":
-                    self.tags({"tags": {"stage": self.name} | provenance(self.root, self.name, message["settings"])})
+                    self.tags(
+                        {"tags": {"stage": message["stage"]} | provenance(self.root, message["stage"], message["settings"])}
+                    )
                 case "tags":
                     self.tags(message)
                 case "metrics":

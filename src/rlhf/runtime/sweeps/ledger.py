@@ -1,0 +1,135 @@
+"""The books of a sweep: what was asked for, and what became of each job, as files that every process can read.
+
+A job that is under way holds a lock on its folder: whoever goes on with a sweep whose jobs outlived it waits for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import UserError
+from rlhf.runtime import pipeline
+from rlhf.runtime.hashes import md5_of
+from rlhf.runtime.sweeps.plan import RESUME, Plan
+
+SWEEP, JOB, LOCK = "sweep.json", "job.json", "job.lock"
+OF_HYDRA = (".hydra",)
+RUNNING, DONE, FAILED = "running", "done", "failed"
+Book = dict[str, Any]
+
+
+def open_sweep(root: Path, plan: Plan) -> Book:
+    """Makes the sweep's folder, or finds it as it was left; returns its sweep.json.
+
+    Raises:
+        UserError: there is no such sweep to go on with, it was another one, its inputs have changed since, or another
+            sweep lies where this one is to lie.
+    """
+    asked = {"stage": plan.stage, "swept": plan.swept, "jobs": plan.jobs, "settings": plan.settings}
+    asked |= {"inputs": inputs_of(root, plan.stage), "command": plan.command}
+    file = plan.folder / SWEEP
+    if plan.resumed:
+        found = read(file)
+        if found is None:
+            raise UserError(f"{RESUME} ({plan.folder}) holds no sweep: {SWEEP} is not there")
+        _refuse_another(found, asked, plan.folder)
+        for place, job in jobs_of(plan.folder):
+            if job["status"] == FAILED:  # is tried again
+                (place / JOB).unlink()
+        return found
+    try:
+        plan.folder.mkdir(parents=True)
+    except FileExistsError:
+        if (plan.folder / SWEEP).exists() or any(plan.folder.iterdir()):
+            raise UserError(f"{plan.folder} is taken: go on with what lies there by {RESUME}=DIR, or wait a second") from None
+    write(file, asked)
+    return asked
+
+
+def inputs_of(root: Path, stage: str) -> dict[str, str]:
+    """The md5 of everything that the jobs read of other stages."""
+    deps = pipeline.declared(root, stage).deps or ()
+    return {dep: md5_of(root / dep) for dep in deps if dep.startswith("artifacts/") and (root / dep).exists()}
+
+
+def _refuse_another(found: Book, asked: Book, folder: Path) -> None:
+    """UserError naming what the sweep in this folder has otherwise."""
+    lines = []
+    for what in ("stage", "swept", "settings", "inputs"):
+        old, new = found[what], asked[what]
+        if not isinstance(old, dict):
+            lines += [f"  {what}: {old} there, {new} now"] * (old != new)
+            continue
+        names = [name for name in old | new if old.get(name) != new.get(name)]
+        lines += [f"  {name}: {_shown(old.get(name))} there, {_shown(new.get(name))} now" for name in names]
+    if lines:
+        lines = list(dict.fromkeys(lines))
+        raise UserError("\n".join([f"{RESUME} ({folder}) is another sweep:", *lines, f"it was: {found['command']}"]))
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else "nothing" if value is None else str(value)
+
+
+@contextlib.contextmanager
+def job_lock(folder: Path) -> Iterator[None]:
+    """Holds the job's folder, after whoever may hold it still."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"job {folder.name}: waits for another process that still works on it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def is_done(folder: Path) -> bool:
+    return (read(folder / JOB) or {}).get("status") == DONE
+
+
+def begin(folder: Path, values: Mapping[str, str]) -> None:
+    """Clears what an earlier try has left, and marks the job as running."""
+    for path in folder.iterdir():
+        if path.name in OF_HYDRA or path.name == LOCK or path.suffix == ".log":
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write(folder / JOB, {"status": RUNNING, "settings": dict(values), "since": time.time()})
+
+
+def end(folder: Path, status: str, message: str = "", cpu_seconds: float = 0.0) -> None:
+    job = read(folder / JOB) or {}
+    seconds = time.time() - job.pop("since", time.time())
+    figures = {"seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)}
+    write(folder / JOB, job | {"status": status, "message": message} | figures)
+
+
+def jobs_of(folder: Path) -> list[tuple[Path, Book]]:
+    """Every job of a sweep, with what became of it; one that never began has no status."""
+    book = read(folder / SWEEP) or {"jobs": []}
+    places = [folder / str(number) for number in range(len(book["jobs"]))]
+    empty: list[Book] = [{"status": "", "settings": values} for values in book["jobs"]]
+    return [(place, read(place / JOB) or blank) for place, blank in zip(places, empty, strict=True)]
+
+
+def read(file: Path) -> Book | None:
+    try:
+        found: Book = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def write(file: Path, content: Book) -> None:
+    """In one step: whoever reads it, reads all of it."""
+    half = file.with_name(f"{file.name}.{os.getpid()}")
+    half.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    half.replace(file)

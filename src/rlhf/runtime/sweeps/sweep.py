@@ -1,0 +1,162 @@
+"""Runs a sweep: opens its books, lets Hydra launch the jobs that are missing, and has the whole of it read at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlhf.errors import UserError
+from rlhf.runtime import processes, progress, tracking
+from rlhf.runtime.run import Run
+from rlhf.runtime.sweeps import ledger
+from rlhf.runtime.sweeps.ledger import JOB
+from rlhf.runtime.sweeps.plan import RESUME, Plan
+from rlhf.runtime.sweeps.table import EXAM, write_table
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["EXAM", "JOB", "Job", "Reading", "sweep"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is asked of the policies that the jobs of a sweep make.
+
+    check: refuses, before the first job, what they could not be compared with. examine: one policy's answers and figures,
+    written to the run's output. report: the whole sweep; returns the lines that are shown at its end.
+    """
+
+    check: Callable[[Path, Plan], None]
+    examine: Callable[[Run], None]
+    report: Callable[[Path, Path], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a run of a stage knows of the sweep that it is a part of."""
+
+    name: str
+    parent: str | None  # the sweep's run in MLflow
+    tags: dict[str, str]
+    reading: Reading | None
+
+
+def sweep(
+    root: Path,
+    plan: Plan,
+    run: Callable[..., int],
+    reading: Reading | None,
+    launch: Callable[[Callable[[DictConfig], None], list[str]], None],
+) -> int:
+    """The exit code: 0, or 1 if a job has failed."""
+    if reading:
+        reading.check(root, plan)
+    book = ledger.open_sweep(root, plan)
+    shown = os.path.relpath(plan.folder, root)
+    about = "; ".join(f"{key} {', '.join(values)}" for key, values in plan.swept.items())
+    done = sum(ledger.is_done(place) for place, _ in ledger.jobs_of(plan.folder))
+    print(f"sweep of {len(plan.jobs)} jobs in {shown}, {done} done: {about}", flush=True)
+    tracker = tracking.start(root, plan.stage, plan.settings, f"{plan.stage} sweep", run_id=book.get("mlflow_run"))
+    if run_id := tracker.run_id():
+        ledger.write(plan.folder / ledger.SWEEP, book | {"mlflow_run": run_id})
+    tracker.log_tags({"sweep": shown, "command": plan.command})
+    status = "FAILED"
+    try:
+        with _resumable(plan, shown):
+            launch(_job(plan, run, reading, run_id, shown, done), _places(plan))
+        failed = _failures(plan, shown)
+        status = "FAILED" if failed else "FINISHED"
+        write_table(plan.folder)
+        if reading and (said := reading.report(root, plan.folder)):
+            print(said, flush=True)
+        print("\n".join(failed), file=sys.stderr, end="\n" if failed else "", flush=True)
+    except (KeyboardInterrupt, processes.Terminated):
+        status = "KILLED"
+        raise
+    finally:
+        for file in sorted(path for path in plan.folder.iterdir() if path.suffix in (".csv", ".png", ".md", ".html")):
+            tracker.log_file(file)
+        tracker.close(status)
+    return 1 if failed else 0
+
+
+def _places(plan: Plan) -> list[str]:
+    """Where Hydra shall let the jobs work, whatever its settings say."""
+    return [f"hydra.sweep.dir='{plan.folder}'", "hydra.sweep.subdir=${hydra.job.num}"]
+
+
+def _job(
+    plan: Plan, run: Callable[..., int], reading: Reading | None, parent: str | None, shown: str, done: int
+) -> Callable[[DictConfig], None]:
+    """What Hydra calls for each job, in this process or another: whatever fails is written down, and the others go on."""
+    launcher, start = os.getpid(), time.time()
+
+    @functools.wraps(run.args[0])  # type: ignore[attr-defined]  # Hydra calls the job after the script that it finds beneath
+    def job(composed: DictConfig) -> None:
+        from hydra.core.hydra_config import HydraConfig
+
+        if os.getpid() != launcher:
+            processes.end_with_launcher()
+        number = int(HydraConfig.get().job.num)
+        folder, values = plan.folder / str(number), plan.jobs[number]
+        with ledger.job_lock(folder):
+            if ledger.is_done(folder):
+                return
+            name = f"{plan.stage} #{number}"
+            print(f"{name}: {', '.join(f'{key}={value}' for key, value in values.items())}", flush=True)
+            ledger.begin(folder, values)
+            about = Job(name, parent, {"sweep": shown, "job": str(number)}, reading)
+            _attempt(folder, name, lambda: run(composed, job=about))
+        _say_how_far(plan, done, start)
+
+    return job
+
+
+def _attempt(folder: Path, name: str, work: Callable[[], int]) -> None:
+    """Marks a job as done, or as failed and why. One that is stopped stays marked as running, and runs again."""
+    start = time.process_time()
+    try:
+        work()
+        status, said = ledger.DONE, ""
+    except UserError as error:
+        status, said = ledger.FAILED, str(error)
+    except Exception as error:
+        traceback.print_exc()
+        status, said = ledger.FAILED, f"{type(error).__name__}: {error}"
+    ledger.end(folder, status, said, time.process_time() - start)
+    if said:
+        print(f"{name}: {said}", file=sys.stderr, flush=True)
+
+
+def _say_how_far(plan: Plan, before: int, start: float) -> None:
+    """How many jobs are done or failed, and when the others may be, at the pace of those since the start."""
+    ended = sum(job["status"] in (ledger.DONE, ledger.FAILED) for _, job in ledger.jobs_of(plan.folder))
+    gone, left = time.time() - start, len(plan.jobs) - ended
+    to_go = gone / max(ended - before, 1) * left
+    print(f"sweep {ended}/{len(plan.jobs)} jobs, {progress.clock(gone)} gone, {progress.clock(to_go)} to go", flush=True)
+
+
+def _failures(plan: Plan, shown: str) -> list[str]:
+    """A line for each job that is not done, and how to try it again."""
+    bad = [(place.name, job) for place, job in ledger.jobs_of(plan.folder) if job["status"] != ledger.DONE]
+    lines = [f"job {number} {job['status'] or 'not begun'}: {job.get('message', '')}" for number, job in bad]
+    return [*lines, f"to try again what failed: {plan.command} {RESUME}={shown}"] if lines else []
+
+
+@contextlib.contextmanager
+def _resumable(plan: Plan, shown: str) -> Iterator[None]:
+    """Says how to go on with a sweep that is stopped."""
+    try:
+        yield
+    except (KeyboardInterrupt, processes.Terminated):
+        print(f"to go on: {plan.command} {RESUME}={shown}", file=sys.stderr, flush=True)
+        raise
