@@ -110,8 +110,18 @@ class Evaluate(Section):
     """SPEC section 6."""
 
     best_of: Count
+    best_of_up_to: Count
     gold_best_of: CountOrNone
     gold_best_of_prompts: Count
     temperature: Positive
     bootstrap_samples: Count
     shown_prompts: Count
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.best_of > self.best_of_up_to:
+            raise ValueError(
+                f"evaluate.best_of ({self.best_of}) must be at most evaluate.best_of_up_to ({self.best_of_up_to}): it "
+                "chooses among so many answers"
+            )
+        return self

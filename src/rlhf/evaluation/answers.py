@@ -3,56 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf.config import Config
 from rlhf.data.world import GOLD_DECIMALS, World
-from rlhf.errors import UserError
+from rlhf.evaluation.exam import Exam, Judges
 from rlhf.evaluation.statistics import Floats
-from rlhf.models.forward import Batching, logprobs_of, scores_of, summed_logprobs_of
-from rlhf.models.generation import Decoding, decoding_of, generate
+from rlhf.models.forward import logprobs_of, scores_of, summed_logprobs_of
+from rlhf.models.generation import Generated, generate
 from rlhf.models.policy import PreTrainedModel
-from rlhf.models.tokens import (
-    Example,
-    PreTrainedTokenizerBase,
-    decode_response,
-    encode_prompt,
-    encode_response,
-    fit,
-    pad_id,
-    prompt_room,
-)
-from rlhf.records import Demonstration, Messages, Prompt
+from rlhf.models.tokens import Example, decode_response
+from rlhf.records import Messages
 
 GOLD_FIGURES = ("gold_score", "help", "honest", "logic", "harm")
-
-
-@dataclass(frozen=True, slots=True)
-class Exam:
-    """What every policy is asked, and how: the same prompts, limits and random numbers for all."""
-
-    prompts: list[Messages]
-    prompt_ids: list[list[int]]
-    truncated_prompts: int
-    demonstrations: list[Example]  # held out, with their responses
-    references: list[str | None]  # a held-out demonstration of each prompt, where there is one
-    tokenizer: PreTrainedTokenizerBase
-    decoding: Decoding
-    batching: Batching
-    temperature: float
-
-
-@dataclass(frozen=True, slots=True)
-class Judges:
-    """Who says what an answer is worth. `world` is the gold rater; without it the reward model judges alone."""
-
-    reference: PreTrainedModel
-    reward_model: PreTrainedModel
-    world: World | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,48 +38,29 @@ class Answers:
         return self.gold.get("gold_score", self.rewards)
 
 
-def set_exam(
-    prompts: Sequence[Prompt],
-    demonstrations: Sequence[Demonstration],
-    tokenizer: PreTrainedTokenizerBase,
-    max_tokens: int,
-    config: Config,
-) -> Exam:
-    """Encodes held-out prompts and demonstrations for a context of `max_tokens`; what does not fit there is left out.
-
-    Raises:
-        UserError: there is nothing to ask, or no room to ask it.
-    """
-    if not prompts:
-        raise UserError("evaluate: there are 0 test prompts: raise prepare.test_share, or bring more prompts")
-    room = prompt_room(max_tokens, config.data.max_response_tokens)
-    encoded = [encode_prompt(tokenizer, asked.prompt, room) for asked in prompts]
-    fitted = [fit(tokenizer, d.prompt, [encode_response(tokenizer, d.completion)], max_tokens) for d in demonstrations]
-    first = {d.prompt: d.completion for d in reversed(demonstrations)}
-    return Exam(
-        prompts=[asked.prompt for asked in prompts],
-        prompt_ids=[ids for ids, _ in encoded],
-        truncated_prompts=sum(truncated for _, truncated in encoded),
-        demonstrations=[example for fits in fitted if fits is not None for example in fits.examples],
-        references=[first.get(asked.prompt) for asked in prompts],
-        tokenizer=tokenizer,
-        decoding=decoding_of(tokenizer, config),
-        batching=Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch),
-        temperature=config.evaluate.temperature,
-    )
-
-
 def answer(policy: PreTrainedModel, exam: Exam, judges: Judges, temperature: float | None, seed: int) -> Answers:
-    """The policy's own answers, judged. Tokens go from one model to the next as they are, never through text."""
+    """The policy's own answers, judged, with their KL."""
     generated = generate(policy, exam.prompt_ids, exam.decoding, temperature, seed)
-    examples = [Example(ids, g.response_ids) for ids, g in zip(exam.prompt_ids, generated, strict=True)]
+    examples = _examples(exam, generated)
+    kl = _summed_logps(policy, examples, exam) - _summed_logps(judges.reference, examples, exam)
+    return replace(judge(generated, exam, judges), kl=kl)
+
+
+def draw_pool(exam: Exam, judges: Judges, seeds: Sequence[int]) -> list[Answers]:
+    """SFT's sampled answers, one to each prompt for each of the seeds, to choose from."""
+    draws = (generate(judges.reference, exam.prompt_ids, exam.decoding, exam.temperature, seed) for seed in seeds)
+    return [judge(generated, exam, judges) for generated in draws]
+
+
+def judge(generated: Sequence[Generated], exam: Exam, judges: Judges) -> Answers:
+    """What each answer is worth. Tokens go from one model to the next as they are, never through text."""
     texts = [decode_response(exam.tokenizer, g.response_ids) for g in generated]
     return Answers(
         texts=texts,
         ended=np.array([g.ended for g in generated], dtype=np.float64),
         tokens=np.array([len(g.response_ids) for g in generated], dtype=np.float64),
-        rewards=_numbers(scores_of(judges.reward_model, examples, exam.batching)),
-        kl=_summed_logps(policy, examples, exam) - _summed_logps(judges.reference, examples, exam),
+        rewards=_numbers(scores_of(judges.reward_model, _examples(exam, generated), exam.batching)),
+        kl=None,
         gold=rate(judges.world, exam.prompts, texts),
     )
 
@@ -170,6 +117,10 @@ def demonstrations_nll(policy: PreTrainedModel, exam: Exam) -> float | None:
         return None
     logprobs = torch.cat(logprobs_of(policy, exam.demonstrations, exam.batching))
     return -float(logprobs.double().mean())
+
+
+def _examples(exam: Exam, generated: Sequence[Generated]) -> list[Example]:
+    return [Example(ids, g.response_ids) for ids, g in zip(exam.prompt_ids, generated, strict=True)]
 
 
 def _summed_logps(policy: PreTrainedModel, examples: list[Example], exam: Exam) -> Floats:

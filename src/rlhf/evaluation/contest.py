@@ -14,6 +14,7 @@ from rlhf.evaluation.answers import (
     best_gold_scores,
     best_of,
     demonstrations_nll,
+    draw_pool,
     perfect_gold_scores,
 )
 from rlhf.evaluation.figures import Figures, Yardstick, best_gold_figures, figures_of, reward_model_figures
@@ -23,7 +24,7 @@ from rlhf.evaluation.tournament import strength_figures
 from rlhf.models.policy import PreTrainedModel
 from rlhf.seeds import derive_seed
 
-SAMPLED, GREEDY = "sampled", "greedy"
+SAMPLED, GREEDY, INDEPENDENT = "sampled", "greedy", "independent"
 SFT = "sft"
 
 
@@ -31,15 +32,15 @@ SFT = "sft"
 class Contestant:
     """A model under one way of decoding: the answers it gave, and the figures of them.
 
-    rivals: (N,) what the judge gave to sampled answers with random numbers of this model's own, for the tournament; the
-    models share those of `answers`, and two that share random numbers say the same wherever they agree.
+    independent: sampled answers with random numbers of this model's own, for the tournament; the models share those of
+    `answers`, and two that share random numbers say the same wherever they agree.
     """
 
     model: str
     decoding: str
     answers: Answers
     figures: Figures
-    rivals: Floats | None = None
+    independent: Answers | None = None
 
 
 def contest(
@@ -47,38 +48,43 @@ def contest(
     exam: Exam,
     judges: Judges,
     yardsticks: Mapping[str, Yardstick],
-    settings: Evaluate,
     seed: int,
 ) -> Iterator[Contestant]:
-    """Every policy sampled and greedy, then the best of n SFT samples. A policy is loaded when its turn comes."""
+    """Every policy sampled and greedy. A policy is loaded when its turn comes."""
     for model, load in policies.items():
         policy = load()
         nll = demonstrations_nll(policy, exam)
         if model == SFT:  # it has answered already: the others are held against it
             sampled, greedy = yardsticks[SAMPLED].sft, yardsticks[GREEDY].sft
-            rivals = yardsticks[SAMPLED].opponent.judged
+            independent = yardsticks[SAMPLED].opponent
         else:
             sampled = answer(policy, exam, judges, exam.temperature, _sample_seed(seed, 0))
             greedy = answer(policy, exam, judges, None, seed)
-            rivals = answer(policy, exam, judges, exam.temperature, derive_seed(seed, "rivals", model)).judged
-        yield Contestant(model, SAMPLED, sampled, figures_of(sampled, nll, yardsticks[SAMPLED]), rivals)
+            independent = answer(policy, exam, judges, exam.temperature, derive_seed(seed, "rivals", model))
+        yield Contestant(model, SAMPLED, sampled, figures_of(sampled, nll, yardsticks[SAMPLED]), independent)
         yield Contestant(model, GREEDY, greedy, figures_of(greedy, nll, yardsticks[GREEDY]))
-    n = settings.best_of
 
-    def drawn(*seeds: int) -> list[Answers]:
-        return [answer(judges.reference, exam, judges, exam.temperature, one) for one in seeds]
 
-    best = best_of([yardsticks[SAMPLED].sft, *drawn(*(_sample_seed(seed, i) for i in range(1, n)))])
-    rivals = best_of(drawn(*(derive_seed(seed, "rivals", i) for i in range(n)))).judged
+def pool_of(exam: Exam, judges: Judges, yardstick: Yardstick, size: int, seed: int) -> list[Answers]:
+    """So many answers of SFT to each prompt, for best-of-n to choose from; the first is the one that all know."""
+    return [yardstick.sft, *draw_pool(exam, judges, [_sample_seed(seed, i) for i in range(1, size)])]
+
+
+def best_of_n(
+    pool: Sequence[Answers], exam: Exam, judges: Judges, yardsticks: Mapping[str, Yardstick], n: int, seed: int
+) -> Contestant:
+    """The best of the first n answers of the pool by the reward model, as a policy to compare with."""
+    best = best_of(pool[:n])
+    independent = best_of(draw_pool(exam, judges, [derive_seed(seed, "rivals", i) for i in range(n)]))
     figures = figures_of(best, demonstrations_nll(judges.reference, exam), yardsticks[SAMPLED])
     bound = best_of_n_kl_bound(n)
     figures |= {"kl_per_response": bound, "kl_bound": bound}
-    yield Contestant(f"best_of_{n}", SAMPLED, best, figures, rivals)
+    return Contestant(f"best_of_{n}", SAMPLED, best, figures, independent)
 
 
 def contestants_in(policies: Mapping[str, Callable[[], PreTrainedModel]]) -> int:
     """How many contestants `contest` gives."""
-    return 2 * len(policies) + 1
+    return 2 * len(policies)
 
 
 def yardsticks_of(exam: Exam, judges: Judges, settings: Evaluate, seed: int) -> dict[str, Yardstick]:
@@ -122,7 +128,7 @@ def about_the_exam(
         "win_rate_against": "a second sample of SFT, drawn independently (greedy answers: SFT's greedy ones)",
         "selection": "of best_of_n, kl_per_response is the bound log n - (n - 1) / n; nll_demonstrations is SFT's",
     }
-    about["strengths"] = strength_figures({c.model: c.rivals for c in contestants if c.rivals is not None})
+    about["strengths"] = strength_figures({c.model: c.independent.judged for c in contestants if c.independent})
     if judges.world is None or yardstick.perfect is None:
         return about
     about["perfect"] = {"gold_score": float(yardstick.perfect.mean())}

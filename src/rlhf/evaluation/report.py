@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from rlhf.evaluation.answers import Answers
 from rlhf.evaluation.contest import Contestant
-from rlhf.records import Messages, messages_to_row
+from rlhf.records import Messages
 from rlhf.runtime import markdown
 
 NAMES = {"sft": "SFT", "ppo": "PPO", "dpo": "DPO"}
@@ -143,29 +141,3 @@ def side_by_side(prompts: Sequence[Messages], contestants: Sequence[Contestant],
         answers = markdown.table(["model", "decoding", "answer", score], rows)
         parts.append("\n".join([markdown.quoted(prompts[i]), "", *answers, ""]))
     return "\n".join(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What every model answered to one prompt: decoding, then model, then `text`, `ended` and the scores of it."""
-
-    prompt: Messages
-    answers: dict[str, dict[str, dict[str, Any]]]
-
-    def to_row(self) -> dict[str, Any]:
-        return {"prompt": messages_to_row(self.prompt)} | self.answers
-
-
-def comparisons(prompts: Sequence[Messages], contestants: Sequence[Contestant]) -> list[Comparison]:
-    """A record a prompt."""
-    found = [Comparison(prompt, {contestant.decoding: {} for contestant in contestants}) for prompt in prompts]
-    for contestant in contestants:
-        for i, comparison in enumerate(found):
-            comparison.answers[contestant.decoding][contestant.model] = _judged(contestant.answers, i)
-    return found
-
-
-def _judged(answers: Answers, i: int) -> dict[str, Any]:
-    scores = {name: float(values[i]) for name, values in answers.gold.items()}
-    said = {"text": answers.texts[i], "ended": bool(answers.ended[i])}
-    return said | {"reward_score": float(answers.rewards[i])} | scores
