@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf.evaluation import statistics
-from rlhf.evaluation.statistics import bootstrap, mean_ranks, pairwise_accuracy, spearman, wins
+from rlhf.evaluation.statistics import (
+    Floats,
+    bootstrap,
+    bootstrap_over_seeds,
+    mean_ranks,
+    paired_difference,
+    pairwise_accuracy,
+    resampled_means,
+    spearman,
+    wins,
+)
 
 few_levels = st.lists(st.integers(0, 5), min_size=2, max_size=12)
 
@@ -38,6 +48,96 @@ def test_a_bootstrap_in_parts_is_one_with_every_sample(monkeypatch: pytest.Monke
     monkeypatch.setattr(statistics, "RESAMPLED_AT_ONCE", 64)
     interval = bootstrap(np.full(20, 0.25), 33, 0)
     assert (interval.mean, interval.low, interval.high) == (0.25, 0.25, 0.25)
+
+
+def crossed(generator: np.random.Generator, seeds: int, prompts: int) -> Floats:
+    """(S, N) with effects of seeds, of prompts and of both, all of them seen in the mean's variance; true mean 0."""
+    effects = (
+        generator.normal(size=(seeds, 1)) * 0.3,
+        generator.normal(size=prompts),
+        generator.normal(size=(seeds, prompts)),
+    )
+    return sum(effects, start=np.zeros((seeds, prompts)))
+
+
+def parts(values: Floats) -> tuple[Floats, Floats, Floats]:
+    """Seeds (S, 1), prompts (N,) and the rest (S, N), each of mean 0."""
+    seeds, prompts = values.mean(1, keepdims=True) - values.mean(), values.mean(0) - values.mean()
+    return seeds, prompts, values - values.mean() - seeds - prompts
+
+
+def test_one_seed_is_efrons_bootstrap_to_the_bit() -> None:
+    values = np.random.default_rng(2).normal(size=70)
+    drawn = np.random.default_rng(9).integers(70, size=(300, 70))
+    low, high = np.quantile(values[drawn].mean(1), [(1 - 0.95) / 2, (1 + 0.95) / 2])
+    interval = bootstrap_over_seeds(values[None], 300, 9)
+    assert interval == bootstrap(values, 300, 9)
+    assert (interval.mean, interval.low, interval.high) == (values.mean(), low, high)
+
+
+def test_drawn_means_vary_as_independent_draws_of_seeds_and_prompts_do() -> None:
+    """The pigeonhole's variance has a closed form: each part is averaged over what is drawn of it."""
+    values = crossed(np.random.default_rng(3), 4, 30)
+    by_seed, by_prompt, rest = parts(values)
+    expected = (by_seed**2).mean() / 4 + (by_prompt**2).mean() / 30 + (rest**2).mean() / (4 * 30)
+    means = resampled_means(values, 20_000, 0)
+    assert means.var() == pytest.approx(expected, rel=0.05)
+    assert means.mean() == pytest.approx(values.mean(), abs=0.01)
+
+
+def test_an_interval_over_seeds_covers_the_mean_of_all_seeds() -> None:
+    generator, repetitions = np.random.default_rng(4), 300
+    found = [bootstrap_over_seeds(crossed(generator, 12, 60), 300, seed) for seed in range(repetitions)]
+    covered = sum(interval.low <= 0.0 <= interval.high for interval in found) / repetitions
+    assert 0.9 < covered < 0.99
+
+
+def test_draws_depend_on_the_shape_alone() -> None:
+    values = crossed(np.random.default_rng(5), 3, 40)
+    np.testing.assert_allclose(resampled_means(values + 7.0, 50, 1), resampled_means(values, 50, 1) + 7.0)
+    by_prompt = np.arange(40.0)
+    more_seeds = resampled_means(np.tile(by_prompt, (5, 1)), 50, 1)
+    np.testing.assert_allclose(more_seeds, resampled_means(by_prompt[None], 50, 1))  # the same prompts with any S
+    assert resampled_means(values, 50, 1).tolist() != resampled_means(values, 50, 2).tolist()
+
+
+def test_an_interval_over_seeds_in_parts_is_one_with_every_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = crossed(np.random.default_rng(6), 3, 20)
+    whole = resampled_means(values, 33, 0)
+    monkeypatch.setattr(statistics, "RESAMPLED_AT_ONCE", 64)
+    np.testing.assert_array_equal(resampled_means(values, 33, 0), whole)
+
+
+def test_a_difference_of_one_run_each_is_that_of_its_prompts() -> None:
+    generator = np.random.default_rng(7)
+    ours, theirs = generator.normal(size=(2, 1, 50))
+    interval, of_differences = paired_difference(ours, theirs, 200, 3), bootstrap((ours - theirs)[0], 200, 3)
+    assert (interval.mean, interval.low, interval.high) == pytest.approx(
+        (of_differences.mean, of_differences.low, of_differences.high)
+    )
+    shifted = paired_difference(theirs + 3.0, theirs, 200, 3)
+    assert (shifted.mean, shifted.low, shifted.high) == pytest.approx((3.0, 3.0, 3.0))
+
+
+@pytest.mark.parametrize(("level", "errors"), [(0.95, 1.95996), (0.99, 2.57583)])
+def test_a_difference_pairs_prompts_and_draws_the_seeds_of_each_apart(level: float, errors: float) -> None:
+    generator = np.random.default_rng(8)
+    ours, shared = crossed(generator, 12, 40), 2 * generator.normal(size=40)
+    theirs = crossed(generator, 9, 40) + shared
+    ours = ours + shared - 0.5
+    (our_seeds, our_prompts, our_rest), (their_seeds, their_prompts, their_rest) = parts(ours), parts(theirs)
+    variance = (our_seeds**2).mean() / 12 + (their_seeds**2).mean() / 9 + ((our_prompts - their_prompts) ** 2).mean() / 40
+    variance += (our_rest**2).mean() / (12 * 40) + (their_rest**2).mean() / (9 * 40)
+    interval = paired_difference(ours, theirs, 20_000, 0, level)
+    assert interval.mean == pytest.approx(ours.mean() - theirs.mean())
+    assert interval.high - interval.low == pytest.approx(2 * errors * variance**0.5, rel=0.04)
+
+
+def test_seeds_of_one_size_are_still_drawn_apart() -> None:
+    """Runs that differ by seed alone: drawn together their difference would always be 0."""
+    runs = np.tile(np.array([[0.0], [1.0], [2.0], [3.0]]), (1, 10))
+    interval = paired_difference(runs, runs, 2000, 0)
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * (2 * 1.25 / 4) ** 0.5, rel=0.1)
 
 
 def test_wins_by_hand() -> None:

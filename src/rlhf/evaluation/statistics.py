@@ -1,24 +1,26 @@
 """Means with their uncertainty, and how far two judges agree: numpy only.
 
-N counts prompts. An interval says how the figure would move with other prompts drawn from the same source, nothing more:
-another seed of training is another source of doubt.
+N counts prompts, S seeds of training. An interval over (N,) says how the figure would move with other prompts drawn from the
+same source, nothing more; one over (S, N) also how it would move with other seeds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
 LEVEL = 0.95  # of every interval
 RESAMPLED_AT_ONCE = 2**22  # numbers: bounds the memory of a bootstrap
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and the ends of its 95 % interval, in the unit of what was measured."""
+    """A mean, or an estimate made of means, and the ends of its interval (95 % unless said), in the unit measured."""
 
     mean: float
     low: float
@@ -30,12 +32,59 @@ def bootstrap(values: Floats, samples: int, seed: int) -> Interval:
 
     The same N, samples and seed draw the same prompts, whatever the values: intervals of several models are paired.
     """
+    return bootstrap_over_seeds(values[None], samples, seed)
+
+
+def bootstrap_over_seeds(values: Floats, samples: int, seed: int) -> Interval:
+    """The mean of (S, N) values, with its percentile interval over seeds and prompts: the pigeonhole bootstrap (Owen 2007).
+
+    Seeds and prompts are drawn independently of each other, and all seeds meet the same prompts. The same N, S, samples
+    and seed draw the same of both, whatever the values. Of a few seeds it tells too little: their part of the variance
+    comes out (S - 1) / S of what it is, half for two, nothing for one.
+    """
+    return percentiles(values.mean(), resampled_means(values, samples, seed))
+
+
+def paired_difference(ours: Floats, theirs: Floats, samples: int, seed: int, level: float = LEVEL) -> Interval:
+    """Mean of ours (S, N) less that of theirs (T, N) on the same prompts, with its bootstrap interval.
+
+    A prompt is drawn for both; the seeds of each are drawn apart, for a run of ours belongs to no run of theirs. For k
+    intervals that hold all at once with 95 %, ask for a level of 1 - .05 / k (Bonferroni).
+    """
+    seeds = (len(ours), len(theirs))
+    drawn = [
+        _drawn_means(ours, prompts, our_seeds) - _drawn_means(theirs, prompts, their_seeds)
+        for prompts, (our_seeds, their_seeds) in draws(ours.shape[1], seeds, samples, seed)
+    ]
+    return percentiles(ours.mean() - theirs.mean(), np.concatenate(drawn), level)
+
+
+def resampled_means(values: Floats, samples: int, seed: int) -> Floats:
+    """(samples,) means of (S, N) values in the draws of `bootstrap_over_seeds`, which depend on the shape alone."""
+    drawn = draws(values.shape[1], (len(values),), samples, seed)
+    return np.concatenate([_drawn_means(values, prompts, seeds) for prompts, (seeds,) in drawn])
+
+
+def draws(prompts: int, seeds: Sequence[int], samples: int, seed: int) -> Iterator[tuple[Indices, list[Indices]]]:
+    """What a bootstrap draws, in parts: indices of prompts (B, N) and, for each group of seeds, of its seeds (B, S)."""
     generator = np.random.default_rng(seed)
-    at_once = max(1, RESAMPLED_AT_ONCE // len(values))
-    sizes = [min(at_once, samples - start) for start in range(0, samples, at_once)]
-    means = np.concatenate([values[generator.integers(len(values), size=(size, len(values)))].mean(1) for size in sizes])
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(values.mean()), float(low), float(high))
+    of_seeds = generator.spawn(len(seeds))  # streams of their own: the prompts drawn are the same for any number of seeds
+    at_once = max(1, RESAMPLED_AT_ONCE // prompts)
+    for start in range(0, samples, at_once):
+        size = min(at_once, samples - start)
+        chosen = [stream.integers(count, size=(size, count)) for stream, count in zip(of_seeds, seeds, strict=True)]
+        yield generator.integers(prompts, size=(size, prompts)), chosen
+
+
+def _drawn_means(values: Floats, prompts: Indices, seeds: Indices) -> Floats:
+    """(B,) means of (S, N) values over drawn prompts and seeds, one seed at a time: memory does not grow with S."""
+    by_seed = np.stack([run[prompts].mean(1) for run in values])  # (S, B)
+    return by_seed.T[np.arange(len(seeds))[:, None], seeds].mean(1)
+
+
+def percentiles(mean: float, resampled: Floats, level: float = LEVEL) -> Interval:
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(mean), float(low), float(high))
 
 
 def wins(ours: Floats, theirs: Floats) -> Floats:

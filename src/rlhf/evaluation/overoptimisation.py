@@ -1,0 +1,155 @@
+"""How far optimising a proxy raises the gold score: the laws of Gao et al. 2022, fitted, and where they turn.
+
+d is √KL from SFT and R the gold gain over SFT. Best of n: R = d (α − β d); reinforcement learning: R = d (α − β log d).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal
+
+import numpy as np
+from scipy.special import xlogy
+
+from rlhf.errors import UserError
+from rlhf.evaluation.statistics import LEVEL, Floats, Interval, percentiles, resampled_means
+
+Form = Literal["best_of_n", "rl"]
+FEWEST = 3  # checkpoints of different KL: two numbers are fitted, and their misfit is told
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Where the law turns: d there, the KL in nats that is its square, and the gain there."""
+
+    distance: Interval
+    kl: Interval
+    gain: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The checkpoint with the highest gain: the highest of several noisy means, and so rather too high."""
+
+    index: int
+    kl: float
+    gain: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """A fitted law. Its intervals tell of other prompts and seeds; whether its form is the right one, `residual` must tell."""
+
+    form: Form
+    alpha: Interval
+    beta: Interval
+    residual: float  # standard deviation of the checkpoints' gains about the law
+    best: Best
+    identified: bool
+    statement: str
+    peak: Peak | None  # where identified
+
+
+def fit(form: Form, kl: Floats, gains: Floats, samples: int, seed: int) -> Law:
+    """The law by least squares over K checkpoints, with percentile intervals over prompts and seeds.
+
+    gains: (K, S, N) gold score less SFT's on the same prompt. kl: (K,) where known, as the bound of best-of-n is, or
+    (K, S, N) log-ratios, which are then drawn with the gains. A prompt, and a seed, is drawn for all K at once. A
+    checkpoint whose mean KL is not above 0 says nothing of the law.
+    """
+    known = kl.ndim == 1
+    mean_kl, mean_gain = (kl if known else kl.mean((1, 2))), gains.mean((1, 2))
+    _refuse_too_few(form, mean_kl)
+    drawn_gains = _resampled(gains, samples, seed)
+    drawn_kl = np.broadcast_to(kl, drawn_gains.shape) if known else _resampled(kl, samples, seed)
+    found, drawn = _least_squares(form, mean_kl, mean_gain), _least_squares(form, drawn_kl, drawn_gains)
+    alpha, beta = (percentiles(found[i], drawn[:, i]) for i in (0, 1))
+    seen = mean_kl > 0
+    misfit = mean_gain[seen] - _basis(form, mean_kl[seen]) @ found
+    peak = _peak(form, found, drawn)
+    trouble = _trouble(beta, peak, mean_kl[seen])
+    top = int(mean_gain.argmax())
+    best = Best(top, float(mean_kl[top]), percentiles(mean_gain[top], drawn_gains[:, top]))
+    residual = float(np.sqrt((misfit**2).sum() / (seen.sum() - 2)))
+    statement = trouble or f"the peak lies at a KL of {peak.kl.mean:.2g} {_brackets(peak.kl)} nats"
+    return Law(form, alpha, beta, residual, best, not trouble, statement, None if trouble else peak)
+
+
+def predict(law: Law, kl: Floats) -> Floats:
+    """(...,) the gain that the law has at these KL; 0 at 0."""
+    gain: Floats = _basis(law.form, kl) @ np.array([law.alpha.mean, law.beta.mean])
+    return gain
+
+
+def _refuse_too_few(form: Form, kl: Floats) -> None:
+    distinct = len(np.unique(kl[kl > 0]))
+    if distinct < FEWEST:
+        raise UserError(
+            f"an overoptimisation curve ({form}) has {distinct} checkpoints of different KL above 0, and a fit needs at "
+            f"least {FEWEST}: evaluate more of them"
+        )
+
+
+def _resampled(values: Floats, samples: int, seed: int) -> Floats:
+    """(samples, K) means of (K, S, N): the same prompts and seeds for every checkpoint."""
+    return np.stack([resampled_means(checkpoint, samples, seed) for checkpoint in values], axis=1)
+
+
+def _basis(form: Form, kl: Floats) -> Floats:
+    """(..., 2) what α and β are multiplied by. A mean of log-ratios may fall below 0, a divergence cannot."""
+    distance = np.sqrt(np.maximum(kl, 0))
+    turn = distance**2 if form == "best_of_n" else xlogy(distance, distance)
+    return np.stack([distance, -turn], axis=-1)
+
+
+def _least_squares(form: Form, kl: Floats, gains: Floats) -> Floats:
+    """(..., 2) α and β of (..., K)."""
+    return (np.linalg.pinv(_basis(form, kl)) @ gains[..., None])[..., 0]
+
+
+def _peak(form: Form, found: Floats, drawn: Floats) -> Peak:
+    distance, gain = _turn(form, found)
+    distances, gains = _turn(form, drawn)
+    with np.errstate(over="ignore"):
+        return Peak(_ordered(distance, distances), _ordered(distance**2, distances**2), _ordered(gain, gains))
+
+
+def _turn(form: Form, law: Floats) -> tuple[Floats, Floats]:
+    """d where the slope of (..., 2) α, β is 0, and R there; infinite where β is not above 0, for then R only rises."""
+    alpha, beta = law[..., 0], law[..., 1]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if form == "best_of_n":
+            distance = np.maximum(alpha, 0) / (2 * beta)
+            gain = distance * np.maximum(alpha, 0) / 2
+        else:
+            distance = np.exp(alpha / beta - 1)
+            gain = beta * distance
+    rises = beta <= 0
+    return np.where(rises, np.inf, distance), np.where(rises, np.inf, gain)
+
+
+def _ordered(mean: Floats, resampled: Floats) -> Interval:
+    """A percentile interval without interpolation, which infinite draws forbid."""
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="lower")
+    return Interval(float(mean), float(low), float(high))
+
+
+def _trouble(beta: Interval, peak: Peak, seen: Floats) -> str:
+    """Why there is no peak to speak of, or nothing."""
+    unknown, predicted = "the data do not identify a peak", f"the predicted peak (KL {peak.kl.mean:.2g})"
+    if beta.high < 0:
+        return f"the data show no peak: beta's interval {_brackets(beta)} lies below 0"
+    if beta.low <= 0:
+        return f"{unknown}: beta's interval {_brackets(beta)} holds 0"
+    if peak.kl.mean > seen.max():
+        return f"{unknown}: {predicted} lies beyond the largest KL seen ({seen.max():.2g})"
+    if peak.kl.mean < seen.min():
+        return f"{unknown}: {predicted} lies below the smallest KL seen ({seen.min():.2g})"
+    if not isfinite(peak.kl.high) or not isfinite(peak.gain.high):
+        return f"{unknown}: the interval of its KL, from {peak.kl.low:.2g}, has no upper end"
+    return ""
+
+
+def _brackets(interval: Interval) -> str:
+    return f"[{interval.low:.2g}, {interval.high:.2g}]"
