@@ -89,3 +89,4 @@ def test_a_prompt_keeps_all_its_preferences() -> None:
     rows = [Preference(asked(question), f"good {place}", "poor", "train", "people") for place, question in enumerate("xyxz")]
     assert of_first_prompts(rows, 1) == [rows[0], rows[2]]
     assert of_first_prompts(rows, 2) == rows[:3]
+    assert of_first_prompts(rows, 3) == rows

@@ -93,7 +93,7 @@ def test_a_reward_model_is_the_policys_trunk_under_a_new_head(
 
 
 def deep_policy(kind: str, size: int) -> PreTrainedModel:
-    """Three layers; in the last two kinds each has an attention of its own, which the config lists, long or in short."""
+    """Three layers; in the last two kinds each has an attention of its own, which the config lists."""
     sizes = {"vocab_size": size, "hidden_size": 16, "initializer_range": 0.4}
     torch.manual_seed(3)
     if kind == "qwen3":

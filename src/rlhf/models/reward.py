@@ -61,8 +61,6 @@ def _of_first_layers(settings: PretrainedConfig, layers: int) -> PretrainedConfi
     for name, value in trunk.to_dict().items():
         if isinstance(value, list | tuple) and len(value) == whole and not name.endswith("token_id"):
             setattr(trunk, name, value[:layers])  # a value a layer, as in layer_types
-    if hasattr(trunk, "attention_types"):  # GPT-Neo's short form of its attention_layers
-        trunk.attention_types = [[trunk.attention_layers[:layers], 1]]
     return type(settings).from_dict(settings.to_dict())  # as it will be read: what cannot be is refused here
 
 
