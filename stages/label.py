@@ -17,7 +17,7 @@ from rlhf.labeling.agreement import (
 )
 from rlhf.labeling.dataset import label_dataset
 from rlhf.labeling.gold import label_gold
-from rlhf.labeling.pairs import counts, preferences_of, with_pairs
+from rlhf.labeling.pairs import counts, of_first_prompts, preferences_of, with_pairs
 from rlhf.records import Preference, Responses
 from rlhf.runtime.run import Run
 from rlhf.runtime.stage import stage
@@ -26,13 +26,14 @@ from rlhf.runtime.stage import stage
 def main(run: Run) -> None:
     """Lets the labeler order every prompt's responses, keeps the rankings that prefer something, and writes their pairs."""
     config = run.config
-    temperature = config.labeler.temperature
+    temperature, prompts = config.labeler.temperature, config.label.prompts
     world = load_world(run.read("prepare", "world.yaml")) if config.labeler.name == "gold" else None
     if world is None:
-        rankings = label_dataset(read_records(run.read("prepare", "preferences.jsonl"), Preference))
+        given = read_records(run.read("prepare", "preferences.jsonl"), Preference)
+        rankings = label_dataset(of_first_prompts(given, prompts))
     else:
         responses = read_records(run.read("sample", "responses.jsonl"), Responses)
-        rankings = label_gold(responses, world, temperature, run.seed("labels"))
+        rankings = label_gold(of_first_prompts(responses, prompts), world, temperature, run.seed("labels"))
 
     kept = with_pairs(rankings, config.label.max_dropped_share)
     preferences = [preference for ranking in kept for preference in preferences_of(ranking)]

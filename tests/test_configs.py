@@ -89,6 +89,8 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ("ppo.gamma=1.5", "ppo.gamma (1.5) must be a finite number above 0 and at most 1"),
         ("reward.label_smoothing=0.5", "reward.label_smoothing (0.5) must be a finite number of at least 0 and below 0.5"),
         ("ppo.w_c=-1", "ppo.w_c (-1) must be a finite number of at least 0 or null"),
+        ("reward.layers=0", "reward.layers (0) must be a whole number of at least 1 or null"),
+        ("label.prompts=-1", "label.prompts (-1) must be a whole number of at least 0"),
         ("reward.centre=1", "reward.centre (1) must be true or false"),
         ("engine.zero_stage=4", "engine.zero_stage (4) must be a whole number of at least 0 and at most 3"),
         ("sample.models=[bas]", "sample.models.0 (bas) must be one of base, sft"),

@@ -9,6 +9,7 @@ from math import exp, sqrt
 import pytest
 
 from rlhf.labeling.gold import label_gold
+from rlhf.labeling.pairs import of_first_prompts
 from tests.labeling.records import KnownRater, answered
 
 GOLD = {"good": 1.2, "fair": 0.5, "poor": -0.4}
@@ -69,6 +70,12 @@ def test_neither_the_order_of_prompts_nor_that_of_responses_moves_a_label() -> N
     forward = label_gold(prompts, RATER, TEMPERATURE, 3)
     backward = label_gold([answered(texts[::-1], r.prompt[0].content) for r in prompts[::-1]], RATER, TEMPERATURE, 3)[::-1]
     assert [ranking.ranks for ranking in forward] == [ranking.ranks[::-1] for ranking in backward]
+
+
+def test_fewer_prompts_get_the_labels_that_they_have_among_all() -> None:
+    prompts = [answered(list(GOLD), f"question {i} ?") for i in range(30)]
+    whole = label_gold(prompts, RATER, TEMPERATURE, 3)
+    assert label_gold(of_first_prompts(prompts, 12), RATER, TEMPERATURE, 3) == whole[:12]
 
 
 def test_prompts_and_seeds_have_noise_of_their_own() -> None:

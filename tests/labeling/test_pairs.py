@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rlhf.errors import UserError
-from rlhf.labeling.pairs import counts, preferences_of, tied_share, with_pairs
-from tests.labeling.records import ranked
+from rlhf.labeling.pairs import counts, of_first_prompts, preferences_of, tied_share, with_pairs
+from rlhf.records import Preference
+from tests.labeling.records import answered, asked, ranked
 
 TIED = ranked(["a", "a"], [0, 0])
 ORDERED = ranked(["a", "b"], [1, 0])
@@ -70,3 +73,20 @@ def test_counts() -> None:
         "dropped_prompts": 1,
         "dropped_share": 0.5,
     }
+
+
+SPLITS = ["test", "train", "train", "validation", "train", "test"]
+
+
+@pytest.mark.parametrize(("prompts", "kept"), [(1, "0135"), (2, "01235"), (3, "012345"), (9, "012345"), (0, "012345")])
+def test_only_the_first_train_prompts_are_labelled_and_all_that_are_held_out(prompts: int, kept: str) -> None:
+    rows = [replace(answered(["a", "b"], str(place)), split=split) for place, split in enumerate(SPLITS)]
+    assert [row.prompt[0].content for row in of_first_prompts(rows, prompts)] == list(kept)
+
+
+def test_a_prompt_keeps_all_its_preferences() -> None:
+    """Data may prefer several times after one prompt, and not in a row."""
+    rows = [Preference(asked(question), f"good {place}", "poor", "train", "people") for place, question in enumerate("xyxz")]
+    assert of_first_prompts(rows, 1) == [rows[0], rows[2]]
+    assert of_first_prompts(rows, 2) == rows[:3]
+    assert of_first_prompts(rows, 3) == rows

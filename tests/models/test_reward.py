@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForSequenceClassification,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
+from rlhf.errors import UserError
 from rlhf.models.forward import Batching, scores_of, token_outputs, values_of
 from rlhf.models.policy import save_policy
 from rlhf.models.precision import compute_in
@@ -81,6 +90,57 @@ def test_a_reward_model_is_the_policys_trunk_under_a_new_head(
     assert model.score.weight.shape == (1, policy.config.hidden_size)
     assert getattr(model.score, "bias", None) is None
     assert model.config.num_labels == 1
+
+
+def deep_policy(kind: str, size: int) -> PreTrainedModel:
+    """Three layers; in the last two kinds each has an attention of its own, which the config lists."""
+    sizes = {"vocab_size": size, "hidden_size": 16, "initializer_range": 0.4}
+    torch.manual_seed(3)
+    if kind == "qwen3":
+        types = ["sliding_attention", "full_attention", "sliding_attention"]
+        sizes |= {"num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+        qwen3 = Qwen3Config(**sizes, intermediate_size=24, use_sliding_window=True, sliding_window=3, layer_types=types)
+        return Qwen3ForCausalLM(qwen3).eval()
+    if kind == "gpt_neo":
+        types = [[["local", "global"], 1], [["local"], 1]]
+        return GPTNeoForCausalLM(
+            GPTNeoConfig(**sizes, num_layers=3, num_heads=2, window_size=3, attention_types=types)
+        ).eval()
+    return make_policy(kind, vocab_size=size, num_hidden_layers=3)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3", "gpt_neo"])
+def test_a_smaller_reward_model_ends_after_the_policys_first_layers(
+    kind: str, layers: int, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """Stock transformers reads it, and says what the policy's own hidden states say under its last norm."""
+    policy = deep_policy(kind, len(tokenizer))
+    save_policy(policy, tokenizer, tmp_path / "policy", 8)
+    made = reward_model_from_policy(tmp_path / "policy", CPU, "float32", 1, layers)
+    trunk = policy.base_model.state_dict()
+    assert all(torch.equal(value, trunk[name]) for name, value in made.base_model.state_dict().items())
+    save_reward_model(made, tokenizer, tmp_path / "reward")
+
+    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward")
+    assert stock.config.num_hidden_layers == layers
+    norm = policy.base_model.ln_f if hasattr(policy.base_model, "ln_f") else policy.base_model.norm
+    ids = torch.tensor([EXAMPLES[0].prompt_ids + EXAMPLES[0].response_ids])
+    with torch.no_grad():
+        after = policy.base_model(input_ids=ids, output_hidden_states=True).hidden_states[layers][0, -1]
+        assert_near(stock(input_ids=ids).logits[0, 0], made.score.weight[0] @ norm(after), 1e-5)
+
+
+def test_more_layers_than_the_policys_are_refused(
+    architecture: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    save_policy(deep_policy(architecture, len(tokenizer)), tokenizer, tmp_path, 8)
+    whole, as_many = (reward_model_from_policy(tmp_path, CPU, "float32", 1, layers) for layers in (None, 3))
+    for ours, theirs in zip(whole.parameters(), as_many.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    with pytest.raises(UserError) as caught:
+        reward_model_from_policy(tmp_path, CPU, "float32", 1, 5)
+    assert str(caught.value) == "reward.layers (5) must be at most 3: the SFT model has so many"
 
 
 def test_a_new_head_is_drawn_with_variance_one_over_d_plus_one(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:

@@ -168,13 +168,18 @@ def test_it_leaves_at_the_first_minibatch_whose_kl_is_above_the_limit(monkeypatc
         assert len(steps) == i + 1
 
 
-def test_a_critic_may_start_from_the_policy() -> None:
-    policy, reward_model = make_policy("llama", seed=0), make_classifier("llama", seed=1)
+@pytest.mark.parametrize("layers", [2, 1])
+def test_a_critic_may_start_from_the_policy(layers: int) -> None:
+    """It then has all the layers of the policy, however many the reward model has, and learns alone."""
+    policy, reward_model = make_policy("llama", seed=0), make_classifier("llama", seed=1, num_hidden_layers=layers)
     reward_model.config.reward_center = 3.0
     state = make_state(all_settings(ppo_settings(critic_from="policy")), policy, reward_model)
     assert state.critic is not None
     critic = model_of(state.critic)
     assert torch.equal(weights(critic.base_model), weights(policy.base_model))
+    assert critic.config.num_hidden_layers == 2
+    assert not {p.data_ptr() for p in critic.parameters()} & {p.data_ptr() for p in policy.parameters()}
+    assert all(p.requires_grad for p in critic.parameters())
     values = response_values(critic, collate(random_examples(3), PAD))
     assert not values.any()
     assert reward_model.config.reward_center == 3.0

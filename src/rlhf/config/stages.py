@@ -65,10 +65,12 @@ class Sample(Section):
 
 
 class Label(Section):
+    prompts: CountOrNone
     max_dropped_share: Share
 
 
 class Reward(Section):
+    layers: Count | None
     epochs: Count
     prompts_per_step: Count
     label_smoothing: BelowHalf

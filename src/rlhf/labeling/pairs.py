@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from rlhf.errors import UserError
-from rlhf.records import SPLITS, Preference, Ranking
+from rlhf.records import SPLITS, Preference, Ranking, Responses
+
+Row = TypeVar("Row", Responses, Preference)
+
+
+def of_first_prompts(rows: Sequence[Row], prompts: int) -> list[Row]:
+    """What there is to label: of the train split only what answers its first `prompts` prompts (0: all of it)."""
+    asked = list(dict.fromkeys(row.prompt for row in rows if row.split == "train"))
+    kept = set(asked[:prompts] if prompts else asked)
+    return [row for row in rows if row.split != "train" or row.prompt in kept]
 
 
 def preferences_of(ranking: Ranking) -> list[Preference]:

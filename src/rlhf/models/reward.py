@@ -12,8 +12,15 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from rlhf.errors import UserError
 from rlhf.models.policy import refuse_missing, save_pretrained, without_dropout
 from rlhf.models.precision import compute_in
 from rlhf.models.tokens import reading
@@ -26,12 +33,13 @@ def load_reward_model(path: str | Path, device: torch.device, dtype: str = "floa
     return model
 
 
-def _load(path: str | Path, device: torch.device, dtype: str) -> tuple[PreTrainedModel, set[str]]:
-    """The classifier, and the names of the weights that its file does not hold."""
+def _load(path: str | Path, device: torch.device, dtype: str, layers: int | None = None) -> tuple[PreTrainedModel, set[str]]:
+    """The classifier, of so many layers where they are given, and the names of the weights that its file does not hold."""
     with reading(path):
+        settings = AutoConfig.from_pretrained(str(path), num_labels=1, trust_remote_code=False)
         model, found = AutoModelForSequenceClassification.from_pretrained(
             str(path),
-            num_labels=1,
+            config=settings if layers is None else _of_first_layers(settings, layers),
             dtype=torch.float32,
             trust_remote_code=False,
             use_safetensors=True,
@@ -41,9 +49,33 @@ def _load(path: str | Path, device: torch.device, dtype: str) -> tuple[PreTraine
     return without_dropout(model).to(device).eval(), set(found["missing_keys"])
 
 
-def reward_model_from_policy(path: str | Path, device: torch.device, dtype: str, seed: int) -> PreTrainedModel:
-    """The policy's trunk under a new scalar head drawn from N(0, 1 / (d + 1)) (Stiennon et al. 2020), d the hidden size."""
-    model, missing = _load(path, device, dtype)
+def _of_first_layers(settings: PretrainedConfig, layers: int) -> PretrainedConfig:
+    """What the config says of a model that ends after so many layers; UserError where there are fewer."""
+    trunk = settings.get_text_config()
+    whole = trunk.num_hidden_layers
+    if layers > whole:
+        raise UserError(f"reward.layers ({layers}) must be at most {whole}: the SFT model has so many")
+    if layers == whole:
+        return settings
+    trunk.num_hidden_layers = layers
+    for name, value in trunk.to_dict().items():
+        if isinstance(value, list | tuple) and len(value) == whole and not name.endswith("token_id"):
+            setattr(trunk, name, value[:layers])  # a value a layer, as in layer_types
+    return type(settings).from_dict(settings.to_dict())  # as it will be read: what cannot be is refused here
+
+
+def reward_model_from_policy(
+    path: str | Path, device: torch.device, dtype: str, seed: int, layers: int | None = None
+) -> PreTrainedModel:
+    """The policy's trunk under a new scalar head drawn from N(0, 1 / (d + 1)) (Stiennon et al. 2020), d the hidden size.
+
+    Args:
+        layers: so many of the trunk's layers, the first ones; None: all.
+
+    Raises:
+        UserError: it has fewer.
+    """
+    model, missing = _load(path, device, dtype, layers)
     refuse_missing(path, missing - {"score.weight"})
     head = model.score
     assert isinstance(head, nn.Linear)
@@ -67,8 +99,9 @@ def critic_from_reward_model(reward_model: PreTrainedModel) -> PreTrainedModel:
 
 
 def start_from_policy(critic: PreTrainedModel, policy: PreTrainedModel) -> None:
-    """Gives a critic the trunk of the policy, and a head of zeros that centres and scales nothing."""
-    critic.base_model.load_state_dict(policy.base_model.state_dict())
+    """Gives a critic the trunk of the policy, all its layers, and a head of zeros that centres and scales nothing."""
+    setattr(critic, critic.base_model_prefix, copy.deepcopy(policy.base_model).requires_grad_(True))
+    critic.config = copy.deepcopy(policy.config)
     with torch.no_grad():
         critic.score.weight.zero_()  # type: ignore[union-attr, operator]
     critic.config.reward_center, critic.config.reward_scale = 0.0, 1.0
