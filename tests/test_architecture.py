@@ -36,7 +36,8 @@ ONLY_IN = {  # library: the files and folders of src/rlhf that may import it
     "tokenizers": ("models/", "data/"),
     "datasets": ("data/", "models/"),
     "tqdm": ("runtime/progress.py",),
-    "matplotlib": ("evaluation/plots.py",),
+    "matplotlib": ("evaluation/plots/",),
+    "plotly": ("evaluation/plots/",),
 }
 NAMES_OF_TYPES = {"transformers.PreTrainedModel", "transformers.PreTrainedTokenizerBase"}  # for annotations, anywhere
 STANDARD_ONLY = {"records", "errors"}

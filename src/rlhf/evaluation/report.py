@@ -19,6 +19,11 @@ def shown_name(model: str) -> str:
     return NAMES.get(model, model.replace("_", " "))
 
 
+def shown_point(method: str) -> str:
+    """`best_of_n` as `best of n`; the snapshots are those of PPO."""
+    return "PPO, on its way" if method == "snapshots" else shown_name(method)
+
+
 def decoded(metrics: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     """(model, decoding, figures) of everything in metrics.json, in its order: sampled first, then greedy."""
     models = {name: figures for name, figures in metrics.items() if name != "yardsticks"}

@@ -21,7 +21,7 @@ EXEMPT = (
     "src/rlhf/runtime/tracking/",
     "src/rlhf/runtime/progress.py",
     "src/rlhf/runtime/sweeps/",
-    "src/rlhf/evaluation/plots.py",
+    "src/rlhf/evaluation/plots/",
     "src/rlhf/evaluation/swept/",
 )
 CODE_LINE = re.compile(r"^      - (src/rlhf|stages)/")

@@ -49,7 +49,8 @@ def open_sweep(root: Path, plan: Plan) -> Book:
         plan.folder.mkdir(parents=True)
     except FileExistsError:
         if (plan.folder / SWEEP).exists() or any(plan.folder.iterdir()):
-            raise UserError(f"{plan.folder} is taken: go on with what lies there by {RESUME}=DIR, or wait a second") from None
+            taken = f"{plan.folder} is taken: go on with what lies there by {RESUME}=DIR, or wait a second"
+            raise UserError(taken) from None
     write(file, asked)
     return asked
 

@@ -60,7 +60,8 @@ def plan(root: Path, stage: str, arguments: Sequence[str]) -> Plan | None:
     _check(root, stage, swept)
     shared = settings.flatten(values)
     resume = shared.pop(RESUME)
-    folder = _folder(root, stage, resume, [o.get_value_element_as_str() for o in given if o.key_or_group == "hydra.sweep.dir"])
+    places = [o.get_value_element_as_str() for o in given if o.key_or_group == "hydra.sweep.dir"]
+    folder = _folder(root, stage, resume, places)
     return Plan(
         stage=stage,
         swept=swept,

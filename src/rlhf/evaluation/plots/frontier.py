@@ -1,0 +1,124 @@
+"""What each method buys with its KL: the judge's score and the reward model's over the distance from SFT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rlhf.evaluation.overoptimisation import Law, predict
+from rlhf.evaluation.plots.style import COLOURS, picture
+from rlhf.evaluation.report import shown_point
+from rlhf.evaluation.standings import BEST_OF_N, Standing
+from rlhf.evaluation.statistics import Floats, Interval
+
+LINED = (BEST_OF_N, "snapshots")  # what is one path, and not points of their own
+SIZE = (11.0, 4.6)  # inches
+LABELLED = 6  # points of the frontier that get their settings written beside them, at most
+
+
+def draw(found: Sequence[Standing], judge: str, path: Path) -> None:
+    """The judge's score beside the reward model's where they are two."""
+    panels: list[tuple[str, Callable[[Standing], Interval]]] = [(f"{judge} score", lambda s: s.judged)]
+    panels += [("reward model's score", lambda s: s.reward)] if judge == "gold" else []
+    picture(path, partial(_panels, found, panels), SIZE)
+
+
+def _panels(found: Sequence[Standing], panels: Sequence[tuple[str, Callable[[Standing], Interval]]], figure: Figure) -> None:
+    for number, (label, score) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), number + 1)
+        _points(axes, found, score)
+        _axes(axes, label)
+        if number == 0:
+            _name_the_best(axes, [s for s in found if s.pareto], score)
+            axes.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+def _points(axes: Axes, found: Sequence[Standing], score: Callable[[Standing], Interval]) -> None:
+    """A point each, with both intervals; those that no other beats in KL and the judge's score have a ring."""
+    for method in dict.fromkeys(s.point.method for s in found):
+        of_method = sorted((s for s in found if s.point.method == method), key=lambda s: s.kl.mean)
+        line = "-" if method in LINED else "none"
+        x, y = [_distance(s.kl.mean) for s in of_method], [score(s).mean for s in of_method]
+        y_ends = [[score(s).mean - score(s).low for s in of_method], [score(s).high - score(s).mean for s in of_method]]
+        lows, highs = (
+            [_distance(end) for end in ends] for ends in zip(*((s.kl.low, s.kl.high) for s in of_method), strict=True)
+        )
+        x_ends = [list(np.subtract(x, lows)), list(np.subtract(highs, x))]
+        colour = COLOURS.get(method, COLOURS["ppo"])
+        axes.errorbar(
+            x,
+            y,
+            yerr=y_ends,
+            xerr=x_ends,
+            fmt="o",
+            ms=4,
+            lw=0.8,
+            ls=line,
+            color=colour,
+            label=shown_point(method),
+            alpha=0.85,
+        )
+        ringed = [(a, b) for a, b, s in zip(x, y, of_method, strict=True) if s.pareto]
+        axes.plot(*zip(*ringed, strict=True), "o", ms=9, mfc="none", mec=colour, mew=1.2) if ringed else None
+
+
+def _name_the_best(axes: Axes, kept: Sequence[Standing], score: Callable[[Standing], Interval]) -> None:
+    """Settings beside the best of the ringed points, where there are any to tell."""
+    told = sorted((s for s in kept if s.point.setting), key=lambda s: -score(s).mean)[:LABELLED]
+    for standing in told:
+        text = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in standing.point.setting.items())
+        place = (_distance(standing.kl.mean), score(standing).mean)
+        axes.annotate(text, place, (6, -9), textcoords="offset points", fontsize=7, color="#444444")
+
+
+def _axes(axes: Axes, label: str) -> None:
+    """Distance below, KL above: where KL is small the score goes with its root."""
+    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+    axes.set_xlabel("√KL from SFT (nats a response)")
+    axes.set_ylabel(f"{label} (95 % interval)")
+    axes.spines["top"].set_visible(True)
+    above = axes.secondary_xaxis("top", functions=(_signed_square, _signed_root))
+    above.set_xlabel("KL, nats a response (best of n: at most)")
+
+
+def _distance(kl: float) -> float:
+    """√KL; an estimate may fall below 0, where a divergence cannot."""
+    return sqrt(max(kl, 0.0))
+
+
+def _signed_square(x: Floats) -> Floats:
+    return np.sign(x) * np.square(x)
+
+
+def _signed_root(x: Floats) -> Floats:
+    return np.sign(x) * np.sqrt(np.abs(x))
+
+
+def draw_laws(laws: dict[str, Law], found: Sequence[Standing], sft: Standing, path: Path) -> None:
+    """Gains over SFT along each path, as measured and as the fitted law has them."""
+    picture(path, partial(_laws, laws, found, sft))
+
+
+def _laws(laws: dict[str, Law], found: Sequence[Standing], sft: Standing, figure: Figure) -> None:
+    axes = figure.add_subplot()
+    for method, law in laws.items():
+        along = sorted((s for s in found if s.point.method == method), key=lambda s: s.kl.mean)
+        kl = np.array([max(s.kl.mean, 0.0) for s in along])
+        colour, name = COLOURS.get(method, COLOURS["ppo"]), shown_point(method)
+        gold, reward = ([f(s).mean - f(sft).mean for s in along] for f in (lambda s: s.judged, lambda s: s.reward))
+        axes.plot(np.sqrt(kl), gold, "o", ms=4, color=colour, label=f"{name}: gold")
+        axes.plot(np.sqrt(kl), reward, "x", ms=5, color=colour, alpha=0.6, label=f"{name}: reward model")
+        path_of = np.linspace(0, 1.05 * float(np.sqrt(kl.max())), 200)
+        axes.plot(path_of, predict(law, path_of**2), "-", lw=1, color=colour)
+        if law.peak:
+            axes.axvline(law.peak.distance.mean, color=colour, ls=":", lw=1)
+    axes.axhline(0, color="#bbbbbb", lw=0.8, zorder=0)
+    axes.set_xlabel("√KL from SFT (nats a response)")
+    axes.set_ylabel("gain over SFT")
+    axes.legend(frameon=False, fontsize=8)
