@@ -19,7 +19,6 @@ from rlhf.evaluation.answers import (
 )
 from rlhf.evaluation.figures import Figures, Yardstick, best_gold_figures, figures_of, reward_model_figures
 from rlhf.evaluation.measures import best_of_n_kl_bound
-from rlhf.evaluation.statistics import Floats
 from rlhf.evaluation.tournament import strength_figures
 from rlhf.models.policy import PreTrainedModel
 from rlhf.seeds import derive_seed
@@ -58,7 +57,7 @@ def contest(
             sampled, greedy = yardsticks[SAMPLED].sft, yardsticks[GREEDY].sft
             independent = yardsticks[SAMPLED].opponent
         else:
-            sampled = answer(policy, exam, judges, exam.temperature, _sample_seed(seed, 0))
+            sampled = answer(policy, exam, judges, exam.temperature, sample_seed(seed, 0))
             greedy = answer(policy, exam, judges, None, seed)
             independent = answer(policy, exam, judges, exam.temperature, derive_seed(seed, "rivals", model))
         yield Contestant(model, SAMPLED, sampled, figures_of(sampled, nll, yardsticks[SAMPLED]), independent)
@@ -67,7 +66,7 @@ def contest(
 
 def pool_of(exam: Exam, judges: Judges, yardstick: Yardstick, size: int, seed: int) -> list[Answers]:
     """So many answers of SFT to each prompt, for best-of-n to choose from; the first is the one that all know."""
-    return [yardstick.sft, *draw_pool(exam, judges, [_sample_seed(seed, i) for i in range(1, size)])]
+    return [yardstick.sft, *draw_pool(exam, judges, [sample_seed(seed, i) for i in range(1, size)])]
 
 
 def best_of_n(
@@ -94,7 +93,7 @@ def yardsticks_of(exam: Exam, judges: Judges, settings: Evaluate, seed: int) -> 
     that share random numbers say the same wherever they agree, so that a win rate between them is none between strangers.
     """
     perfect = None if judges.world is None else perfect_gold_scores(judges.world, exam.prompts)
-    sampled = answer(judges.reference, exam, judges, exam.temperature, _sample_seed(seed, 0))
+    sampled = answer(judges.reference, exam, judges, exam.temperature, sample_seed(seed, 0))
     opponent = answer(judges.reference, exam, judges, exam.temperature, derive_seed(seed, "opponent"))
     greedy = answer(judges.reference, exam, judges, None, seed)
 
@@ -141,6 +140,6 @@ def about_the_exam(
     return about
 
 
-def _sample_seed(seed: int, i: int) -> int:
+def sample_seed(seed: int, i: int) -> int:
     """Of the i-th answer to each prompt; every model's own answers are the 0-th."""
     return derive_seed(seed, "sample", i)

@@ -90,7 +90,8 @@ def best_of_n_points(pool: Sequence[Samples], seed: int) -> list[Point]:
 
 def row(standing: Standing) -> dict[str, Any]:
     """A line of frontier.csv: intervals as name, name_low and name_high."""
-    point, flat = standing.point, {}
+    point = standing.point
+    flat: dict[str, float] = {}
     for name in ("judged", "reward", "kl", "win_rate", "behind"):
         interval: Interval | None = getattr(standing, name)
         ends = {} if interval is None else {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}

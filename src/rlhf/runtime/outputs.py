@@ -16,8 +16,9 @@ def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def write_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Columns in the order in which they were first seen, `step` before all; blank where a row lacks a number."""
-    columns = list(dict.fromkeys(["step", *(key for row in rows for key in row)]))
+    """Columns in the order in which they were first seen, `step` before all if there is one; blank where a row lacks a
+    number."""
+    columns = sorted(dict.fromkeys(key for row in rows for key in row), key=lambda name: name != "step")
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import sqrt
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from rlhf.evaluation.overoptimisation import Law, predict
 from rlhf.evaluation.plots.style import COLOURS, picture
@@ -92,20 +93,22 @@ def _distance(kl: float) -> float:
     return sqrt(max(kl, 0.0))
 
 
-def _signed_square(x: Floats) -> Floats:
-    return np.sign(x) * np.square(x)
+def _signed_square(x: ArrayLike) -> Floats:
+    found: Floats = np.sign(x) * np.square(x)
+    return found
 
 
-def _signed_root(x: Floats) -> Floats:
-    return np.sign(x) * np.sqrt(np.abs(x))
+def _signed_root(x: ArrayLike) -> Floats:
+    found: Floats = np.sign(x) * np.sqrt(np.abs(x))
+    return found
 
 
-def draw_laws(laws: dict[str, Law], found: Sequence[Standing], sft: Standing, path: Path) -> None:
+def draw_laws(laws: Mapping[str, Law], found: Sequence[Standing], sft: Standing, path: Path) -> None:
     """Gains over SFT along each path, as measured and as the fitted law has them."""
     picture(path, partial(_laws, laws, found, sft))
 
 
-def _laws(laws: dict[str, Law], found: Sequence[Standing], sft: Standing, figure: Figure) -> None:
+def _laws(laws: Mapping[str, Law], found: Sequence[Standing], sft: Standing, figure: Figure) -> None:
     axes = figure.add_subplot()
     for method, law in laws.items():
         along = sorted((s for s in found if s.point.method == method), key=lambda s: s.kl.mean)

@@ -1,0 +1,75 @@
+"""Policies on their way: how PPO's snapshots and best-of-n go with KL, and whether their laws turn (Gao et al. 2022)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlhf.errors import UserError
+from rlhf.evaluation.answers import answer
+from rlhf.evaluation.contest import SAMPLED, Contestant, sample_seed
+from rlhf.evaluation.exam import Exam, Judges
+from rlhf.evaluation.figures import Yardstick, figures_of
+from rlhf.evaluation.overoptimisation import Form, Law, fit
+from rlhf.evaluation.points import Marks, Point
+from rlhf.evaluation.standings import BEST_OF_N
+from rlhf.evaluation.written import marks_of
+from rlhf.models.policy import PreTrainedModel
+
+SNAPSHOTS, STEP = "snapshots", "step"
+FORMS: dict[str, Form] = {BEST_OF_N: "best_of_n", SNAPSHOTS: "rl"}
+
+
+def snapshots_in(training: Path) -> dict[int, Path]:
+    """The policies that PPO kept, by step, without the last one where that is the policy it ended with."""
+    last = json.loads((training / "metrics.json").read_text(encoding="utf-8"))["step"]
+    found = {int(place.name.removeprefix("step_")): place for place in sorted((training / SNAPSHOTS).glob("step_*"))}
+    return {step: place for step, place in found.items() if step != last}
+
+
+def on_the_way(
+    snapshots: Mapping[int, Callable[[], PreTrainedModel]], exam: Exam, judges: Judges, yardstick: Yardstick, seed: int
+) -> Iterator[Contestant]:
+    """Every snapshot's sampled answers, with the random numbers of the other models."""
+    for step, load in snapshots.items():
+        said = answer(load(), exam, judges, exam.temperature, sample_seed(seed, 0))
+        yield Contestant(f"ppo_{STEP}_{step}", SAMPLED, said, figures_of(said, None, yardstick))
+
+
+def snapshot_points(contestants: Sequence[Contestant], seed: int) -> list[Point]:
+    return [
+        Point(SNAPSHOTS, {STEP: contestant.model.rpartition("_")[2]}, {seed: marks_of(contestant.answers)})
+        for contestant in contestants
+    ]
+
+
+def path_points(points: Sequence[Point]) -> list[Point]:
+    """Best-of-n, and PPO's snapshots with the policy that it ended with."""
+    paths = [point for point in points if point.method in FORMS]
+    return paths + [Point(SNAPSHOTS, {STEP: "last"}, point.runs) for point in points if point.method == "ppo"]
+
+
+def laws_along(points: Sequence[Point], sft: Marks, samples: int, seed: int) -> tuple[dict[str, Law], dict[str, Any]]:
+    """The law of each path among the points, and what metrics.json says of it; where there is no fit, why."""
+    laws, said = {}, {}
+    for method, form in FORMS.items():
+        along = [point for point in points if point.method == method]
+        gains = np.array([point.over_seeds("judged") - sft.judged for point in along]).reshape(
+            len(along), -1, len(sft.judged)
+        )
+        kls = np.array([point.over_seeds("kl") for point in along]).reshape(gains.shape)
+        try:
+            laws[method] = fit(form, kls[:, 0, 0] if method == BEST_OF_N else kls, gains, samples, seed)
+            said[method] = _without_none(asdict(laws[method]))
+        except UserError as reason:
+            said[method] = {"statement": str(reason)}
+    return laws, said
+
+
+def _without_none(entries: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entries.items() if value is not None}

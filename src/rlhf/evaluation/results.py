@@ -1,0 +1,69 @@
+"""What an evaluation leaves: answers, tables, the frontier, the laws of over-optimisation, and pictures of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlhf.config import Evaluate
+from rlhf.data.files import write_records
+from rlhf.evaluation import report
+from rlhf.evaluation.answers import Answers, families_of
+from rlhf.evaluation.contest import Contestant, metrics_of
+from rlhf.evaluation.exam import Exam, Judges
+from rlhf.evaluation.figures import Figures
+from rlhf.evaluation.paths import laws_along, path_points, snapshot_points
+from rlhf.evaluation.plots import frontier as frontier_plot
+from rlhf.evaluation.plots import scores as scores_plot
+from rlhf.evaluation.points import Marks
+from rlhf.evaluation.standings import known_points, row, standings
+from rlhf.evaluation.written import POOL, RESPONSES, Samples, comparisons, read_answers, samples
+from rlhf.runtime.outputs import write_curve
+from rlhf.seeds import derive_seed
+
+
+def write_results(
+    folder: Path,
+    exam: Exam,
+    judges: Judges,
+    contestants: Sequence[Contestant],
+    snapshots: Sequence[Contestant],
+    pool: Sequence[Answers],
+    about: Figures,
+    settings: Evaluate,
+    seed: int,
+) -> Figures:
+    """Writes everything but metrics.json, which it returns."""
+    write_records(folder / RESPONSES, comparisons(exam.prompts, contestants))
+    drawn = samples(exam.prompts, pool)
+    write_records(folder / POOL, drawn)
+    metrics = metrics_of(contestants, about)
+    metrics["yardsticks"] |= write_frontier(
+        folder, drawn, snapshots, settings.bootstrap_samples, seed, judges.world is not None
+    )
+    (folder / "table.md").write_text(report.table(metrics), encoding="utf-8")
+    chosen = report.spread(families_of(exam, judges), settings.shown_prompts)
+    (folder / "side_by_side.md").write_text(report.side_by_side(exam.prompts, contestants, chosen), encoding="utf-8")
+    scores_plot.draw(metrics, folder)
+    return metrics
+
+
+def write_frontier(
+    folder: Path, pool: Sequence[Samples], snapshots: Sequence[Contestant], bootstrap_samples: int, seed: int, by_gold: bool
+) -> Figures:
+    """frontier.csv and frontier.png; with a gold rater the laws too, and their picture."""
+    _, answers = read_answers(folder / RESPONSES)
+    points = [*known_points(answers, pool, seed), *snapshot_points(snapshots, seed)]
+    sft: Marks = next(iter(points[0].runs.values()))
+    draws = derive_seed(seed, "bootstrap")
+    found = standings(points, sft, bootstrap_samples, draws)
+    write_curve(folder / "frontier.csv", [row(standing) for standing in found])
+    frontier_plot.draw(found, "gold" if by_gold else "reward", folder / "frontier.png")
+    if not by_gold:
+        return {}
+    along = path_points(points)
+    laws, said = laws_along(along, sft, bootstrap_samples, draws)
+    if laws:
+        start, *way = standings([points[0], *along], sft, bootstrap_samples, draws)
+        frontier_plot.draw_laws(laws, way, start, folder / "overoptimisation.png")
+    return {"overoptimisation": said}
