@@ -155,7 +155,7 @@ def test_a_few_draws_without_a_peak_leave_its_interval_with_an_end() -> None:
 
 
 def test_a_peak_beyond_all_numbers_is_not_claimed() -> None:
-    found = fit("rl", KL, barely_turning("rl", 0.5, 41), 41, 0)  # of 41 draws the second lowest is β's lower end itself
+    found = fit("rl", KL, barely_turning("rl", 0.9, 41), 41, 0)  # of 41 the second lowest is the lower end
     assert found.statement.startswith("the data do not identify a peak: the interval of its KL, from ")
     assert found.statement.endswith(" has no upper end")
     assert found.peak is None
