@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from math import e, exp, log, sqrt
+from math import e, exp, isfinite, log, sqrt
 
 import numpy as np
 import pytest
 
 from rlhf.errors import UserError
 from rlhf.evaluation.overoptimisation import Form, fit, predict
-from rlhf.evaluation.statistics import Floats
+from rlhf.evaluation.statistics import Floats, bootstrap_over_seeds
 
 KL = np.array([0.0, 0.25, 1.0, 2.25, 4.0, 9.0, 16.0])
 FORMS: tuple[Form, ...] = ("best_of_n", "rl")
@@ -123,6 +123,42 @@ def test_the_best_checkpoint_and_the_misfit_are_those_seen() -> None:
     assert (found.alpha.mean, found.beta.mean) == pytest.approx((2.0, 0.5))
     assert found.residual == pytest.approx(0.3)  # three seen, two fitted: one degree of freedom is left
     assert (found.best.index, found.best.kl, found.best.gain.mean) == pytest.approx((2, 4.0, measured[2]))
+
+
+def test_the_best_checkpoint_has_the_interval_of_its_own_gains() -> None:
+    measured = gains("rl", 0.5, 0.4, noise=0.5)
+    best = fit("rl", KL, measured, 100, 7).best
+    assert best.gain == bootstrap_over_seeds(measured[best.index], 100, 7)
+
+
+def test_a_checkpoint_whose_kl_came_out_below_0_leaves_the_law_as_it_is() -> None:
+    measured = np.vstack([gains("rl", 0.5, 0.4), np.full((1, 1, 80), 5.0)])
+    found = fit("rl", np.append(KL, -0.1), measured, 20, 0)
+    assert (found.alpha.mean, found.beta.mean, found.residual) == pytest.approx((0.5, 0.4, 0.0))
+    assert predict(found, np.array([-0.1])) == pytest.approx([0.0])
+
+
+def barely_turning(form: Form, alpha: float, samples: int) -> Floats:
+    """Data of β .4 with as much noise as leaves β's interval just above 0: β is linear in what is measured."""
+    noise = np.random.default_rng(2).normal(size=(len(KL), 1, 80))
+    noise -= noise.mean(2, keepdims=True)
+    return gains(form, alpha, 0.4) + noise * (0.4 - 1e-6) / -fit(form, KL, noise, samples, 0).beta.low
+
+
+def test_a_few_draws_without_a_peak_leave_its_interval_with_an_end() -> None:
+    found = fit("best_of_n", KL, barely_turning("best_of_n", 3.0, 500), 500, 0)
+    assert found.beta.low == pytest.approx(1e-6)
+    assert found.peak is not None
+    assert found.peak.kl.low < found.peak.kl.mean < 100 < found.peak.kl.high
+    assert isfinite(found.peak.kl.high)
+    assert found.peak.kl.high == pytest.approx(found.peak.distance.high**2)
+
+
+def test_a_peak_beyond_all_numbers_is_not_claimed() -> None:
+    found = fit("rl", KL, barely_turning("rl", 0.9, 41), 41, 0)  # of 41 the second lowest is the lower end
+    assert found.statement.startswith("the data do not identify a peak: the interval of its KL, from ")
+    assert found.statement.endswith(" has no upper end")
+    assert found.peak is None
 
 
 @pytest.mark.parametrize(("kl", "distinct"), [([0.0, 1.0, 2.0], 2), ([1.0, 1.0, 2.0, 2.0], 2), ([0.0, -0.1, 3.0], 1)])

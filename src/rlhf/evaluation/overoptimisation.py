@@ -39,7 +39,7 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """A fitted law. Its intervals tell of other prompts and seeds; whether its form is the right one, `residual` must tell."""
+    """A fitted law. Its intervals tell of other prompts and seeds; whether its form is right, `residual` must tell."""
 
     form: Form
     alpha: Interval
@@ -146,7 +146,7 @@ def _trouble(beta: Interval, peak: Peak, seen: Floats) -> str:
         return f"{unknown}: {predicted} lies beyond the largest KL seen ({seen.max():.2g})"
     if peak.kl.mean < seen.min():
         return f"{unknown}: {predicted} lies below the smallest KL seen ({seen.min():.2g})"
-    if not isfinite(peak.kl.high) or not isfinite(peak.gain.high):
+    if not isfinite(peak.kl.high):
         return f"{unknown}: the interval of its KL, from {peak.kl.low:.2g}, has no upper end"
     return ""
 
