@@ -9,6 +9,7 @@ from functools import partial
 
 from rlhf.data.files import read_records, write_records
 from rlhf.data.world import load_world
+from rlhf.evaluation.swept import POLICIES
 from rlhf.labeling.on_policy import answer_and_label
 from rlhf.labeling.sampling import make_sampler
 from rlhf.models.card import write_policy
@@ -86,4 +87,4 @@ def label_anew(
 
 
 if __name__ == "__main__":
-    stage(main)
+    stage(main, POLICIES)

@@ -7,6 +7,7 @@ import _checkout  # noqa: F401
 from functools import partial
 
 from rlhf.data.files import read_records
+from rlhf.evaluation.swept import POLICIES
 from rlhf.models.card import write_policy
 from rlhf.models.policy import context_of, load_policy
 from rlhf.models.reward import load_reward_model
@@ -63,4 +64,4 @@ def main(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    stage(main)
+    stage(main, POLICIES)

@@ -92,16 +92,23 @@ def yardsticks_of(exam: Exam, judges: Judges, settings: Evaluate, seed: int) -> 
     Sampled answers meet a second sample of SFT, drawn with random numbers of its own: the models share theirs, and two
     that share random numbers say the same wherever they agree, so that a win rate between them is none between strangers.
     """
-    perfect = None if judges.world is None else perfect_gold_scores(judges.world, exam.prompts)
     sampled = answer(judges.reference, exam, judges, exam.temperature, sample_seed(seed, 0))
     opponent = answer(judges.reference, exam, judges, exam.temperature, derive_seed(seed, "opponent"))
     greedy = answer(judges.reference, exam, judges, None, seed)
+    return held_against(sampled, opponent, greedy, exam, judges, settings, seed)
 
-    def held_against(start: Answers, met: Answers) -> Yardstick:
-        draws = derive_seed(seed, "bootstrap")
+
+def held_against(
+    sampled: Answers, opponent: Answers, greedy: Answers, exam: Exam, judges: Judges, settings: Evaluate, seed: int
+) -> dict[str, Yardstick]:
+    """The yardsticks of these answers of SFT."""
+    perfect = None if judges.world is None else perfect_gold_scores(judges.world, exam.prompts)
+    draws = derive_seed(seed, "bootstrap")
+
+    def yardstick(start: Answers, met: Answers) -> Yardstick:
         return Yardstick(start, met, perfect, exam.references, settings.bootstrap_samples, draws)
 
-    return {SAMPLED: held_against(sampled, opponent), GREEDY: held_against(greedy, greedy)}
+    return {SAMPLED: yardstick(sampled, opponent), GREEDY: yardstick(greedy, greedy)}
 
 
 def metrics_of(contestants: Sequence[Contestant], about: Figures) -> Figures:

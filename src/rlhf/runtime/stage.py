@@ -101,7 +101,8 @@ def _run(main: Callable[[Run], None], script: Path, composed: DictConfig, job: s
         tracker.log_tags(device.tags(place) | (job.tags if job else {}))
         main(Run(name, pipeline.visible(config, declared.params), output, place, root, tracker, declared, label))
         if job and job.reading:
-            job.reading.examine(Run("evaluate", config, output / sweep.EXAM, place, root, tracker, label=label))
+            (output / sweep.EXAM).mkdir()
+            job.reading.examine(Run("evaluate", config, output / sweep.EXAM, place, root, tracker, label=label), job.policy)
         status = "FINISHED"
     except (KeyboardInterrupt, processes.Terminated):
         status = "KILLED"

@@ -31,12 +31,12 @@ __all__ = ["EXAM", "JOB", "Job", "Reading", "sweep"]
 class Reading:
     """What is asked of the policies that the jobs of a sweep make.
 
-    check: refuses, before the first job, what they could not be compared with. examine: one policy's answers and figures,
-    written to the run's output. report: the whole sweep; returns the lines that are shown at its end.
+    check: refuses, before the first job, what they could not be compared with. examine: the answers and figures of one
+    policy, called by its settings, written to the run's output. report: the whole sweep; returns what is shown at its end.
     """
 
     check: Callable[[Path, Plan], None]
-    examine: Callable[[Run], None]
+    examine: Callable[[Run, str], None]
     report: Callable[[Path, Path], str]
 
 
@@ -45,6 +45,7 @@ class Job:
     """What a run of a stage knows of the sweep that it is a part of."""
 
     name: str
+    policy: str  # its settings, as the name of the policy that it makes
     parent: str | None  # the sweep's run in MLflow
     tags: dict[str, str]
     reading: Reading | None
@@ -112,9 +113,10 @@ def _job(
             if ledger.is_done(folder):
                 return
             name = f"{plan.stage} #{number}"
-            print(f"{name}: {', '.join(f'{key}={value}' for key, value in values.items())}", flush=True)
             ledger.begin(folder, values)
-            about = Job(name, parent, {"sweep": shown, "job": str(number)}, reading)
+            said = ", ".join(f"{key}={value}" for key, value in values.items())
+            print(f"{name}: {said}", flush=True)
+            about = Job(name, f"{plan.stage} {said}", parent, {"sweep": shown, "job": str(number)}, reading)
             _attempt(folder, name, lambda: run(composed, job=about))
         _say_how_far(plan, done, start)
 

@@ -1,0 +1,54 @@
+"""What the policies of a sweep are held against: this repository's own evaluation, by the same exam and the same judges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlhf.errors import UserError
+from rlhf.evaluation.written import POOL, RESPONSES
+from rlhf.runtime.hashes import md5_of
+from rlhf.runtime.messages import shown
+from rlhf.runtime.settings import flatten
+from rlhf.runtime.sweeps.plan import Plan
+
+EVALUATION = Path("artifacts") / "evaluate"
+INPUTS = ("artifacts/prepare", "artifacts/sft/model", "artifacts/reward/model")
+SETTINGS = ("evaluate.temperature", "data.max_response_tokens", "model.max_tokens", "engine.dtype")
+MEND = "bring it up to date with `dvc repro evaluate`"
+
+
+def check(root: Path, plan: Plan) -> None:
+    """UserError where the sweep's policies would face another exam, or other judges, than those of artifacts/evaluate."""
+    for name in (RESPONSES, POOL):
+        if not (root / EVALUATION / name).is_file():
+            raise UserError(f"{EVALUATION / name} is missing, and the sweep is held against what it tells: {MEND}")
+    lock = _lock(root)
+    made_from = {dep["path"]: dep["md5"] for dep in lock["deps"]}
+    other = [path for path in INPUTS if not (root / path).exists() or md5_of(root / path) != made_from.get(path)]
+    if other:
+        raise UserError(f"{EVALUATION} was made from another {', '.join(other)} than lies here: {MEND}")
+    recorded = flatten(lock["params"]["params.yaml"])
+    lines = [
+        f"{key} is {shown(plan.settings[key])} here and {shown(recorded[key])} in {EVALUATION}: the sweep is held against that"
+        for key in SETTINGS
+        if plan.settings[key] != recorded[key]
+    ]
+    if lines:
+        raise UserError("\n".join(lines))
+
+
+def exam_seed(root: Path) -> int:
+    """The seed of artifacts/evaluate: every policy of a sweep faces the exam of that, whatever seed it learnt with."""
+    return int(_lock(root)["params"]["params.yaml"]["seed"])
+
+
+def _lock(root: Path) -> dict[str, Any]:
+    path = root / "dvc.lock"
+    stages = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages", {}) if path.is_file() else {}
+    if "evaluate" not in stages:
+        raise UserError(f"dvc.lock does not say what {EVALUATION} was made from: {MEND}")
+    found: dict[str, Any] = stages["evaluate"]
+    return found

@@ -1,0 +1,73 @@
+"""Reads sweeps at their end: a table, the frontier, a tournament, and pictures of them, beside what the repository has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlhf.data.files import read_records
+from rlhf.evaluation.plots import by_setting, frontier
+from rlhf.evaluation.plots.page import write_page
+from rlhf.evaluation.points import Point
+from rlhf.evaluation.report import shown_point
+from rlhf.evaluation.standings import known_points, row, standings
+from rlhf.evaluation.swept import tables
+from rlhf.evaluation.swept.held_against import EVALUATION, exam_seed
+from rlhf.evaluation.swept.read import read_sweep
+from rlhf.evaluation.tournament import tournament
+from rlhf.evaluation.written import POOL, RESPONSES, Samples, read_answers
+from rlhf.runtime.outputs import write_curve
+from rlhf.runtime.sweeps import ledger
+from rlhf.seeds import derive_seed
+
+BOOTSTRAP = 2000  # draws of prompts and seeds behind an interval
+
+
+def report_on(root: Path, sweeps: Sequence[Path], output: Path) -> str:
+    """Reads sweeps side by side into one folder; a table of it, and where the rest is."""
+    prompts, answers = read_answers(root / EVALUATION / RESPONSES)
+    pool = read_records(root / EVALUATION / POOL, Samples)
+    swept = [one for sweep in sweeps for one in read_sweep(sweep, prompts)]
+    if not swept:
+        return ""
+    seed = derive_seed(exam_seed(root), "sweep")
+    known = known_points(answers, pool, exam_seed(root))
+    judge = "gold" if answers["sft", "sampled"].gold else "reward"
+    points = [*known, *(one.point for one in swept)]
+    (sft,) = known[0].runs.values()
+    found = standings(points, sft, BOOTSTRAP, seed)
+    books = [ledger.read(sweep / ledger.SWEEP) or {} for sweep in sweeps]
+    settings = {"ppo": books[0]["settings"], "dpo": books[0]["settings"]} | {
+        book["stage"]: book["settings"] for book in books
+    }
+    failed = sum(job["status"] == ledger.FAILED for sweep in sweeps for _, job in ledger.jobs_of(sweep))
+
+    output.mkdir(parents=True, exist_ok=True)
+    page = tables.page(found, swept, judge, tables.budgets_of(root, settings), failed)
+    (output / "sweep.md").write_text(page, encoding="utf-8")
+    write_curve(output / "frontier.csv", [row(standing) for standing in found])
+    frontier.draw(found, judge, output / "frontier.png")
+    write_page(found, judge, output / "frontier.html")
+    by_setting.draw(swept, judge, output / "by_setting.png")
+    write_tournament(points, seed, output / "tournament.csv")
+    return page.partition("\n\n")[2].partition("\n\n")[0] + f"\n\n{output}: sweep.md, frontier.png, frontier.html, …"
+
+
+def write_tournament(points: Sequence[Point], seed: int, file: Path) -> None:
+    """All points with answers of their own against each other: ratings, and the share of wins against each."""
+    entrants = {_named(point): point.over_seeds("rivals") for point in points if _has_rivals(point)}
+    result = tournament(entrants, BOOTSTRAP // 10, seed)
+    lines = []
+    for name in entrants:
+        rating = result.standings.get(name)
+        ends = {"elo": rating.elo.mean, "elo_low": rating.elo.low, "elo_high": rating.elo.high} if rating else {}
+        lines.append({"policy": name} | ends | {f"against {other}": rate for other, rate in result.win_rates[name].items()})
+    write_curve(file, sorted(lines, key=lambda line: -(line.get("elo") or 0.0)))
+
+
+def _has_rivals(point: Point) -> bool:
+    return all(marks.rivals is not None for marks in point.runs.values())
+
+
+def _named(point: Point) -> str:
+    return " ".join([shown_point(point.method), *(f"{key}={value}" for key, value in point.setting.items())])

@@ -1,0 +1,129 @@
+"""A sweep in words: a table by setting, what no other point beats, and how the comparison was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from rlhf.evaluation.report import MISSING, shown_point
+from rlhf.evaluation.standings import BEST_OF_N, Standing
+from rlhf.evaluation.statistics import Interval
+from rlhf.evaluation.swept.read import Swept
+from rlhf.runtime import markdown
+
+DIVERGED = "diverged (gold score below SFT's, or less than 9 of 10 answers end)"
+ENDS_AT_LEAST = 0.9
+
+
+def page(found: Sequence[Standing], swept: Sequence[Swept], judge: str, budgets: Sequence[str], failed: int) -> str:
+    """The whole of sweep.md."""
+    known = {id(one.point): one for one in swept}
+    rows = [_row(standing, known.get(id(standing.point))) for standing in found]
+    header = ["", f"{judge} score", "win rate against SFT", "KL, nats", "reward score", "tokens", "ended", "behind the best"]
+    columns = [*header, "falls by", "CPU s"]
+    parts = [
+        "# What the sweep found\n",
+        *markdown.table(columns, rows),
+        "",
+        *_frontier(found),
+        "",
+        *_seeds(found, swept, failed),
+        *_method(found, judge),
+        "",
+        *budgets,
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def name_of(standing: Standing) -> str:
+    setting = ", ".join(f"{key} {value}" for key, value in standing.point.setting.items())
+    return " ".join(filter(None, [shown_point(standing.point.method), setting]))
+
+
+def _row(standing: Standing, swept: Swept | None) -> list[str]:
+    kl = f"≤ {standing.kl.mean:.2f}" if standing.point.method == BEST_OF_N else _shown(standing.kl)
+    behind = "the best" if standing.behind is None else _shown(standing.behind)
+    falls = [fall for fall in swept.fall.values() if fall is not None] if swept else []
+    return [
+        f"{name_of(standing)}{' *' if standing.pareto else ''}",
+        _shown(standing.judged),
+        _shown(standing.win_rate),
+        kl,
+        f"{standing.reward.mean:.2f}",
+        f"{standing.tokens:.1f}",
+        f"{standing.ended:.3f}",
+        behind,
+        f"{max(falls):.2f}" if falls else MISSING,
+        f"{fmean(swept.seconds.values()):.0f}" if swept else MISSING,
+    ]
+
+
+def _shown(interval: Interval) -> str:
+    return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _frontier(found: Sequence[Standing]) -> list[str]:
+    kept = sorted((s for s in found if s.pareto), key=lambda s: s.kl.mean)
+    path = " → ".join(f"{name_of(s)} ({s.judged.mean:.2f} at {s.kl.mean:.2f})" for s in kept)
+    tied = [name_of(s) for s in found if s.ties_the_best and s.behind is not None]
+    same = (
+        f"These data cannot tell from the best: {', '.join(tied)}." if tied else "These data tell the best from all others."
+    )
+    return [f"\\* No other point has a higher score at no more KL (by the means): {path}.", "", same]
+
+
+def _seeds(found: Sequence[Standing], swept: Sequence[Swept], failed: int) -> list[str]:
+    """How far runs of one setting lie apart, and how many went wrong; nothing where no point has several."""
+    several = [one for one in swept if len(one.point.runs) > 1]
+    if not several:
+        return []
+    start = next(s for s in found if s.point.method == "sft").judged.mean
+    runs = [marks for one in several for marks in one.point.runs.values()]
+    wrong = sum(marks.judged.mean() < start or marks.ended.mean() < ENDS_AT_LEAST for marks in runs)
+    header = ["", "seeds", "mean of the scores", "standard deviation", "lowest", "highest"]
+    rows = []
+    for one in several:
+        means = one.point.over_seeds("judged").mean(1)
+        spread = f"{means.std(ddof=1):.3f}"
+        setting = ", ".join(f"{key} {value}" for key, value in one.point.setting.items())
+        named = " ".join(filter(None, [shown_point(one.point.method), setting]))
+        rows.append([named, str(len(means)), f"{means.mean():.2f}", spread, f"{means.min():.2f}", f"{means.max():.2f}"])
+    told = f"Of {len(runs)} runs {wrong} {DIVERGED}; {failed} jobs failed."
+    return [*markdown.table(header, rows), "", told, ""]
+
+
+def _method(found: Sequence[Standing], judge: str) -> list[str]:
+    seeds = sorted({len(s.point.runs) for s in found})
+    drawn = "prompts alone: another seed of training is another doubt, which one run cannot tell of"
+    if seeds[-1] > 1:
+        drawn = "prompts and, where a point has several, training seeds, drawn independently (Owen 2007)"
+    prompts, others = found[0].point.over_seeds("judged").shape[1], max(len(found) - 1, 1)
+    return [
+        f"All points answer the same {prompts} held-out prompts, with the same random numbers; {judge} scores are means over "
+        f"them. Brackets: 95 % bootstrap intervals over {drawn}. Differences from the best are paired by prompt, and hold for "
+        f"all {others} of them at once (Bonferroni); the best is the one that these same data chose, so it is flattered a "
+        "little. A win is counted against an independent sample of SFT, a tie as half. Of best of n, scores are what n of the "
+        "drawn SFT answers give on average, and the KL is a bound. `falls by`: the furthest that the validation score fell "
+        "below an earlier one while a policy learnt, the worst of its runs.",
+    ]
+
+
+def budgets_of(root: Path, stages: dict[str, dict[str, str]]) -> list[str]:
+    """What each method was given to learn from, for methods are compared at unequal budgets; settings flat, by stage."""
+    label = json.loads((root / "artifacts/label/metrics.json").read_text(encoding="utf-8"))
+    rankings, pairs = label["rankings"]["train"], label["pairs"]["train"]
+    lines = []
+    if "ppo" in stages:
+        steps, responses = (stages["ppo"][f"ppo.{key}"] for key in ("stop.steps", "responses_per_step"))
+        lines.append(
+            f"- PPO: {steps} rollouts of {responses} responses of its own, scored by a reward model that learnt the "
+            f"{rankings:,} rankings."
+        )
+    if "dpo" in stages:
+        lines.append(
+            f"- DPO: {stages['dpo']['dpo.epochs']} pass over the {pairs:,} pairs of these rankings, no response of its own."
+        )
+    lines.append("- Best of n: nothing is trained; n responses and n scores for every answer it gives.")
+    return ["Budgets are not equal:", "", *lines]
