@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,19 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 
 from rlhf.config import Config, Evaluate
 from rlhf.data.world import World, load_world
-from rlhf.evaluation.answers import Exam, Judges, set_exam
+from rlhf.evaluation.answers import Answers
+from rlhf.evaluation.contest import (
+    SAMPLED,
+    Contestant,
+    about_the_exam,
+    best_of_n,
+    contest,
+    metrics_of,
+    pool_of,
+    yardsticks_of,
+)
+from rlhf.evaluation.exam import Exam, Judges, set_exam
+from rlhf.evaluation.figures import Yardstick
 from rlhf.models.tiny import make_tokenizer
 from rlhf.models.tokens import PreTrainedTokenizerBase
 from rlhf.records import Demonstration, Message, Prompt
@@ -20,6 +33,7 @@ from rlhf.runtime.settings import compose, validate, values_of
 
 ROOT = Path(__file__).parents[2]
 PROMPTS, RESPONSE_TOKENS = 12, 10
+SEED = 11
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,14 @@ def world() -> World:
 @pytest.fixture(scope="session")
 def config() -> Config:
     changes = [f"data.max_response_tokens={RESPONSE_TOKENS}", "model.max_tokens=64"]
-    evaluation = ["best_of=3", "gold_best_of=5", "gold_best_of_prompts=4", "bootstrap_samples=50", "shown_prompts=3"]
+    evaluation = [
+        "best_of=3",
+        "best_of_up_to=5",
+        "gold_best_of=5",
+        "gold_best_of_prompts=4",
+        "bootstrap_samples=50",
+        "shown_prompts=3",
+    ]
     return validate(values_of(compose(ROOT, [*changes, *(f"evaluate.{change}" for change in evaluation)])))
 
 
@@ -81,3 +102,33 @@ def table(world: World, config: Config, tokenizer: PreTrainedTokenizerBase, aske
         policies={"base": lambda: other, "sft": lambda: sft},
         settings=config.evaluate,
     )
+
+
+@pytest.fixture(scope="session")
+def yardsticks(table: Table) -> dict[str, Yardstick]:
+    return yardsticks_of(table.exam, table.judges, table.settings, SEED)
+
+
+@pytest.fixture(scope="session")
+def pool(table: Table, yardsticks: dict[str, Yardstick]) -> list[Answers]:
+    return pool_of(table.exam, table.judges, yardsticks[SAMPLED], table.settings.best_of_up_to, SEED)
+
+
+@pytest.fixture(scope="session")
+def contestants(table: Table, yardsticks: dict[str, Yardstick], pool: list[Answers]) -> list[Contestant]:
+    return everybody(table, table.judges, yardsticks, pool)
+
+
+def everybody(table: Table, judges: Judges, yardsticks: dict[str, Yardstick], pool: list[Answers]) -> list[Contestant]:
+    best = best_of_n(pool, table.exam, judges, yardsticks, table.settings.best_of, SEED)
+    return [*contest(table.policies, table.exam, judges, yardsticks, SEED), best]
+
+
+@pytest.fixture(scope="session")
+def metrics(table: Table, yardsticks: dict[str, Yardstick], contestants: list[Contestant]) -> dict[str, Any]:
+    about = about_the_exam(contestants, table.exam, table.judges, yardsticks[SAMPLED], table.settings, SEED)
+    return metrics_of(contestants, about)
+
+
+def of(contestants: list[Contestant], model: str, decoding: str = SAMPLED) -> Contestant:
+    return next(c for c in contestants if (c.model, c.decoding) == (model, decoding))

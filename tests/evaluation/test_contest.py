@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import count
 from math import log
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,49 +13,25 @@ import torch
 
 from rlhf.data.world import World
 from rlhf.errors import UserError
-from rlhf.evaluation import plots, report
-from rlhf.evaluation.answers import GOLD_FIGURES, Judges, best_of, families_of, rate, set_exam
+from rlhf.evaluation import report
+from rlhf.evaluation.answers import GOLD_FIGURES, Answers, best_of, families_of, rate
 from rlhf.evaluation.contest import (
     SAMPLED,
     Contestant,
-    about_the_exam,
-    contest,
     contestants_in,
-    metrics_of,
-    yardsticks_of,
 )
+from rlhf.evaluation.exam import Judges, set_exam
 from rlhf.evaluation.figures import Yardstick
-from tests.evaluation.conftest import PROMPTS, RESPONSE_TOKENS, Table
+from tests.evaluation.conftest import PROMPTS, RESPONSE_TOKENS, Table, everybody, of
 from tests.labeling.records import KnownRater
 
-SEED = 11
 ALWAYS = ("reward_score", "response_tokens", "ended", "rouge_l", "win_rate", "wins", "ties", "losses", "distinct_1")
 OF_A_POLICY = ("kl_per_response", "nll_demonstrations")
 
 
-@pytest.fixture(scope="module")
-def yardsticks(table: Table) -> dict[str, Yardstick]:
-    return yardsticks_of(table.exam, table.judges, table.settings, SEED)
-
-
-@pytest.fixture(scope="module")
-def contestants(table: Table, yardsticks: dict[str, Yardstick]) -> list[Contestant]:
-    return list(contest(table.policies, table.exam, table.judges, yardsticks, table.settings, SEED))
-
-
-@pytest.fixture(scope="module")
-def metrics(table: Table, yardsticks: dict[str, Yardstick], contestants: list[Contestant]) -> dict[str, Any]:
-    about = about_the_exam(contestants, table.exam, table.judges, yardsticks[SAMPLED], table.settings, SEED)
-    return metrics_of(contestants, about)
-
-
-def of(contestants: list[Contestant], model: str, decoding: str = SAMPLED) -> Contestant:
-    return next(c for c in contestants if (c.model, c.decoding) == (model, decoding))
-
-
 def test_every_figure_is_there(table: Table, contestants: list[Contestant], metrics: dict[str, Any]) -> None:
     assert list(metrics) == ["base", "sft", "best_of_3", "yardsticks"]
-    assert len(contestants) == contestants_in(table.policies)
+    assert len(contestants) == contestants_in(table.policies) + 1
     for figures in (metrics["base"], metrics["sft"], metrics["base"]["greedy"], metrics["sft"]["greedy"]):
         assert {*GOLD_FIGURES, *ALWAYS, *OF_A_POLICY, "share_closed"} <= set(figures)
         assert set(figures["win_rate"]) == {"mean", "low", "high"}
@@ -158,35 +132,11 @@ def test_answers_end_or_stop_at_the_limit(contestants: list[Contestant]) -> None
 
 
 def test_a_second_evaluation_is_the_same(
-    table: Table, contestants: list[Contestant], yardsticks: dict[str, Yardstick]
+    table: Table, contestants: list[Contestant], yardsticks: dict[str, Yardstick], pool: list[Answers]
 ) -> None:
-    again = list(contest(table.policies, table.exam, table.judges, yardsticks, table.settings, SEED))
+    again = everybody(table, table.judges, yardsticks, pool)
     assert [c.figures for c in again] == [c.figures for c in contestants]
     assert [c.answers.texts for c in again] == [c.answers.texts for c in contestants]
-
-
-def test_the_report_shows_every_model(
-    table: Table, contestants: list[Contestant], metrics: dict[str, Any], tmp_path: Path
-) -> None:
-    lines = report.table(metrics).splitlines()
-    assert [line.split(" | ")[:2] for line in lines[2:7]] == [
-        ["| base", "sampled"],
-        ["| SFT", "sampled"],
-        ["| best of 3", "sampled"],
-        ["| base", "greedy"],
-        ["| SFT", "greedy"],
-    ]
-    assert len({line.count("|") for line in lines[:7]}) == 1
-    assert "gold rater" in report.table(metrics)
-    shown = report.spread(families_of(table.exam, table.judges), 3)
-    assert report.side_by_side(table.exam.prompts, contestants, shown).count("> **user**") == 3
-    for folder in (tmp_path / "a", tmp_path / "b"):
-        folder.mkdir()
-        plots.draw(metrics, folder)
-    pictures = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert pictures == ["kl.png", "reward_and_gold.png", "scores.png"]
-    for name in pictures:
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_the_rows_of_the_curve_are_numbers_under_one_name_each(contestants: list[Contestant]) -> None:
@@ -196,33 +146,6 @@ def test_the_rows_of_the_curve_are_numbers_under_one_name_each(contestants: list
     assert all(
         isinstance(value, int | float) for row in rows for key, value in row.items() if key not in ("model", "decoding")
     )
-
-
-def test_every_answer_is_written_with_its_scores(table: Table, contestants: list[Contestant]) -> None:
-    rows = [comparison.to_row() for comparison in report.comparisons(table.exam.prompts, contestants)]
-    assert len(rows) == PROMPTS
-    assert set(rows[3]) == {"prompt", "sampled", "greedy"}
-    base = of(contestants, "base", "greedy").answers
-    assert rows[3]["greedy"]["base"]["text"] == base.texts[3]
-    assert rows[3]["greedy"]["base"]["gold_score"] == base.gold["gold_score"][3]
-    assert set(rows[3]["sampled"]) == {"base", "sft", "best_of_3"}
-
-
-def test_without_a_gold_rater_the_reward_model_judges_and_the_report_says_so(table: Table, tmp_path: Path) -> None:
-    judges = replace(table.judges, world=None)
-    yardsticks = yardsticks_of(table.exam, judges, table.settings, SEED)
-    contestants = list(contest(table.policies, table.exam, judges, yardsticks, table.settings, SEED))
-    about = about_the_exam(contestants, table.exam, judges, yardsticks[SAMPLED], table.settings, SEED)
-    metrics = metrics_of(contestants, about)
-    assert metrics["yardsticks"]["judged_by"] == "reward model"
-    assert not {*GOLD_FIGURES, "share_closed", "gold_interval"} & {key for model in metrics.values() for key in model}
-    rewards, theirs = of(contestants, "base").answers.rewards, yardsticks[SAMPLED].opponent.rewards
-    assert metrics["base"]["wins"] == np.mean(rewards > theirs)
-    assert "judged by the reward model" in report.table(metrics)
-    assert "gold" not in report.table(metrics)
-    assert "reward score" in report.side_by_side(table.exam.prompts, contestants, [0])
-    plots.draw(metrics, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["kl.png", "scores.png"]
 
 
 def test_an_exam_without_prompts_stops(table: Table, config: Any, tokenizer: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from rlhf.data.words import words
 from rlhf.evaluation.answers import Answers
+from rlhf.evaluation.length_control import length_controlled_win_rate
 from rlhf.evaluation.measures import distinct, rouge_l, share_closed
 from rlhf.evaluation.statistics import Floats, bootstrap, pairwise_accuracy, spearman, wins
 
@@ -36,6 +37,7 @@ def figures_of(answers: Answers, nll: float | None, yardstick: Yardstick) -> Fig
     won = wins(answers.judged, yardstick.opponent.judged)
     figures = _gold_figures(answers, yardstick) | {
         "win_rate": _interval(won, yardstick),
+        "win_rate_at_equal_length": asdict(length_controlled_win_rate(won, answers.tokens - yardstick.opponent.tokens)),
         "wins": float(np.mean(won == 1)),
         "ties": float(np.mean(won == 0.5)),
         "losses": float(np.mean(won == 0)),

@@ -44,7 +44,17 @@ def table(metrics: dict[str, Any]) -> str:
     yardsticks = metrics["yardsticks"]
     judged_by_gold = "perfect" in yardsticks
     gold = ["gold score", "way to perfect"] if judged_by_gold else []
-    header = ["model", "decoding", *gold, "win rate against SFT", "reward score", "KL, nats", "tokens", "ended"]
+    header = [
+        "model",
+        "decoding",
+        *gold,
+        "win rate against SFT",
+        "at equal length",
+        "reward score",
+        "KL, nats",
+        "tokens",
+        "ended",
+    ]
     rows = [_table_row(*entry, judged_by_gold) for entry in decoded(metrics)]
     lines = [*markdown.table(header, rows), "", *_notes(yardsticks), "", *_text_table(metrics, judged_by_gold)]
     return "\n".join([*lines, "", *_strength_lines(yardsticks["strengths"])]) + "\n"
@@ -61,6 +71,7 @@ def _table_row(model: str, decoding: str, figures: dict[str, Any], judged_by_gol
         decoding,
         *gold,
         _with_interval(figures["win_rate"]),
+        f"{figures['win_rate_at_equal_length']['mean']:.2f}",
         reward,
         kl,
         f"{figures['response_tokens']:.1f}",

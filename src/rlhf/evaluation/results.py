@@ -63,7 +63,6 @@ def write_frontier(
         return {}
     along = path_points(points)
     laws, said = laws_along(along, sft, bootstrap_samples, draws)
-    if laws:
-        start, *way = standings([points[0], *along], sft, bootstrap_samples, draws)
-        frontier_plot.draw_laws(laws, way, start, folder / "overoptimisation.png")
+    start, *way = standings([points[0], *along], sft, bootstrap_samples, draws)
+    frontier_plot.draw_laws(laws, way, start, folder / "overoptimisation.png")
     return {"overoptimisation": said}

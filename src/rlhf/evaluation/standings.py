@@ -11,6 +11,7 @@ import numpy as np
 from rlhf.evaluation.answers import Answers
 from rlhf.evaluation.contest import SFT
 from rlhf.evaluation.frontier import best_of_n, pareto
+from rlhf.evaluation.length_control import length_controlled_win_rate
 from rlhf.evaluation.measures import best_of_n_kl_bound
 from rlhf.evaluation.points import Marks, Point
 from rlhf.evaluation.statistics import LEVEL, Interval, bootstrap_over_seeds, paired_difference, wins
@@ -32,6 +33,7 @@ class Standing:
     reward: Interval
     kl: Interval
     win_rate: Interval  # against independent answers of SFT, a tie as half
+    win_rate_at_equal_length: Interval  # of several runs, each prompt counts with their mean
     tokens: float
     ended: float
     pareto: bool
@@ -46,11 +48,13 @@ class Standing:
 def standings(points: Sequence[Point], opponent: Marks, samples: int, seed: int) -> list[Standing]:
     """The points in the order given; `opponent` are SFT's answers that a win is counted against, its `rivals`."""
     assert opponent.rivals is not None
+    assert opponent.rival_tokens is not None
     judged = [point.over_seeds("judged") for point in points]
     means = [float(values.mean()) for values in judged]
     best = int(np.argmax(means))
     level = 1 - (1 - LEVEL) / max(len(points) - 1, 1)
     kls = [bootstrap_over_seeds(point.over_seeds("kl"), samples, seed) for point in points]
+    won = [wins(values, opponent.rivals) for values in judged]
     kept = pareto([kl.mean for kl in kls], means)
     return [
         Standing(
@@ -58,7 +62,10 @@ def standings(points: Sequence[Point], opponent: Marks, samples: int, seed: int)
             judged=bootstrap_over_seeds(values, samples, seed),
             reward=bootstrap_over_seeds(point.over_seeds("reward"), samples, seed),
             kl=kls[i],
-            win_rate=bootstrap_over_seeds(wins(values, opponent.rivals), samples, seed),
+            win_rate=bootstrap_over_seeds(won[i], samples, seed),
+            win_rate_at_equal_length=length_controlled_win_rate(
+                won[i].mean(0), point.over_seeds("tokens").mean(0) - opponent.rival_tokens
+            ),
             tokens=float(point.over_seeds("tokens").mean()),
             ended=float(point.over_seeds("ended").mean()),
             pareto=i in kept,
@@ -92,7 +99,7 @@ def row(standing: Standing) -> dict[str, Any]:
     """A line of frontier.csv: intervals as name, name_low and name_high."""
     point = standing.point
     flat: dict[str, float] = {}
-    for name in ("judged", "reward", "kl", "win_rate", "behind"):
+    for name in ("judged", "reward", "kl", "win_rate", "win_rate_at_equal_length", "behind"):
         interval: Interval | None = getattr(standing, name)
         ends = {} if interval is None else {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
         flat |= ends

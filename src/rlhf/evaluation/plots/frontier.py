@@ -104,24 +104,31 @@ def _signed_root(x: ArrayLike) -> Floats:
 
 
 def draw_laws(laws: Mapping[str, Law], found: Sequence[Standing], sft: Standing, path: Path) -> None:
-    """Gains over SFT along each path, as measured and as the fitted law has them."""
+    """Gains over SFT along each path, as measured and as its law has them, where one was fitted."""
     picture(path, partial(_laws, laws, found, sft))
 
 
 def _laws(laws: Mapping[str, Law], found: Sequence[Standing], sft: Standing, figure: Figure) -> None:
     axes = figure.add_subplot()
-    for method, law in laws.items():
+    for method in dict.fromkeys(s.point.method for s in found):
         along = sorted((s for s in found if s.point.method == method), key=lambda s: s.kl.mean)
-        kl = np.array([max(s.kl.mean, 0.0) for s in along])
+        distance = np.array([_distance(s.kl.mean) for s in along])
         colour, name = COLOURS.get(method, COLOURS["ppo"]), shown_point(method)
-        gold, reward = ([f(s).mean - f(sft).mean for s in along] for f in (lambda s: s.judged, lambda s: s.reward))
-        axes.plot(np.sqrt(kl), gold, "o", ms=4, color=colour, label=f"{name}: gold")
-        axes.plot(np.sqrt(kl), reward, "x", ms=5, color=colour, alpha=0.6, label=f"{name}: reward model")
-        path_of = np.linspace(0, 1.05 * float(np.sqrt(kl.max())), 200)
-        axes.plot(path_of, predict(law, path_of**2), "-", lw=1, color=colour)
-        if law.peak:
-            axes.axvline(law.peak.distance.mean, color=colour, ls=":", lw=1)
+        axes.plot(distance, [s.judged.mean - sft.judged.mean for s in along], "o", ms=4, color=colour, label=f"{name}: gold")
+        reward = [s.reward.mean - sft.reward.mean for s in along]
+        axes.plot(distance, reward, "x", ms=5, color=colour, alpha=0.6, label=f"{name}: reward model")
+        if method in laws:
+            _law(axes, laws[method], distance, colour)
     axes.axhline(0, color="#bbbbbb", lw=0.8, zorder=0)
     axes.set_xlabel("√KL from SFT (nats a response)")
     axes.set_ylabel("gain over SFT")
+    axes.set_title("fitted law: solid where it has a peak, else dashed", fontsize=8, color="#777777")
     axes.legend(frameon=False, fontsize=8)
+
+
+def _law(axes: Axes, law: Law, distance: Floats, colour: str) -> None:
+    """Over the distances that were seen, and no further: a law that knows no peak there knows none elsewhere."""
+    along = np.linspace(float(distance.min()), float(distance.max()), 200)
+    axes.plot(along, predict(law, along**2), "-" if law.identified else "--", lw=1, color=colour)
+    if law.peak:
+        axes.axvline(law.peak.distance.mean, color=colour, ls=":", lw=1)

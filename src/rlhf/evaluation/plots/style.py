@@ -10,7 +10,14 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 YARDSTICK = "#9467bd"  # of what is there to compare with
-COLOURS = {"base": "#7f7f7f", "sft": "#1f77b4", "ppo": "#d62728", "dpo": "#2ca02c", "best_of_n": YARDSTICK}
+COLOURS = {
+    "base": "#7f7f7f",
+    "sft": "#1f77b4",
+    "ppo": "#d62728",
+    "dpo": "#2ca02c",
+    "best_of_n": YARDSTICK,
+    "snapshots": "#ff9896",
+}
 STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 SIZE, DOTS_PER_INCH = (6.4, 4.0), 120  # inches
 

@@ -32,7 +32,7 @@ def check(root: Path, plan: Plan) -> None:
         raise UserError(f"{EVALUATION} was made from another {', '.join(other)} than lies here: {MEND}")
     recorded = flatten(lock["params"]["params.yaml"])
     lines = [
-        f"{key} is {shown(plan.settings[key])} here and {shown(recorded[key])} in {EVALUATION}: the sweep is held against that"
+        f"{key} is {shown(plan.settings[key])} here, {shown(recorded[key])} in {EVALUATION}: the sweep is held against that"
         for key in SETTINGS
         if plan.settings[key] != recorded[key]
     ]

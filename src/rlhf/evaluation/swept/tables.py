@@ -21,8 +21,8 @@ def page(found: Sequence[Standing], swept: Sequence[Swept], judge: str, budgets:
     """The whole of sweep.md."""
     known = {id(one.point): one for one in swept}
     rows = [_row(standing, known.get(id(standing.point))) for standing in found]
-    header = ["", f"{judge} score", "win rate against SFT", "KL, nats", "reward score", "tokens", "ended", "behind the best"]
-    columns = [*header, "falls by", "CPU s"]
+    header = ["", f"{judge} score", "win rate against SFT", "at equal length", "KL, nats", "reward score", "tokens"]
+    columns = [*header, "ended", "behind the best", "falls by", "CPU s"]
     parts = [
         "# What the sweep found\n",
         *markdown.table(columns, rows),
@@ -50,6 +50,7 @@ def _row(standing: Standing, swept: Swept | None) -> list[str]:
         f"{name_of(standing)}{' *' if standing.pareto else ''}",
         _shown(standing.judged),
         _shown(standing.win_rate),
+        f"{standing.win_rate_at_equal_length.mean:.2f}",
         kl,
         f"{standing.reward.mean:.2f}",
         f"{standing.tokens:.1f}",
@@ -101,12 +102,13 @@ def _method(found: Sequence[Standing], judge: str) -> list[str]:
         drawn = "prompts and, where a point has several, training seeds, drawn independently (Owen 2007)"
     prompts, others = found[0].point.over_seeds("judged").shape[1], max(len(found) - 1, 1)
     return [
-        f"All points answer the same {prompts} held-out prompts, with the same random numbers; {judge} scores are means over "
-        f"them. Brackets: 95 % bootstrap intervals over {drawn}. Differences from the best are paired by prompt, and hold for "
-        f"all {others} of them at once (Bonferroni); the best is the one that these same data chose, so it is flattered a "
-        "little. A win is counted against an independent sample of SFT, a tie as half. Of best of n, scores are what n of the "
-        "drawn SFT answers give on average, and the KL is a bound. `falls by`: the furthest that the validation score fell "
-        "below an earlier one while a policy learnt, the worst of its runs.",
+        f"All points answer the same {prompts} held-out prompts, with the same random numbers; {judge} scores are means "
+        f"over them. Brackets: 95 % bootstrap intervals over {drawn}. Differences from the best are paired by prompt, and "
+        f"hold for all {others} of them at once (Bonferroni); the best is the one that these same data chose, so it is "
+        "flattered a little. A win is counted against an independent sample of SFT, a tie as half; at equal length as "
+        "AlpacaEval 2 controls for it. Of best of n, scores are what n of the drawn SFT answers give on average, and the "
+        "KL is a bound. `falls by`: the furthest that the validation score fell below an earlier one while a policy "
+        "learnt, the worst of its runs.",
     ]
 
 
