@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test test-all check mutants verify ui clean
+.PHONY: help setup reproduce test test-all check mutants verify experiments ui clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ mutants: setup ## mutate the maths (mutmut), plant faults in maths, models, runt
 
 verify: setup ## compare what was reproduced here with what is committed
 	python -m rlhf.runtime.verify
+
+experiments: setup ## compare experiments: what differs between them, and what came of it
+	dvc exp show --only-changed --drop '^(src|stages|conf|data|artifacts)(/|$$)'
 
 ui: setup ## look at the runs in MLflow, on http://127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000

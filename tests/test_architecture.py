@@ -172,7 +172,6 @@ def test_a_stage_has_one_name_everywhere(name: str) -> None:
     stage = PIPELINE["stages"][name]
     assert stage["cmd"] == f"python stages/{name}.py", "a fixed string: what a setting says must never reach a shell"
     assert stage["outs"] == [f"artifacts/{name}"], "cached, and never kept from one run to the next"
-    assert name == "config" or f"artifacts/{name}/metrics.json" in PIPELINE["metrics"]
 
 
 def test_the_pipeline_and_the_scripts_are_the_same_stages() -> None:

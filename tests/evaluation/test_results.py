@@ -125,6 +125,14 @@ def test_the_frontier_holds_every_point_and_marks_those_that_none_beats(written:
         assert float(row["judged_low"]) <= float(row["judged"]) <= float(row["judged_high"])
 
 
+def test_the_summary_is_short_and_of_the_same_figures(written: tuple[Path, dict[str, Any]]) -> None:
+    folder, metrics = written
+    summary = json.loads((folder / "summary.json").read_text())
+    assert list(summary) == ["sft", "best_of_3", "ppo", "dpo"]
+    assert summary["ppo"]["gold_score"] == metrics["ppo"]["gold_score"]
+    assert summary["dpo"]["win_rate"] == metrics["dpo"]["win_rate"]["mean"]
+
+
 def test_laws_are_told_of_and_too_few_points_are_no_error(written: tuple[Path, dict[str, Any]]) -> None:
     laws = written[1]["yardsticks"]["overoptimisation"]
     assert json.loads(json.dumps(laws, allow_nan=False)) == laws

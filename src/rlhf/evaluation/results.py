@@ -18,7 +18,7 @@ from rlhf.evaluation.plots import scores as scores_plot
 from rlhf.evaluation.points import Marks
 from rlhf.evaluation.standings import known_points, row, standings
 from rlhf.evaluation.written import POOL, RESPONSES, Samples, comparisons, read_answers, samples
-from rlhf.runtime.outputs import write_curve
+from rlhf.runtime.outputs import write_curve, write_metrics
 from rlhf.seeds import derive_seed
 
 
@@ -33,7 +33,7 @@ def write_results(
     settings: Evaluate,
     seed: int,
 ) -> Figures:
-    """Writes everything but metrics.json, which it returns."""
+    """Writes everything but metrics.json, whose content it returns."""
     write_records(folder / RESPONSES, comparisons(exam.prompts, contestants))
     drawn = samples(exam.prompts, pool)
     write_records(folder / POOL, drawn)
@@ -41,11 +41,27 @@ def write_results(
     metrics["yardsticks"] |= write_frontier(
         folder, drawn, snapshots, settings.bootstrap_samples, seed, judges.world is not None
     )
+    write_metrics(folder / "summary.json", summary(metrics))
     (folder / "table.md").write_text(report.table(metrics), encoding="utf-8")
     chosen = report.spread(families_of(exam, judges), settings.shown_prompts)
     (folder / "side_by_side.md").write_text(report.side_by_side(exam.prompts, contestants, chosen), encoding="utf-8")
     scores_plot.draw(metrics, folder)
     return metrics
+
+
+def summary(metrics: Figures) -> Figures:
+    """The few figures that a table of experiments has room for; sampled answers."""
+    judge = "gold_score" if "perfect" in metrics["yardsticks"] else "reward_score"
+    best = next(name for name in metrics if name.startswith("best_of_"))
+    found: Figures = {model: {judge: metrics[model][judge]} for model in ("sft", best)}
+    for model in ("ppo", "dpo"):
+        figures = metrics[model]
+        found[model] = {
+            judge: figures[judge],
+            "win_rate": figures["win_rate"]["mean"],
+            "kl_per_response": figures["kl_per_response"],
+        }
+    return found
 
 
 def write_frontier(

@@ -86,14 +86,18 @@ def write(root: Path) -> None:
     (root / "params.yaml").write_text(OmegaConf.to_yaml(composed), encoding="utf-8")
 
 
-def keep(root: Path, name: str) -> Path:
-    """conf/experiment/NAME.yaml with what params.yaml has of its own, for `dvc exp run -S experiment=NAME`."""
+def keep(root: Path, name: str, run: Path | None = None) -> Path:
+    """conf/experiment/NAME.yaml with what params.yaml has of its own, for `dvc exp run -S experiment=NAME`.
+
+    run: the folder of a direct run, or of a job of a sweep, whose settings are kept in place of those of params.yaml.
+    """
     from omegaconf import OmegaConf
 
     path = root / "conf" / "experiment" / f"{name}.yaml"
     if not name.isidentifier() or path.exists():
         raise UserError(f"--keep {name}: give a new name of letters, digits and _, to become conf/experiment/NAME.yaml")
-    snapshot = settings.values_of(settings.read_snapshot(root))
+    snapshot = settings.values_of(settings.read_snapshot(root) if run is None else settings.read_of_run(run))
+    snapshot.pop("sweep", None)  # how the run was launched
     changed = differences(snapshot, settings.values_of(settings.compose(root)))
     nested = OmegaConf.create()
     for key, (value, _) in changed.items():

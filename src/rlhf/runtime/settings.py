@@ -76,6 +76,18 @@ def read_snapshot(root: Path) -> DictConfig:
     return snapshot
 
 
+def read_of_run(folder: Path) -> DictConfig:
+    """The settings of a direct run or of a job of a sweep, as Hydra left them in its folder."""
+    from omegaconf import DictConfig, OmegaConf
+
+    path = folder / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: name the folder of a run, as in runs/ppo/<time> or sweeps/ppo/<time>/0")
+    found = OmegaConf.load(path)
+    assert isinstance(found, DictConfig)
+    return found
+
+
 def validate(values: Values) -> Config:
     """The settings as frozen sections; UserError with a line for each that is unknown, missing or out of range."""
     try:
