@@ -21,9 +21,9 @@ def length_controlled_win_rate(won: Floats, length_difference: Floats) -> Interv
     Papke and Wooldridge 1996). The interval is the sandwich's on the log odds: right even where wins are not logistic.
 
     Where lengths are equal everywhere the regression is the plain win rate, and so it is where they differ everywhere by
-    the same, which no regression can tell from skill. Where no regression exists the mean is the plain win rate too: with wins alone, or losses alone, the interval is
-    the exact one of Clopper and Pearson 1934; where a length tells every win from every loss it is all of [0, 1], for
-    nothing then says who would win at equal length.
+    the same, which no regression can tell from skill. Where no regression exists the mean is the plain win rate too: with
+    wins alone, or losses alone, the interval is the exact one of Clopper and Pearson 1934; where a length tells every win
+    from every loss it is all of [0, 1], for nothing then says who would win at equal length.
     """
     if won.min() == won.max() != 0.5:
         return _one_sided(won)
