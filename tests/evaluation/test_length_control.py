@@ -34,11 +34,11 @@ def test_an_interval_covers_the_rate_at_equal_length_95_times_in_100(log_odds: f
     assert 0.91 < sum(interval.low <= truth <= interval.high for interval in found) / repetitions < 0.985
 
 
-@pytest.mark.parametrize("difference", [0.0, 12.0])
-def test_lengths_that_do_not_vary_leave_the_win_rate_and_its_error(difference: float) -> None:
+@pytest.mark.parametrize("differences", [(0.0, 0.0), (12.0, 12.0), (1000.0, 1001.0)])  # the last: tanh is 1 of both
+def test_lengths_that_do_not_vary_leave_the_win_rate_and_its_error(differences: tuple[float, float]) -> None:
     """The log odds of n throws have the variance 1 / (n p (1 - p))."""
     won = np.array([1.0, 1.0, 0.0, 1.0] * 10)
-    found = length_controlled_win_rate(won, np.full(40, difference))
+    found = length_controlled_win_rate(won, np.array(differences * 20))
     half = 1.959964 * sqrt(1 / (40 * 0.75 * 0.25))
     assert found.mean == pytest.approx(0.75)
     assert [log(end / (1 - end)) for end in (found.low, found.high)] == pytest.approx([log(3) - half, log(3) + half])

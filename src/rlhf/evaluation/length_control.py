@@ -20,17 +20,16 @@ def length_controlled_win_rate(won: Floats, length_difference: Floats) -> Interv
     the difficulty of each instruction, which needs many models to be fitted. Ties are halves (fractional response,
     Papke and Wooldridge 1996). The interval is the sandwich's on the log odds: right even where wins are not logistic.
 
-    Where lengths are the same everywhere, or differ everywhere by the same, there is nothing to control: the plain win
-    rate. Where no regression exists the mean is the plain win rate too: with wins alone, or losses alone, the interval is
-    the exact one of Clopper and Pearson 1934; where a length tells every win from every loss it is all of [0, 1], for
-    nothing then says who would win at equal length.
+    Where lengths are equal everywhere the regression is the plain win rate, and so it is where they differ everywhere by
+    the same, which no regression can tell from skill. Where no regression exists the mean is the plain win rate too: with
+    wins alone, or losses alone, the interval is the exact one of Clopper and Pearson 1934; where a length tells every win
+    from every loss it is all of [0, 1], for nothing then says who would win at equal length.
     """
-    spread = length_difference.std()
     if won.min() == won.max() != 0.5:
         return _one_sided(won)
-    if spread == 0:
+    feature = np.tanh(length_difference / (length_difference.std() or 1.0))
+    if np.ptp(feature) == 0:
         return _at_equal_length(won, np.ones((len(won), 1)))
-    feature = np.tanh(length_difference / spread)
     if _told_apart(won, feature):
         return Interval(float(won.mean()), 0.0, 1.0)
     return _at_equal_length(won, np.stack([np.ones(len(won)), feature], axis=1))
