@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from rlhf.config import Evaluate
 from rlhf.evaluation.answers import (
@@ -19,7 +19,7 @@ from rlhf.evaluation.answers import (
 )
 from rlhf.evaluation.figures import Figures, Yardstick, best_gold_figures, figures_of, reward_model_figures
 from rlhf.evaluation.measures import best_of_n_kl_bound
-from rlhf.evaluation.tournament import strength_figures
+from rlhf.evaluation.tournament import tournament
 from rlhf.models.policy import PreTrainedModel
 from rlhf.seeds import derive_seed
 
@@ -134,7 +134,8 @@ def about_the_exam(
         "win_rate_against": "a second sample of SFT, drawn independently (greedy answers: SFT's greedy ones)",
         "selection": "of best_of_n, kl_per_response is the bound log n - (n - 1) / n; nll_demonstrations is SFT's",
     }
-    about["strengths"] = strength_figures({c.model: c.independent.judged for c in contestants if c.independent})
+    entrants = {c.model: c.independent.judged[None] for c in contestants if c.independent}
+    about["tournament"] = asdict(tournament(entrants, settings.bootstrap_samples, derive_seed(seed, "bootstrap")))
     if judges.world is None or yardstick.perfect is None:
         return about
     about["perfect"] = {"gold_score": float(yardstick.perfect.mean())}

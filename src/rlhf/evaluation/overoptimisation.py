@@ -146,8 +146,9 @@ def _trouble(beta: Interval, peak: Peak, seen: Floats) -> str:
         return f"{unknown}: {predicted} lies beyond the largest KL seen ({seen.max():.2g})"
     if peak.kl.mean < seen.min():
         return f"{unknown}: {predicted} lies below the smallest KL seen ({seen.min():.2g})"
-    if not isfinite(peak.kl.high):
-        return f"{unknown}: the interval of its KL, from {peak.kl.low:.2g}, has no upper end"
+    if peak.kl.high > seen.max():
+        end = f"to {peak.kl.high:.2g}" if isfinite(peak.kl.high) else "without an end"
+        return f"{unknown}: its KL may be from {peak.kl.low:.2g} {end}, and the largest KL seen is {seen.max():.2g}"
     return ""
 
 

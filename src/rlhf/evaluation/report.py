@@ -11,7 +11,6 @@ from rlhf.runtime import markdown
 
 NAMES = {"sft": "SFT", "ppo": "PPO", "dpo": "DPO"}
 MISSING = "–"
-Z_95 = 1.96  # standard errors to either side
 
 
 def shown_name(model: str) -> str:
@@ -57,7 +56,7 @@ def table(metrics: dict[str, Any]) -> str:
     ]
     rows = [_table_row(*entry, judged_by_gold) for entry in decoded(metrics)]
     lines = [*markdown.table(header, rows), "", *_notes(yardsticks), "", *_text_table(metrics, judged_by_gold)]
-    return "\n".join([*lines, "", *_strength_lines(yardsticks["strengths"])]) + "\n"
+    return "\n".join([*lines, "", *_tournament(yardsticks["tournament"])]) + "\n"
 
 
 def _table_row(model: str, decoding: str, figures: dict[str, Any], judged_by_gold: bool) -> list[str]:
@@ -96,13 +95,35 @@ def _text_cells(figures: dict[str, Any]) -> list[str]:
     return [f"{figures[name]:.3f}" if name in figures else MISSING for name in names]
 
 
-def _strength_lines(strengths: dict[str, Any]) -> list[str]:
-    """Head to head: one line of all the models, the strongest first."""
-    if "open_ended" in strengths:
-        return [f"Head to head: {strengths['open_ended']}."]
-    found = sorted(strengths.items(), key=lambda entry: -entry[1]["strength"])
-    shown = [f"{shown_name(m)} {s['strength']:+.2f} ± {Z_95 * s['standard_error']:.2f}" for m, s in found]
-    return [f"Head to head on independent samples, Bradley-Terry strengths in log odds (± 95 %): {', '.join(shown)}."]
+def _tournament(found: dict[str, Any]) -> list[str]:
+    """Head to head: the ratings, the strongest first, and who wins how often against whom."""
+    if found["open_ended"]:
+        return [f"Head to head: {found['open_ended']}."]
+    order = sorted(found["ratings"], key=lambda model: -_place(found["ratings"][model]["strength"]))
+    rows = []
+    for model in order:
+        rating, rates = found["ratings"][model], found["win_rates"][model]
+        cells = ["" if other == model else f"{rates[other]:.2f}" for other in order]
+        rows.append([shown_name(model), _ends(rating["strength"], "+.2f"), _ends(rating["elo"], ".0f"), *cells])
+    header = ["head to head", "strength, log odds", "Elo", *(f"against {shown_name(model)}" for model in order)]
+    about = (
+        "Every model against every other, on samples drawn independently (a tie is half a win): Bradley-Terry strengths by "
+        "maximum likelihood, of sum 0; Elo is 400 points for odds of 10, around 1000; 95 % intervals over prompts."
+    )
+    return [*markdown.table(header, rows), "", about]
+
+
+def _place(strength: dict[str, float | None]) -> float:
+    """Where who has no finite strength stands: by the one end that it has."""
+    known = [value for value in (strength["mean"], strength["low"], strength["high"]) if value is not None]
+    return known[0] if known else 0.0
+
+
+def _ends(ends: dict[str, float | None], form: str) -> str:
+    """`+1.25 [+1.15, +1.35]`; an open end as ∞, and no mean where there is none."""
+    low, high = (sign + "∞" if ends[end] is None else f"{ends[end]:{form}}" for end, sign in (("low", "-"), ("high", "+")))
+    mean = "" if ends["mean"] is None else f"{ends['mean']:{form}} "
+    return f"{mean}[{low}, {high}]"
 
 
 def _with_interval(interval: dict[str, float]) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import expm1, log
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ class Ends:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Rating:
     """A model's strength in log odds, the same as an Elo rating, and the side on which the interval has no end."""
 
     strength: Ends
@@ -39,9 +38,9 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Tournament:
-    """By model. Where groups of models leave no strengths at all, `standings` is empty and `open_ended` says why."""
+    """By model. Where groups of models leave no strengths at all, `ratings` is empty and `open_ended` says why."""
 
-    standings: dict[str, Standing]
+    ratings: dict[str, Rating]
     win_rates: dict[str, dict[str, float]]  # of the first against the second, ties half; ½ against itself
     open_ended: str | None
 
@@ -50,7 +49,8 @@ def tournament(judged: Mapping[str, Floats], samples: int, seed: int) -> Tournam
     """All models against each other, from the judge's (S, N) scores: S runs of a model (its own number) on N prompts.
 
     All pairs of runs of two models meet. Strengths sum to 0. Intervals: of prompts and of every model's runs, by
-    percentiles of the estimate in draws of both; of single runs those of `strength_figures`.
+    percentiles of the estimate in draws of both. Of single runs they are those of whole prompts, on which results hang
+    together (the sandwich of Liang and Zeger 1986).
 
     A model that never wins, or never loses, against those that are left is left out in turn (where two are left, the
     winner stays, at 0). Its strength has one bound: there, given the strengths of the others, not one win (loss) against
@@ -78,7 +78,7 @@ def tournament(judged: Mapping[str, Floats], samples: int, seed: int) -> Tournam
     known = dict(zip(kept, zip(found, *ends, strict=True), strict=True))
     known |= dict.fromkeys(below, (np.nan, -np.inf, found.min() + margin))
     known |= dict.fromkeys(above, (np.nan, found.max() - margin, np.inf))
-    return Tournament({model: _standing(*known[i]) for i, model in enumerate(judged)}, rates, None)
+    return Tournament({model: _rating(*known[i]) for i, model in enumerate(judged)}, rates, None)
 
 
 def _results(scores: Floats) -> Floats:
@@ -160,33 +160,15 @@ def _redrawn(counted: Floats, found: Floats) -> Floats:
     return again
 
 
-def _standing(*known: float) -> Standing:
+def _rating(*known: float) -> Rating:
     finite = [float(x) if np.isfinite(x) else None for x in known]
     elo = [None if x is None else ELO_CENTRE + ELO_PER_LOG_ODDS * x for x in finite]
     side = {(True, False): "below", (False, True): "above", (True, True): "both"}
-    return Standing(Ends(*finite), Ends(*elo), side.get((finite[1] is None, finite[2] is None)))
+    return Rating(Ends(*finite), Ends(*elo), side.get((finite[1] is None, finite[2] is None)))
 
 
 def _of_whom(reason: OpenEnded, models: Sequence[str]) -> str:
     return reason.about.format(*(", ".join(models[i] for i in group) for group in reason.groups))
-
-
-def strength_figures(judged: Mapping[str, Floats]) -> dict[str, Any]:
-    """Bradley-Terry strengths of models from the judge's (N,) scores of one answer each to N prompts: log odds, of sum 0.
-
-    The answers to a prompt meet in all pairs, and these results are not independent: standard errors are those of
-    whole prompts (the sandwich of Liang and Zeger 1986). Where somebody never wins or never loses there is no finite
-    estimate, and `open_ended` says of whom.
-    """
-    results = _results(np.stack(list(judged.values())))
-    won, tied = (torch.from_numpy((results == value).sum(0).astype(np.float64)) for value in (1.0, 0.5))
-    try:
-        found, _ = strengths(won, tied.fill_diagonal_(0))
-    except OpenEnded as reason:
-        return {"open_ended": _of_whom(reason, list(judged))}
-    errors = _errors_over_prompts(results, found.numpy())
-    pairs = zip(judged, found.tolist(), errors.tolist(), strict=True)
-    return {model: {"strength": value, "standard_error": error} for model, value, error in pairs}
 
 
 def _errors_over_prompts(results: Floats, found: Floats) -> Floats:

@@ -59,7 +59,7 @@ def write_tournament(points: Sequence[Point], seed: int, file: Path) -> None:
     result = tournament(entrants, BOOTSTRAP // 10, seed)
     lines = []
     for name in entrants:
-        rating = result.standings.get(name)
+        rating = result.ratings.get(name)
         ends = {"elo": rating.elo.mean, "elo_low": rating.elo.low, "elo_high": rating.elo.high} if rating else {}
         lines.append({"policy": name} | ends | {f"against {other}": rate for other, rate in result.win_rates[name].items()})
     write_curve(file, sorted(lines, key=lambda line: -(line.get("elo") or 0.0)))
