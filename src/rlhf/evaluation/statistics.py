@@ -26,6 +26,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def arms(self) -> tuple[float, float]:
+        """How far the interval reaches below and above the mean, neither below 0: of a constant, sums round apart."""
+        return max(self.mean - self.low, 0.0), max(self.high - self.mean, 0.0)
+
 
 def bootstrap(values: Floats, samples: int, seed: int) -> Interval:
     """The mean of (N,) values, with its percentile bootstrap interval over prompts (Efron 1979).

@@ -46,11 +46,8 @@ def _points(axes: Axes, found: Sequence[Standing], score: Callable[[Standing], I
         of_method = sorted((s for s in found if s.point.method == method), key=lambda s: s.kl.mean)
         line = "-" if method in LINED else "none"
         x, y = [_distance(s.kl.mean) for s in of_method], [score(s).mean for s in of_method]
-        y_ends = [[score(s).mean - score(s).low for s in of_method], [score(s).high - score(s).mean for s in of_method]]
-        lows, highs = (
-            [_distance(end) for end in ends] for ends in zip(*((s.kl.low, s.kl.high) for s in of_method), strict=True)
-        )
-        x_ends = [list(np.subtract(x, lows)), list(np.subtract(highs, x))]
+        y_ends = np.transpose([score(s).arms for s in of_method])
+        x_ends = np.transpose([_across(s.kl).arms for s in of_method])
         colour = COLOURS.get(method, COLOURS["ppo"])
         axes.errorbar(
             x,
@@ -86,6 +83,10 @@ def _axes(axes: Axes, label: str) -> None:
     axes.spines["top"].set_visible(True)
     above = axes.secondary_xaxis("top", functions=(_signed_square, _signed_root))
     above.set_xlabel("KL, nats a response (best of n: at most)")
+
+
+def _across(kl: Interval) -> Interval:
+    return Interval(_distance(kl.mean), _distance(kl.low), _distance(kl.high))
 
 
 def _distance(kl: float) -> float:

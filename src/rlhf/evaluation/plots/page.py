@@ -68,8 +68,8 @@ def _named(standing: Standing) -> str:
 
 
 def _ends(intervals: Sequence[Interval]) -> dict[str, Any]:
-    up, down = [i.high - i.mean for i in intervals], [i.mean - i.low for i in intervals]
-    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1}
+    down, up = ([interval.arms[side] for interval in intervals] for side in (0, 1))
+    return {"type": "data", "symmetric": False, "array": list(up), "arrayminus": list(down), "thickness": 1}
 
 
 def _heights(by_method: Sequence[Sequence[Standing]], figure: str) -> dict[str, Any]:

@@ -1,0 +1,137 @@
+"""What a sweep tells at its end, read from the files that its jobs left."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rlhf.errors import UserError
+from rlhf.evaluation.swept.read import fall_in, read_sweep
+from rlhf.evaluation.swept.report import report_on
+from rlhf.evaluation.written import RESPONSES, read_answers
+from tests.evaluation.swept.conftest import Books
+
+
+@pytest.fixture
+def told(books: Books) -> str:
+    return report_on(books.root, [books.sweep], books.sweep)
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open() as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_jobs_that_differ_in_the_seed_alone_are_runs_of_one_point(books: Books) -> None:
+    prompts, _ = read_answers(books.root / "artifacts" / "evaluate" / RESPONSES)
+    found = read_sweep(books.sweep, prompts)
+    assert [(one.point.method, dict(one.point.setting), list(one.point.runs)) for one in found] == [
+        ("ppo", {"ppo.kl_ctl": "0.1"}, [0, 1]),
+        ("ppo", {"ppo.kl_ctl": "0.3"}, [0, 1]),
+    ]
+    assert [one.seconds for one in found] == [{0: 10.0, 1: 11.0}, {0: 12.0, 1: 13.0}]
+    assert found[0].point.over_seeds("judged").shape == (2, len(prompts))
+
+
+def test_the_furthest_fall_is_from_the_highest_so_far(tmp_path: Path) -> None:
+    curve = tmp_path / "curve.csv"
+    curve.write_text("step,validation_score,validation_gold_score\n0,1,9\n5,,\n10,4,9\n15,2.5,9\n20,5,9\n25,4.5,9\n")
+    assert fall_in(curve) == 1.5
+    curve.write_text("step,validation_gold_score\n0,3\n5,1\n")
+    assert fall_in(curve) == 2.0
+    curve.write_text("step,loss\n0,3\n5,1\n")
+    assert fall_in(curve) is None
+
+
+def test_the_table_has_every_point_beside_what_the_repository_has(books: Books, told: str) -> None:
+    page = (books.sweep / "sweep.md").read_text()
+    names = [
+        line.split(" | ")[0].removeprefix("| ").removesuffix(" *") for line in page.splitlines() if line.startswith("| ")
+    ]
+    assert names[1:8] == ["---", "SFT", "best of n n 2", "best of n n 4", "PPO", "DPO", "PPO ppo.kl_ctl 0.1"]
+    assert "PPO ppo.kl_ctl 0.3" in told
+    assert "Bonferroni" in page
+    assert "30 rollouts of 128 responses" in page
+    assert "29,725 pairs" in page
+    assert re.search(r"Of 4 runs [0-4] diverged .*; 1 jobs failed", page)
+
+
+def test_seeds_are_spread_out_in_a_table_of_their_own(books: Books, told: str) -> None:
+    lines = (books.sweep / "sweep.md").read_text().splitlines()
+    (start,) = [i for i, line in enumerate(lines) if "standard deviation" in line]
+    cells = lines[start + 3].split(" | ")
+    assert (cells[0], cells[1], cells[3]) == (
+        "| PPO ppo.kl_ctl 0.3",
+        "2",
+        "0.000",
+    )  # SFT twice, with the same random numbers
+
+
+def test_the_frontier_is_written_as_numbers(books: Books, told: str) -> None:
+    rows = rows_of(books.sweep / "frontier.csv")
+    swept = [row for row in rows if row["setting"].startswith("ppo.kl_ctl")]
+    assert [(row["method"], row["setting"], row["seeds"]) for row in swept] == [
+        ("ppo", "ppo.kl_ctl=0.1", "2"),
+        ("ppo", "ppo.kl_ctl=0.3", "2"),
+    ]
+    assert float(swept[1]["kl"]) == 0.0  # SFT itself
+    assert float(swept[1]["judged"]) == pytest.approx(float(rows[0]["judged"]))
+    best = [row for row in rows if not row["behind"]]
+    assert len(best) == 1
+    assert float(best[0]["judged"]) == max(float(row["judged"]) for row in rows)
+
+
+def test_all_that_answered_twice_meet_in_the_tournament(books: Books, told: str) -> None:
+    rows = rows_of(books.sweep / "tournament.csv")
+    assert {row["policy"] for row in rows} == {"SFT", "PPO", "DPO", "PPO ppo.kl_ctl=0.1", "PPO ppo.kl_ctl=0.3"}
+    for row in rows:
+        for other in rows:
+            ours, theirs = float(row[f"against {other['policy']}"]), float(other[f"against {row['policy']}"])
+            assert ours + theirs == pytest.approx(1.0)
+
+
+def test_the_page_needs_no_network_and_the_pictures_are_the_same_twice(books: Books, told: str, tmp_path: Path) -> None:
+    page = (books.sweep / "frontier.html").read_text(encoding="utf-8")
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
+    assert "ppo.kl_ctl = 0.3" in page
+    report_on(books.root, [books.sweep], tmp_path / "again")
+    for name in ("frontier.png", "by_setting.png", "frontier.html", "sweep.md", "frontier.csv", "tournament.csv"):
+        assert (books.sweep / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+
+def test_two_sweeps_are_read_side_by_side(books: Books, tmp_path: Path) -> None:
+    other = books.root / "sweeps" / "dpo" / "now"
+    shutil.copytree(books.sweep, other)
+    book = json.loads((other / "sweep.json").read_text())
+    jobs = [{"dpo.beta": job["ppo.kl_ctl"], "seed": job["seed"]} for job in book["jobs"]]
+    (other / "sweep.json").write_text(json.dumps(book | {"stage": "dpo", "jobs": jobs}))
+    for number, values in enumerate(jobs):
+        file = other / str(number) / "job.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"settings": values}))
+    report_on(books.root, [books.sweep, other], tmp_path / "both")
+    methods = [row["method"] for row in rows_of(tmp_path / "both" / "frontier.csv") if "=0." in row["setting"]]
+    assert methods == ["ppo", "ppo", "dpo", "dpo"]
+
+
+def test_answers_to_other_prompts_are_not_compared(books: Books) -> None:
+    file = books.sweep / "1" / "evaluation" / RESPONSES
+    file.write_text("\n".join(file.read_text().splitlines()[1:]) + "\n")
+    with pytest.raises(UserError, match=r"1/evaluation/responses\.jsonl answers other prompts than artifacts/evaluate"):
+        report_on(books.root, [books.sweep], books.sweep)
+
+
+def test_a_sweep_without_a_job_that_is_done_has_nothing_to_tell(books: Books) -> None:
+    for job in books.sweep.glob("*/job.json"):
+        job.write_text(json.dumps(json.loads(job.read_text()) | {"status": "failed"}))
+    assert report_on(books.root, [books.sweep], books.sweep) == ""
+    assert not (books.sweep / "sweep.md").exists()
+
+
+def test_a_folder_that_is_no_sweep_is_named(books: Books, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"elsewhere holds no sweep: sweep\.json is not there"):
+        report_on(books.root, [tmp_path / "elsewhere"], tmp_path / "out")
