@@ -16,8 +16,7 @@ from rlhf.evaluation.contest import SAMPLED, Contestant, sample_seed
 from rlhf.evaluation.exam import Exam, Judges
 from rlhf.evaluation.figures import Yardstick, figures_of
 from rlhf.evaluation.overoptimisation import Form, Law, fit
-from rlhf.evaluation.points import Marks, Point
-from rlhf.evaluation.standings import BEST_OF_N
+from rlhf.evaluation.points import BEST_OF_N, Marks, Point
 from rlhf.evaluation.written import marks_of
 from rlhf.models.policy import PreTrainedModel
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from rlhf.evaluation.statistics import Floats
 
+BEST_OF_N = "best_of_n"
+
 
 @dataclass(frozen=True, slots=True)
 class Marks:

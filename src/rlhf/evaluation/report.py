@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlhf.evaluation.contest import Contestant
+from rlhf.evaluation.points import BEST_OF_N, Point
 from rlhf.records import Messages
 from rlhf.runtime import markdown
 
@@ -18,9 +19,21 @@ def shown_name(model: str) -> str:
     return NAMES.get(model, model.replace("_", " "))
 
 
-def shown_point(method: str) -> str:
+def shown_method(method: str) -> str:
     """`best_of_n` as `best of n`; the snapshots are those of PPO."""
     return "PPO, on its way" if method == "snapshots" else shown_name(method)
+
+
+def shown_point(point: Point) -> str:
+    """`PPO, kl_ctl 0.1, clip_range 0.2`; `best of 4`."""
+    if point.method == BEST_OF_N:
+        return f"best of {point.setting['n']}"
+    return ", ".join([shown_method(point.method), *(f"{shown_key(key)} {value}" for key, value in point.setting.items())])
+
+
+def shown_key(key: str) -> str:
+    """A setting without its section: it is the method's."""
+    return key.rpartition(".")[2]
 
 
 def decoded(metrics: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:

@@ -13,11 +13,11 @@ from rlhf.evaluation.contest import SFT
 from rlhf.evaluation.frontier import best_of_n, pareto
 from rlhf.evaluation.length_control import length_controlled_win_rate
 from rlhf.evaluation.measures import best_of_n_kl_bound
-from rlhf.evaluation.points import Marks, Point
+from rlhf.evaluation.points import BEST_OF_N, Marks, Point
 from rlhf.evaluation.statistics import LEVEL, Interval, bootstrap_over_seeds, paired_difference, wins
 from rlhf.evaluation.written import Samples, marks_in
 
-BEST_OF_N, N = "best_of_n", "n"
+N = "n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -58,11 +58,10 @@ def books(table: Table, yardsticks: dict[str, Yardstick], pool: list[Answers], t
 
 def evaluated(table: Table, yardsticks: dict[str, Yardstick], pool: list[Answers], root: Path) -> None:
     """artifacts/ as far as a sweep looks, and the dvc.lock that goes with it; ppo and dpo are base by other names."""
-    table.policies.setdefault("ppo", table.policies["base"])
-    table.policies.setdefault("dpo", table.policies["base"])
+    policies = table.policies | {"ppo": table.policies["base"], "dpo": table.policies["base"]}
     folder = root / "artifacts" / "evaluate"
     folder.mkdir(parents=True)
-    answered = everybody(table, table.judges, yardsticks, pool)
+    answered = everybody(replace(table, policies=policies), table.judges, yardsticks, pool)
     write_records(folder / RESPONSES, comparisons(table.exam.prompts, answered))
     write_records(folder / POOL, samples(table.exam.prompts, pool))
     for name in INPUTS:

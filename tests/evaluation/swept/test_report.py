@@ -53,8 +53,8 @@ def test_the_table_has_every_point_beside_what_the_repository_has(books: Books, 
     names = [
         line.split(" | ")[0].removeprefix("| ").removesuffix(" *") for line in page.splitlines() if line.startswith("| ")
     ]
-    assert names[1:8] == ["---", "SFT", "best of n n 2", "best of n n 4", "PPO", "DPO", "PPO ppo.kl_ctl 0.1"]
-    assert "PPO ppo.kl_ctl 0.3" in told
+    assert names[1:8] == ["---", "SFT", "best of 2", "best of 4", "PPO", "DPO", "PPO, kl_ctl 0.1"]
+    assert "PPO, kl_ctl 0.3" in told
     assert "Bonferroni" in page
     assert "30 rollouts of 128 responses" in page
     assert "29,725 pairs" in page
@@ -66,7 +66,7 @@ def test_seeds_are_spread_out_in_a_table_of_their_own(books: Books, told: str) -
     (start,) = [i for i, line in enumerate(lines) if "standard deviation" in line]
     cells = lines[start + 3].split(" | ")
     assert (cells[0], cells[1], cells[3]) == (
-        "| PPO ppo.kl_ctl 0.3",
+        "| PPO, kl_ctl 0.3",
         "2",
         "0.000",
     )  # SFT twice, with the same random numbers
@@ -88,7 +88,15 @@ def test_the_frontier_is_written_as_numbers(books: Books, told: str) -> None:
 
 def test_all_that_answered_twice_meet_in_the_tournament(books: Books, told: str) -> None:
     rows = rows_of(books.sweep / "tournament.csv")
-    assert {row["policy"] for row in rows} == {"SFT", "PPO", "DPO", "PPO ppo.kl_ctl=0.1", "PPO ppo.kl_ctl=0.3"}
+    assert {row["policy"] for row in rows} == {
+        "base",
+        "SFT",
+        "best of 3",
+        "PPO",
+        "DPO",
+        "PPO, kl_ctl 0.1",
+        "PPO, kl_ctl 0.3",
+    }
     for row in rows:
         for other in rows:
             ours, theirs = float(row[f"against {other['policy']}"]), float(other[f"against {row['policy']}"])

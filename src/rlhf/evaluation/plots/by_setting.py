@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlhf.evaluation.plots.style import picture
+from rlhf.evaluation.report import shown_key
 from rlhf.evaluation.swept.read import Swept
 
 PANEL = (5.2, 2.7)  # inches
@@ -17,7 +18,7 @@ Figures = Callable[[Swept], list[float]]
 
 
 def draw(swept: Sequence[Swept], judge: str, path: Path) -> None:
-    """A column a setting, a line a combination of the others, a dot a seed."""
+    """A column a setting, a line a combination of the others through the means of the seeds, a dot a seed."""
     keys = list(dict.fromkeys(key for one in swept for key in one.point.setting)) or [""]
     shown: list[tuple[str, Figures]] = [
         (f"{judge} score", lambda one: [float(marks.judged.mean()) for marks in one.point.runs.values()]),
@@ -43,7 +44,7 @@ def _panel(axes: Axes, swept: Sequence[Swept], key: str, figures: Figures) -> No
     values = list(dict.fromkeys(one.point.setting.get(key, "") for one in swept))
     lines: dict[str, list[Swept]] = {}
     for one in swept:
-        others = ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in one.point.setting.items() if name != key)
+        others = ", ".join(f"{shown_key(name)} {value}" for name, value in one.point.setting.items() if name != key)
         lines.setdefault(others, []).append(one)
     for label, along in lines.items():
         told = [(values.index(one.point.setting.get(key, "")), figures(one)) for one in along if figures(one)]

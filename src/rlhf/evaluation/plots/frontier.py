@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike
 
 from rlhf.evaluation.overoptimisation import Law, predict
 from rlhf.evaluation.plots.style import COLOURS, picture
-from rlhf.evaluation.report import shown_point
-from rlhf.evaluation.standings import BEST_OF_N, Standing
+from rlhf.evaluation.points import BEST_OF_N
+from rlhf.evaluation.report import shown_key, shown_method
+from rlhf.evaluation.standings import Standing
 from rlhf.evaluation.statistics import Floats, Interval
 
 LINED = (BEST_OF_N, "snapshots")  # what is one path, and not points of their own
@@ -59,7 +60,7 @@ def _points(axes: Axes, found: Sequence[Standing], score: Callable[[Standing], I
             lw=0.8,
             ls=line,
             color=colour,
-            label=shown_point(method),
+            label=shown_method(method),
             alpha=0.85,
         )
         ringed = [(a, b) for a, b, s in zip(x, y, of_method, strict=True) if s.pareto]
@@ -70,7 +71,7 @@ def _name_the_best(axes: Axes, kept: Sequence[Standing], score: Callable[[Standi
     """Settings beside the best of the ringed points, where there are any to tell."""
     told = sorted((s for s in kept if s.point.setting), key=lambda s: -score(s).mean)[:LABELLED]
     for standing in told:
-        text = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in standing.point.setting.items())
+        text = ", ".join(f"{shown_key(key)} {value}" for key, value in standing.point.setting.items())
         place = (_distance(standing.kl.mean), score(standing).mean)
         axes.annotate(text, place, (6, -9), textcoords="offset points", fontsize=7, color="#444444")
 
@@ -114,7 +115,7 @@ def _laws(laws: Mapping[str, Law], found: Sequence[Standing], sft: Standing, fig
     for method in dict.fromkeys(s.point.method for s in found):
         along = sorted((s for s in found if s.point.method == method), key=lambda s: s.kl.mean)
         distance = np.array([_distance(s.kl.mean) for s in along])
-        colour, name = COLOURS.get(method, COLOURS["ppo"]), shown_point(method)
+        colour, name = COLOURS.get(method, COLOURS["ppo"]), shown_method(method)
         axes.plot(distance, [s.judged.mean - sft.judged.mean for s in along], "o", ms=4, color=colour, label=f"{name}: gold")
         reward = [s.reward.mean - sft.reward.mean for s in along]
         axes.plot(distance, reward, "x", ms=5, color=colour, alpha=0.6, label=f"{name}: reward model")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.evaluation.plots.style import COLOURS
-from rlhf.evaluation.report import shown_point
+from rlhf.evaluation.report import shown_method
 from rlhf.evaluation.standings import Standing
 from rlhf.evaluation.statistics import Interval
 
@@ -52,7 +52,7 @@ def _trace(of_method: Sequence[Standing], method: str) -> dict[str, Any]:
     colour = COLOURS.get(method, COLOURS["ppo"])
     rings = [2 if standing.pareto else 0 for standing in of_method]
     return {
-        "name": shown_point(method),
+        "name": shown_method(method),
         "mode": "markers",
         "x": [_root(standing.kl.mean) for standing in of_method],
         "y": [standing.judged.mean for standing in of_method],
@@ -64,7 +64,7 @@ def _trace(of_method: Sequence[Standing], method: str) -> dict[str, Any]:
 
 
 def _named(standing: Standing) -> str:
-    return "<br>".join([shown_point(standing.point.method), *(f"{k} = {v}" for k, v in standing.point.setting.items())])
+    return "<br>".join([shown_method(standing.point.method), *(f"{k} = {v}" for k, v in standing.point.setting.items())])
 
 
 def _ends(intervals: Sequence[Interval]) -> dict[str, Any]:

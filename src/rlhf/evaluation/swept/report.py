@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rlhf.data.files import read_records
+from rlhf.evaluation.answers import Answers
 from rlhf.evaluation.plots import by_setting, frontier
 from rlhf.evaluation.plots.page import write_page
-from rlhf.evaluation.points import Point
+from rlhf.evaluation.points import BEST_OF_N, Point
 from rlhf.evaluation.report import shown_point
-from rlhf.evaluation.standings import known_points, row, standings
+from rlhf.evaluation.standings import N, known_points, row, standings
 from rlhf.evaluation.swept import tables
 from rlhf.evaluation.swept.held_against import EVALUATION, exam_seed
 from rlhf.evaluation.swept.read import read_sweep
 from rlhf.evaluation.tournament import tournament
-from rlhf.evaluation.written import POOL, RESPONSES, Samples, read_answers
+from rlhf.evaluation.written import POOL, RESPONSES, Samples, marks_in, read_answers
 from rlhf.runtime.outputs import write_curve
 from rlhf.runtime.sweeps import ledger
 from rlhf.seeds import derive_seed
 
+BEST = "best_of"
 BOOTSTRAP = 2000  # draws of prompts and seeds behind an interval
 
 
@@ -30,8 +32,9 @@ def report_on(root: Path, sweeps: Sequence[Path], output: Path) -> str:
     swept = [one for sweep in sweeps for one in read_sweep(sweep, prompts)]
     if not swept:
         return ""
-    seed = derive_seed(exam_seed(root), "sweep")
-    known = known_points(answers, pool, exam_seed(root))
+    exam = exam_seed(root)
+    seed = derive_seed(exam, "sweep")
+    known = known_points(answers, pool, exam)
     judge = "gold" if answers["sft", "sampled"].gold else "reward"
     points = [*known, *(one.point for one in swept)]
     (sft,) = known[0].runs.values()
@@ -49,13 +52,22 @@ def report_on(root: Path, sweeps: Sequence[Path], output: Path) -> str:
     frontier.draw(found, judge, output / "frontier.png")
     write_page(found, judge, output / "frontier.html")
     by_setting.draw(swept, judge, output / "by_setting.png")
-    write_tournament(points, seed, output / "tournament.csv")
+    write_tournament([*also(answers, exam), *points], seed, output / "tournament.csv")
     return page.partition("\n\n")[2].partition("\n\n")[0] + f"\n\n{output}: sweep.md, frontier.png, frontier.html, …"
+
+
+def also(answers: Mapping[tuple[str, str], Answers], seed: int) -> list[Point]:
+    """Who is too far from SFT for the frontier, or on it already as what n answers give on average: base, best of n."""
+    best = next(model for model, _ in answers if model.startswith(f"{BEST}_"))
+    return [
+        Point("base", runs={seed: marks_in(answers, "base")}),
+        Point(BEST_OF_N, {N: best.removeprefix(f"{BEST}_")}, {seed: marks_in(answers, best, bound=0.0)}),
+    ]
 
 
 def write_tournament(points: Sequence[Point], seed: int, file: Path) -> None:
     """All points with answers of their own against each other: ratings, and the share of wins against each."""
-    entrants = {_named(point): point.over_seeds("rivals") for point in points if _has_rivals(point)}
+    entrants = {shown_point(point): point.over_seeds("rivals") for point in points if _has_rivals(point)}
     result = tournament(entrants, BOOTSTRAP // 10, seed)
     lines = []
     for name in entrants:
@@ -67,7 +79,3 @@ def write_tournament(points: Sequence[Point], seed: int, file: Path) -> None:
 
 def _has_rivals(point: Point) -> bool:
     return all(marks.rivals is not None for marks in point.runs.values())
-
-
-def _named(point: Point) -> str:
-    return " ".join([shown_point(point.method), *(f"{key}={value}" for key, value in point.setting.items())])

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+from rlhf.evaluation.points import BEST_OF_N
 from rlhf.evaluation.report import MISSING, shown_point
-from rlhf.evaluation.standings import BEST_OF_N, Standing
+from rlhf.evaluation.standings import Standing
 from rlhf.evaluation.statistics import Interval
 from rlhf.evaluation.swept.read import Swept
 from rlhf.runtime import markdown
@@ -37,17 +38,12 @@ def page(found: Sequence[Standing], swept: Sequence[Swept], judge: str, budgets:
     return "\n".join(parts) + "\n"
 
 
-def name_of(standing: Standing) -> str:
-    setting = ", ".join(f"{key} {value}" for key, value in standing.point.setting.items())
-    return " ".join(filter(None, [shown_point(standing.point.method), setting]))
-
-
 def _row(standing: Standing, swept: Swept | None) -> list[str]:
     kl = f"≤ {standing.kl.mean:.2f}" if standing.point.method == BEST_OF_N else _shown(standing.kl)
     behind = "the best" if standing.behind is None else _shown(standing.behind)
     falls = [fall for fall in swept.fall.values() if fall is not None] if swept else []
     return [
-        f"{name_of(standing)}{' *' if standing.pareto else ''}",
+        f"{shown_point(standing.point)}{' *' if standing.pareto else ''}",
         _shown(standing.judged),
         _shown(standing.win_rate),
         f"{standing.win_rate_at_equal_length.mean:.2f}",
@@ -67,8 +63,8 @@ def _shown(interval: Interval) -> str:
 
 def _frontier(found: Sequence[Standing]) -> list[str]:
     kept = sorted((s for s in found if s.pareto), key=lambda s: s.kl.mean)
-    path = " → ".join(f"{name_of(s)} ({s.judged.mean:.2f} at {s.kl.mean:.2f})" for s in kept)
-    tied = [name_of(s) for s in found if s.ties_the_best and s.behind is not None]
+    path = " → ".join(f"{shown_point(s.point)} ({s.judged.mean:.2f} at {s.kl.mean:.2f})" for s in kept)
+    tied = [shown_point(s.point) for s in found if s.ties_the_best and s.behind is not None]
     same = (
         f"These data cannot tell from the best: {', '.join(tied)}." if tied else "These data tell the best from all others."
     )
@@ -88,9 +84,16 @@ def _seeds(found: Sequence[Standing], swept: Sequence[Swept], failed: int) -> li
     for one in several:
         means = one.point.over_seeds("judged").mean(1)
         spread = f"{means.std(ddof=1):.3f}"
-        setting = ", ".join(f"{key} {value}" for key, value in one.point.setting.items())
-        named = " ".join(filter(None, [shown_point(one.point.method), setting]))
-        rows.append([named, str(len(means)), f"{means.mean():.2f}", spread, f"{means.min():.2f}", f"{means.max():.2f}"])
+        rows.append(
+            [
+                shown_point(one.point),
+                str(len(means)),
+                f"{means.mean():.2f}",
+                spread,
+                f"{means.min():.2f}",
+                f"{means.max():.2f}",
+            ]
+        )
     told = f"Of {len(runs)} runs {wrong} {DIVERGED}; {failed} jobs failed."
     return [*markdown.table(header, rows), "", told, ""]
 
