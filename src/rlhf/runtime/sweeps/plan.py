@@ -72,7 +72,7 @@ def plan(root: Path, stage: str, arguments: Sequence[str]) -> Plan | None:
     _check_shared(values, swept)
     shared = settings.flatten(values)
     resume = shared.pop(RESUME)
-    places = [o.get_value_element_as_str() for o in given if o.key_or_group == "hydra.sweep.dir"]
+    places = [str(override.value()) for override in given if override.key_or_group == "hydra.sweep.dir"]
     return Plan(
         stage=stage,
         swept=swept,
@@ -87,8 +87,12 @@ def plan(root: Path, stage: str, arguments: Sequence[str]) -> Plan | None:
 
 def _first(override: Override) -> str:
     """An override with the first of its values: without any, a setting that has no default would be missing."""
-    if not override.is_sweep_override() or not override.is_discrete_sweep():
+    if not override.is_sweep_override():
         return override.input_line or ""
+    if not override.is_discrete_sweep():
+        raise UserError(
+            f"{override.input_line} has no end: give the values themselves, as in {override.key_or_group}=0.1,0.2"
+        )
     return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
 
 
@@ -152,5 +156,5 @@ def _folder(root: Path, stage: str, resume: str | None, given: Sequence[str]) ->
     if resume is not None:
         return (root / resume).resolve()
     if given:
-        return (root / given[-1].strip("'\"")).resolve()
+        return (root / given[-1]).resolve()
     return root / "sweeps" / stage / time.strftime("%Y-%m-%d_%H-%M-%S")

@@ -86,6 +86,7 @@ def sweep(
     finally:
         for file in sorted(path for path in plan.folder.iterdir() if path.suffix in (".csv", ".png", ".md", ".html")):
             tracker.log_file(file)
+        tracker.close_children()
         tracker.close(status)
     return 1 if failed else 0
 
@@ -125,11 +126,10 @@ def _job(
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
 
-        if os.getpid() != launcher:
-            processes.end_with_launcher()
         number = int(HydraConfig.get().job.num)
         folder, values = plan.folder / str(number), plan.jobs[number]
-        with ledger.job_lock(folder):
+        here = contextlib.nullcontext() if os.getpid() == launcher else processes.for_launcher()
+        with here, ledger.job_lock(folder):
             if ledger.is_settled(folder):
                 return
             name = f"{plan.stage} #{number}"
