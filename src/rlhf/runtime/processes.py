@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -15,7 +19,9 @@ from rlhf.errors import UserError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PARENT = os.getppid()
-launched = False  # whether this process works at the jobs of a sweep for another one
+SECONDS_BETWEEN_LOOKS = 0.5  # after the one that launched a process for the jobs of its sweep
+
+_busy = threading.Event()  # with such a job
 
 
 class Terminated(BaseException):
@@ -50,16 +56,37 @@ def end_with_parent() -> None:
             raise Terminated
 
 
-def end_with_launcher() -> None:
-    """The same for a process that works at the jobs of a sweep, when the one that launched it dies."""
-    global launched
-    launched = True
+@contextlib.contextmanager
+def for_launcher() -> Iterator[None]:
+    """Around a job of a sweep in a process that another one has launched: ends with that one, and not before its books are
+    closed. A process that waits for its next job ends with it, too, instead of keeping its memory."""
     signal.signal(signal.SIGTERM, _terminate)
+    _watch_launcher()
+    _busy.set()
+    try:
+        yield
+    finally:
+        _busy.clear()
+
+
+@functools.cache
+def _watch_launcher() -> None:
+    threading.Thread(target=_end_when_orphaned, daemon=True).start()
+
+
+def _end_when_orphaned() -> None:
+    while os.getppid() == PARENT:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    if _busy.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)
+    while _busy.is_set():
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    os._exit(128 + signal.SIGTERM)
 
 
 def leave_if_orphaned() -> None:
-    """Ends what DVC or a sweep has started when that is gone: who goes on must not find a second writer."""
-    if ("DVC_STAGE" in os.environ or launched) and os.getppid() != PARENT:
+    """Ends what DVC has started when that is gone: who goes on must not find a second writer."""
+    if "DVC_STAGE" in os.environ and os.getppid() != PARENT:
         raise Terminated
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,12 @@ from rlhf.runtime.hashes import md5_of
 from rlhf.runtime.sweeps.plan import RESUME, Plan
 
 SWEEP, JOB, LOCK = "sweep.json", "job.json", "job.lock"
-OF_HYDRA = (".hydra",)
 RUNNING, DONE, FAILED = "running", "done", "failed"
 Book = dict[str, Any]
 
 
-def open_sweep(root: Path, plan: Plan) -> Book:
-    """Makes the sweep's folder, or finds it as it was left; returns its sweep.json.
+def open_sweep(root: Path, plan: Plan) -> tuple[Plan, Book]:
+    """Makes the sweep's folder, or finds it as it was left; returns the plan with the folder it has got, and its sweep.json.
 
     Raises:
         UserError: there is no such sweep to go on with, it was another one, its inputs have changed since, or another
@@ -40,19 +41,39 @@ def open_sweep(root: Path, plan: Plan) -> Book:
         found = read(file)
         if found is None:
             raise UserError(f"{RESUME} ({plan.folder}) holds no sweep: {SWEEP} is not there")
+        if missing := [key for key in asked if key not in found]:
+            raise UserError(f"{file} is not the {SWEEP} of a sweep: it has no {', '.join(missing)}")
         _refuse_another(found, asked, plan.folder)
         for place, job in jobs_of(plan.folder):
             if job["status"] == FAILED:  # is tried again
                 (place / JOB).unlink()
-        return found
+        return plan, found
+    folder = _claim_named(plan.folder, asked) if plan.named else _claim_beside(plan.folder, asked)
+    return replace(plan, folder=folder), asked
+
+
+def _claim_named(folder: Path, asked: Book) -> Path:
+    """A folder that was asked for by name: it may be there, empty."""
+    taken = UserError(f"{folder} is taken: name another one, or go on with a sweep that lies there by {RESUME}=DIR")
     try:
-        plan.folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise taken
+        write(folder / SWEEP, asked, first=True)
     except FileExistsError:
-        if (plan.folder / SWEEP).exists() or any(plan.folder.iterdir()):
-            taken = f"{plan.folder} is taken: go on with what lies there by {RESUME}=DIR, or wait a second"
-            raise UserError(taken) from None
-    write(file, asked)
-    return asked
+        raise taken from None
+    return folder
+
+
+def _claim_beside(folder: Path, asked: Book) -> Path:
+    """This folder, or if another sweep has begun in the same second, the next free one: TIME-2, TIME-3, …"""
+    names = itertools.chain([folder.name], (f"{folder.name}-{number}" for number in itertools.count(2)))
+    for place in map(folder.with_name, names):
+        with contextlib.suppress(FileExistsError):
+            place.mkdir(parents=True)
+            write(place / SWEEP, asked)
+            return place
+    raise AssertionError("unreachable: the names never end")
 
 
 def inputs_of(root: Path, stage: str) -> dict[str, str]:
@@ -71,6 +92,8 @@ def _refuse_another(found: Book, asked: Book, folder: Path) -> None:
             continue
         names = [name for name in old | new if old.get(name) != new.get(name)]
         lines += [f"  {name}: {_shown(old.get(name))} there, {_shown(new.get(name))} now" for name in names]
+    if not lines and found["jobs"] != asked["jobs"]:
+        lines = [f"  the order of the settings: {', '.join(found['swept'])} there, {', '.join(asked['swept'])} now"]
     if lines:
         lines = list(dict.fromkeys(lines))
         raise UserError("\n".join([f"{RESUME} ({folder}) is another sweep:", *lines, f"it was: {found['command']}"]))
@@ -93,14 +116,28 @@ def job_lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def is_done(folder: Path) -> bool:
-    return (read(folder / JOB) or {}).get("status") == DONE
+def is_settled(folder: Path) -> bool:
+    """Whether the job is done or failed."""
+    return (read(folder / JOB) or {}).get("status") in (DONE, FAILED)
+
+
+def count(folder: Path, *statuses: str) -> int:
+    return sum(job["status"] in statuses for _, job in jobs_of(folder))
+
+
+def bury(folder: Path, message: str) -> None:
+    """Marks the jobs as failed whose process is gone without a word."""
+    for place, job in jobs_of(folder):
+        if job["status"] == RUNNING:
+            with (place / LOCK).open("a") as lock, contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                end(place, FAILED, message)
 
 
 def begin(folder: Path, values: Mapping[str, str]) -> None:
     """Clears what an earlier try has left, and marks the job as running."""
     for path in folder.iterdir():
-        if path.name in OF_HYDRA or path.name == LOCK or path.suffix == ".log":
+        if path.name == LOCK or path.suffix == ".log":
             continue
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     write(folder / JOB, {"status": RUNNING, "settings": dict(values), "since": time.time()})
@@ -122,15 +159,26 @@ def jobs_of(folder: Path) -> list[tuple[Path, Book]]:
 
 
 def read(file: Path) -> Book | None:
+    """What a file holds, None where there is none; UserError if it is no JSON object."""
     try:
-        found: Book = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file} is not a JSON object")
     return found
 
 
-def write(file: Path, content: Book) -> None:
-    """In one step: whoever reads it, reads all of it."""
+def write(file: Path, content: Book, first: bool = False) -> None:
+    """In one step: whoever reads it, reads all of it. FileExistsError where this is to be the first, and is not."""
     half = file.with_name(f"{file.name}.{os.getpid()}")
     half.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    half.replace(file)
+    if not first:
+        half.replace(file)
+        return
+    try:
+        os.link(half, file)
+    finally:
+        half.unlink()

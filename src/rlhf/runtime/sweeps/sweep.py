@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shlex
 import sys
 import time
 import traceback
@@ -61,10 +62,10 @@ def sweep(
     """The exit code: 0, or 1 if a job has failed."""
     if reading:
         reading.check(root, plan)
-    book = ledger.open_sweep(root, plan)
+    plan, book = ledger.open_sweep(root, plan)
     shown = os.path.relpath(plan.folder, root)
     about = "; ".join(f"{key} {', '.join(values)}" for key, values in plan.swept.items())
-    done = sum(ledger.is_done(place) for place, _ in ledger.jobs_of(plan.folder))
+    done = ledger.count(plan.folder, ledger.DONE)
     print(f"sweep of {len(plan.jobs)} jobs in {shown}, {done} done: {about}", flush=True)
     tracker = tracking.start(root, plan.stage, plan.settings, f"{plan.stage} sweep", run_id=book.get("mlflow_run"))
     if run_id := tracker.run_id():
@@ -73,7 +74,7 @@ def sweep(
     status = "FAILED"
     try:
         with _resumable(plan, shown):
-            launch(_job(plan, run, reading, run_id, shown, done), _places(plan))
+            _launch(plan.folder, lambda: launch(_job(plan, run, reading, run_id, shown, done), _places(plan)))
         failed = _failures(plan, shown)
         status = "FAILED" if failed else "FINISHED"
         write_table(plan.folder)
@@ -86,13 +87,33 @@ def sweep(
     finally:
         for file in sorted(path for path in plan.folder.iterdir() if path.suffix in (".csv", ".png", ".md", ".html")):
             tracker.log_file(file)
+        tracker.close_children()
         tracker.close(status)
     return 1 if failed else 0
 
 
 def _places(plan: Plan) -> list[str]:
-    """Where Hydra shall let the jobs work, whatever its settings say."""
-    return [f"hydra.sweep.dir='{plan.folder}'", "hydra.sweep.subdir=${hydra.job.num}"]
+    """Where Hydra shall let the jobs work, whatever its settings say. It writes nothing there: it would do so before it
+    asks whether the job is done."""
+    folder = str(plan.folder).replace("'", r"\'")
+    return [f"hydra.sweep.dir='{folder}'", "hydra.sweep.subdir=${hydra.job.num}", "hydra.output_subdir=null"]
+
+
+def _launch(folder: Path, work: Callable[[], None]) -> None:
+    """Launches until every job has ended: one that takes its process along, or the whole launcher, is not the last."""
+    ended = (ledger.DONE, ledger.FAILED)
+    while True:
+        before = ledger.count(folder, *ended)
+        try:
+            work()
+            return
+        except UserError:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            ledger.bury(folder, f"its process ended, or was ended with another's: {type(error).__name__}")
+        if ledger.count(folder, *ended) in (before, len(ledger.jobs_of(folder))):
+            return
 
 
 def _job(
@@ -104,16 +125,18 @@ def _job(
     @functools.wraps(run.args[0])  # type: ignore[attr-defined]  # Hydra calls the job after the script that it finds beneath
     def job(composed: DictConfig) -> None:
         from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf
 
-        if os.getpid() != launcher:
-            processes.end_with_launcher()
         number = int(HydraConfig.get().job.num)
         folder, values = plan.folder / str(number), plan.jobs[number]
-        with ledger.job_lock(folder):
-            if ledger.is_done(folder):
+        here = contextlib.nullcontext() if os.getpid() == launcher else processes.for_launcher()
+        with here, ledger.job_lock(folder):
+            if ledger.is_settled(folder):
                 return
             name = f"{plan.stage} #{number}"
             ledger.begin(folder, values)
+            (folder / ".hydra").mkdir()
+            OmegaConf.save(composed, folder / ".hydra" / "config.yaml")
             said = ", ".join(f"{key}={value}" for key, value in values.items())
             print(f"{name}: {said}", flush=True)
             about = Job(name, f"{plan.stage} {said}", parent, {"sweep": shown, "job": str(number)}, reading)
@@ -141,7 +164,7 @@ def _attempt(folder: Path, name: str, work: Callable[[], int]) -> None:
 
 def _say_how_far(plan: Plan, before: int, start: float) -> None:
     """How many jobs are done or failed, and when the others may be, at the pace of those since the start."""
-    ended = sum(job["status"] in (ledger.DONE, ledger.FAILED) for _, job in ledger.jobs_of(plan.folder))
+    ended = ledger.count(plan.folder, ledger.DONE, ledger.FAILED)
     gone, left = time.time() - start, len(plan.jobs) - ended
     to_go = gone / max(ended - before, 1) * left
     print(f"sweep {ended}/{len(plan.jobs)} jobs, {progress.clock(gone)} gone, {progress.clock(to_go)} to go", flush=True)
@@ -151,7 +174,11 @@ def _failures(plan: Plan, shown: str) -> list[str]:
     """A line for each job that is not done, and how to try it again."""
     bad = [(place.name, job) for place, job in ledger.jobs_of(plan.folder) if job["status"] != ledger.DONE]
     lines = [f"job {number} {job['status'] or 'not begun'}: {job.get('message', '')}" for number, job in bad]
-    return [*lines, f"to try again what failed: {plan.command} {RESUME}={shown}"] if lines else []
+    return [*lines, f"to try again what failed: {_again(plan, shown)}"] if lines else []
+
+
+def _again(plan: Plan, shown: str) -> str:
+    return f"{plan.command} {shlex.quote(f'{RESUME}={shown}')}"
 
 
 @contextlib.contextmanager
@@ -160,5 +187,5 @@ def _resumable(plan: Plan, shown: str) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, processes.Terminated):
-        print(f"to go on: {plan.command} {RESUME}={shown}", file=sys.stderr, flush=True)
+        print(f"to go on: {_again(plan, shown)}", file=sys.stderr, flush=True)
         raise

@@ -86,6 +86,10 @@ class Tracker:
         """`directory` is best given from the root: as a tag of the model it should mean the same everywhere."""
         self._send(kind="model", name=name, path=str(directory), step=step, metrics=dict(metrics))
 
+    def close_children(self) -> None:
+        """Marks as KILLED whatever belongs to this run and was left open, its writer having been killed with its stage."""
+        self._send(kind="children", time=_now())
+
     def close(self, status: str) -> None:
         """Waits for the writer to finish, at most as long as its store deserves."""
         uri = self.opening["uri"]

@@ -94,6 +94,8 @@ class Writer:
                     self.client.log_artifact(self.run_id, str(self.root / message["path"]))
                 case "model":
                     self.model(message)
+                case "children":
+                    self.close_children(message)
                 case "flush":
                     self.flush()
                 case "close":
@@ -152,6 +154,11 @@ class Writer:
             model = mlflow.create_external_model(**about)
         self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, message["step"])])
         self.metrics(message, model.model_id)
+
+    def close_children(self, message: Message) -> None:
+        theirs = f"tags.`mlflow.parentRunId` = '{self.run_id}' and attributes.status = 'RUNNING'"
+        for run in self.client.search_runs([self.experiment], theirs):
+            self.client.set_terminated(run.info.run_id, "KILLED", message["time"])
 
 
 def connect(uri: str) -> MlflowClient:

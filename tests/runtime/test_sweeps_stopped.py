@@ -1,0 +1,58 @@
+"""A sweep that is stopped half way, by whatever, and goes on: real processes, real Hydra, a real MLflow store."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.runtime.conftest import Repository
+from tests.runtime.sweep_runs import HELD, JOBLIB, book, mlflow_runs, row, stamps, start, stop, table, wait_for
+
+GRID = ("-m", "ppo.kl_ctl=0.1,0.2", "hydra.sweep.dir=a sweep")
+CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9}
+
+
+@pytest.mark.parametrize(
+    ("signal", "launcher", "tracked"),
+    [
+        ("SIGINT", (), True),
+        ("SIGTERM", (), False),
+        ("SIGKILL", (), False),
+        ("SIGINT", JOBLIB, False),
+        ("SIGTERM", JOBLIB, True),
+        ("SIGKILL", JOBLIB, True),
+    ],
+)
+def test_a_sweep_that_is_stopped_ends_its_jobs_and_does_what_is_missing_when_it_goes_on(
+    repository: Repository, signal: str, launcher: tuple[str, ...], tracked: bool
+) -> None:
+    repository.write_stage(HELD)
+    (repository.root / "hold").write_text("0.2")
+    sweep = start(repository, *GRID, *launcher, tracked=tracked)
+    wait_for(sweep, "held", "sweep 1/2 jobs")
+    code, said = stop(sweep, signal)
+    folder = repository.root / "a sweep"
+    assert code == CODES[signal]
+    if signal != "SIGKILL":
+        command = " ".join(["python stages/ppo.py -m ppo.kl_ctl=0.1,0.2 'hydra.sweep.dir=a sweep'", *launcher])
+        assert f"\nto go on: {command} 'sweep.resume=a sweep'\n" in f"\n{said}"
+    assert [book(folder / job)["status"] for job in "01"] == ["done", "running"]
+    (parent,), jobs = mlflow_runs(repository) if tracked else ([None], [])
+    if tracked:
+        assert [parent.status, *(job.status for job in jobs)] == ["KILLED", "FINISHED", "KILLED"]
+
+    (repository.root / "hold").unlink()
+    done = stamps(folder / "0")
+    again = start(repository, *GRID, *launcher, "sweep.resume=a sweep", tracked=tracked)
+    told, said = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    assert stamps(folder / "0") == done
+    assert "ppo #0" not in told
+    assert table(folder) == [row(0, "0.1"), row(1, "0.2")]
+    if tracked:
+        (same,), jobs = mlflow_runs(repository)
+        assert (same.id, same.status, "sweep.csv" in same.files) == (parent.id, "FINISHED", True)
+        assert [(job.name, job.status, job.parent) for job in jobs] == [
+            ("ppo #0", "FINISHED", same.id),
+            ("ppo #1", "KILLED", same.id),
+            ("ppo #1", "FINISHED", same.id),
+        ]
