@@ -1,4 +1,4 @@
-"""What README.md and docs/data.md tell a reader to type works, and the files, folders and settings they name exist.
+"""What README.md, docs/data.md and docs/sweeps.md tell a reader to type works, and the files, folders and settings they name exist.
 
 A cheap command is run. A training is composed and parsed as it would be; it runs elsewhere in these tests.
 """
@@ -26,7 +26,8 @@ CHEAP = (("metrics",), ("plots",), ("exp", "show"), ("repro",), ("status",))
 SUFFIXES = (".csv", ".json", ".lock", ".md", ".py", ".toml", ".yaml")
 MADE_BY_SETUP = ".venv"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TEXTS = README + (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+TEXTS = README + "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("data.md", "sweeps.md"))
+TO_BE_MADE = "TIME"  # stands for the folder of a sweep
 
 
 def blocks(*languages: str) -> list[str]:
@@ -57,6 +58,10 @@ def test_a_command_works(shared: Clone, command: str) -> None:
             shared.run("make", "--dry-run", *targets)
         case ["dvc", *arguments]:
             check_dvc(shared, arguments)
+        case ["python", "-m", module, *_]:
+            shared.run("python", "-m", module, "--help")
+        case ["python", "stages/config.py", "--keep", _, "--of", folder] if TO_BE_MADE in folder:
+            assert "--of DIR" in shared.run("python", "stages/config.py", "--help").stdout
         case ["python", script, *arguments]:
             assert (shared.root / script).is_file()
             if script == "stages/config.py" or "--help" in arguments:
@@ -88,7 +93,7 @@ def check_dvc(clone: Clone, arguments: list[str]) -> None:
 
 def check_overrides(clone: Clone, overrides: list[str]) -> None:
     """Every value of a sweep by itself; FILE, DIR and COMMIT stand for what a user has."""
-    overrides = [text.replace("=COMMIT", "=" + "a" * 40) for text in overrides]
+    overrides = [text.replace("=COMMIT", "=" + "a" * 40) for text in overrides if text != "experiment=careful"]
     lists = [re.fullmatch(r"([\w.]+)=([^\[{'\"]*,.*)", text) for text in overrides]
     fixed = [text for text, sweep in zip(overrides, lists, strict=True) if not sweep]
     swept = [f"{sweep[1]}={value}" for sweep in lists if sweep for value in sweep[2].split(",")]
