@@ -83,10 +83,9 @@ def test_every_job_is_a_row_a_child_and_a_folder(shared: Clone, left_alone: Path
     assert {"sweep.csv", "sweep.md", "frontier.png", "frontier.html", "by_setting.png"} <= set(parent["files"])
     for number, (row, child) in enumerate(zip(rows, children, strict=True)):
         assert (child["name"], child["status"], child["parent"]) == (f"ppo #{number}", "FINISHED", parent["id"])
-        assert (child["params"]["ppo.kl_ctl"], child["params"]["ppo.clip_range"]) == (
-            str(float(row["ppo.kl_ctl"])),
-            row["ppo.clip_range"],
-        )
+        assert {key: child["params"][key] for key in ("ppo.kl_ctl", "ppo.clip_range")} == {
+            key: row[key] for key in ("ppo.kl_ctl", "ppo.clip_range")
+        }
         assert child["metrics"]["evaluate/gold_score"] == float(row["gold_score"])
         assert child["metrics"]["ppo/kl_per_response"] != 0
         figures = json.loads((left_alone / str(number) / "evaluation" / "metrics.json").read_text())

@@ -21,7 +21,7 @@ from rlhf.evaluation.statistics import Floats, Interval
 
 LINED = (BEST_OF_N, "snapshots")  # what is one path, and not points of their own
 SIZE = (11.0, 4.6)  # inches
-LABELLED = 6  # points of the frontier that get their settings written beside them, at most
+ROOM = (0.3, 0.05)  # shares of the axes that a label takes up
 
 
 def draw(found: Sequence[Standing], judge: str, path: Path) -> None:
@@ -38,7 +38,7 @@ def _panels(found: Sequence[Standing], panels: Sequence[tuple[str, Callable[[Sta
         _axes(axes, label)
         if number == 0:
             _name_the_best(axes, [s for s in found if s.pareto], score)
-            axes.legend(frameon=False, fontsize=8, loc="lower right")
+            axes.legend(frameon=False, fontsize=8, loc="best")
 
 
 def _points(axes: Axes, found: Sequence[Standing], score: Callable[[Standing], Interval]) -> None:
@@ -68,11 +68,15 @@ def _points(axes: Axes, found: Sequence[Standing], score: Callable[[Standing], I
 
 
 def _name_the_best(axes: Axes, kept: Sequence[Standing], score: Callable[[Standing], Interval]) -> None:
-    """Settings beside the best of the ringed points, where there are any to tell."""
-    told = sorted((s for s in kept if s.point.setting), key=lambda s: -score(s).mean)[:LABELLED]
-    for standing in told:
-        text = ", ".join(f"{shown_key(key)} {value}" for key, value in standing.point.setting.items())
+    """Settings beside the ringed points, from the best down, as far as there is room between them."""
+    placed: list[tuple[float, float]] = []
+    for standing in sorted((s for s in kept if s.point.setting), key=lambda s: -score(s).mean):
         place = (_distance(standing.kl.mean), score(standing).mean)
+        x, y = axes.transAxes.inverted().transform(axes.transData.transform(place))
+        if any(abs(x - a) < ROOM[0] and abs(y - b) < ROOM[1] for a, b in placed):
+            continue
+        placed.append((x, y))
+        text = ", ".join(f"{shown_key(key)} {value}" for key, value in standing.point.setting.items())
         axes.annotate(text, place, (6, -9), textcoords="offset points", fontsize=7, color="#444444")
 
 
