@@ -33,7 +33,8 @@ def write_page(found: Sequence[Standing], judge: str, path: Path) -> None:
     scores = {f"{judge} score": "judged", "reward model's score": "reward"}
     page.update_layout(
         template="simple_white",
-        title="What each method buys with its KL (rings: no other point beats it)",
+        title={"text": "What each method buys with its KL (rings: no other point beats it)", "y": 0.97},
+        margin={"t": 130},
         xaxis_title="√KL from SFT, nats a response (best of n: at most)",
         yaxis_title=f"{judge} score, 95 % intervals",
         updatemenus=[
@@ -45,7 +46,7 @@ def write_page(found: Sequence[Standing], judge: str, path: Path) -> None:
             ),
         ],
     )
-    page.write_html(path, include_plotlyjs=True, div_id="frontier")
+    page.write_html(path, include_plotlyjs=True, div_id="frontier", config={"displaylogo": False})
 
 
 def _trace(of_method: Sequence[Standing], method: str) -> dict[str, Any]:
