@@ -1,4 +1,4 @@
-"""What README.md, docs/data.md and docs/sweeps.md tell a reader to type works, and the files, folders and settings they name exist.
+"""What README.md, docs/data.md and docs/sweeps.md tell a reader to type works, and what they name exists.
 
 A cheap command is run. A training is composed and parsed as it would be; it runs elsewhere in these tests.
 """

@@ -66,7 +66,7 @@ def left_alone(shared: Clone) -> Iterator[Path]:
     assert contents(shared.artifact()) == before
     assert json.loads(shared.dvc("status", "--json").stdout) == {}
     assert shared.git("status", "--porcelain") == status
-    yield shared.root / "sweeps" / "ppo" / "alone"
+    return shared.root / "sweeps" / "ppo" / "alone"
 
 
 def test_every_job_is_a_row_a_child_and_a_folder(shared: Clone, left_alone: Path) -> None:
