@@ -94,3 +94,16 @@ def repository(tmp_path: Path, empty_store: Path) -> Repository:
     shutil.copytree(ROOT / "conf", root / "conf")
     copy_store(empty_store, root)
     return Repository(root)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """What a sweep is planned from: conf/, what the stage declares, and an input of it."""
+    from tests.runtime import sweep_runs
+
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "conf" / "experiment" / "grid.yaml").write_text(sweep_runs.EXPERIMENT)
+    (tmp_path / "dvc.yaml").write_text(sweep_runs.DVC)
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "sft").write_text("a policy")
+    return tmp_path

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.runtime.sweeps.plan import Plan, plan
 from tests.runtime.conftest import NO_MLFLOW, Repository
 
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
@@ -33,6 +34,25 @@ HELD = """
     for _ in run.follow(rows(), 5):
         pass
 """
+
+
+DVC = """
+stages:
+  ppo:
+    cmd: python stages/ppo.py
+    deps: [artifacts/sft, stages/ppo.py]
+    params: [seed, ppo, data.prompts]
+"""
+GRID = ("-m", "ppo.kl_ctl=0.05,0.1", "ppo.clip_range=0.1,0.2")
+EXPERIMENT = """# @package _global_
+hydra: {mode: MULTIRUN, sweeper: {params: {ppo.kl_ctl: "0.05,0.1", ppo.clip_range: "0.1,0.2"}}}
+"""
+
+
+def planned(root: Path, *arguments: str) -> Plan:
+    found = plan(root, "ppo", arguments)
+    assert found is not None
+    return found
 
 
 @dataclass
