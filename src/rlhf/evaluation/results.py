@@ -18,7 +18,7 @@ from rlhf.evaluation.plots import scores as scores_plot
 from rlhf.evaluation.points import Marks
 from rlhf.evaluation.standings import known_points, row, standings
 from rlhf.evaluation.written import POOL, RESPONSES, Samples, comparisons, read_answers, samples
-from rlhf.runtime.outputs import write_curve, write_metrics
+from rlhf.runtime.outputs import write_metrics, write_rows
 from rlhf.seeds import derive_seed
 
 
@@ -73,7 +73,7 @@ def write_frontier(
     sft: Marks = next(iter(points[0].runs.values()))
     draws = derive_seed(seed, "bootstrap")
     found = standings(points, sft, bootstrap_samples, draws)
-    write_curve(folder / "frontier.csv", [row(standing) for standing in found])
+    write_rows(folder / "frontier.csv", [row(standing) for standing in found])
     frontier_plot.draw(found, "gold" if by_gold else "reward", folder / "frontier.png")
     if not by_gold:
         return {}

@@ -16,9 +16,13 @@ def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def write_curve(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Columns in the order in which they were first seen, `step` before all if there is one; blank where a row lacks a
-    number."""
-    columns = sorted(dict.fromkeys(key for row in rows for key in row), key=lambda name: name != "step")
+    """The rows of a loop, `step` before all else."""
+    write_rows(path, rows, ["step"])
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> None:
+    """Columns in the order in which they were first seen, after those named; blank where a row lacks a number."""
+    columns = list(dict.fromkeys([*first, *(key for row in rows for key in row)]))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)

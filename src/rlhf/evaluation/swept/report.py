@@ -17,7 +17,7 @@ from rlhf.evaluation.swept.held_against import EVALUATION, exam_seed
 from rlhf.evaluation.swept.read import read_sweep
 from rlhf.evaluation.tournament import tournament
 from rlhf.evaluation.written import POOL, RESPONSES, Samples, marks_in, read_answers
-from rlhf.runtime.outputs import write_curve
+from rlhf.runtime.outputs import write_rows
 from rlhf.runtime.sweeps import ledger
 from rlhf.seeds import derive_seed
 
@@ -48,7 +48,7 @@ def report_on(root: Path, sweeps: Sequence[Path], output: Path) -> str:
     output.mkdir(parents=True, exist_ok=True)
     page = tables.page(found, swept, judge, tables.budgets_of(root, settings), failed)
     (output / "sweep.md").write_text(page, encoding="utf-8")
-    write_curve(output / "frontier.csv", [row(standing) for standing in found])
+    write_rows(output / "frontier.csv", [row(standing) for standing in found])
     frontier.draw(found, judge, output / "frontier.png")
     write_page(found, judge, output / "frontier.html")
     by_setting.draw(swept, judge, output / "by_setting.png")
@@ -74,7 +74,7 @@ def write_tournament(points: Sequence[Point], seed: int, file: Path) -> None:
         rating = result.ratings.get(name)
         ends = {"elo": rating.elo.mean, "elo_low": rating.elo.low, "elo_high": rating.elo.high} if rating else {}
         lines.append({"policy": name} | ends | {f"against {other}": rate for other, rate in result.win_rates[name].items()})
-    write_curve(file, sorted(lines, key=lambda line: -(line.get("elo") or 0.0)))
+    write_rows(file, sorted(lines, key=lambda line: -(line.get("elo") or 0.0)))
 
 
 def _has_rivals(point: Point) -> bool:
