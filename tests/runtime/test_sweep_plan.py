@@ -108,3 +108,13 @@ def test_what_is_wrong_with_a_sweep_is_said_before_anything_is_written(
 ) -> None:
     with pytest.raises(UserError, match=message):
         plan(root, "ppo", arguments)
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
+def test_a_sweep_composes_for_every_launcher(root: Path, launcher: str) -> None:
+    if launcher.startswith("submitit"):
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    options = ("hydra.launcher.partition=gpu", "hydra.launcher.gpus_per_node=1") if launcher == "submitit_slurm" else ()
+    found = plan(root, "ppo", ["-m", "seed=0,1", f"hydra/launcher={launcher}", *options])
+    assert found is not None
+    assert found.jobs == [{"seed": "0"}, {"seed": "1"}]

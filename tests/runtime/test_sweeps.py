@@ -29,7 +29,7 @@ def only(folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     "launcher",
-    [(), JOBLIB, pytest.param(SUBMITIT, marks=[pytest.mark.slow, WITH_SUBMITIT])],
+    [pytest.param((), marks=pytest.mark.slow), JOBLIB, pytest.param(SUBMITIT, marks=[pytest.mark.slow, WITH_SUBMITIT])],
     ids=["basic", "joblib", "submitit"],
 )
 def test_a_sweep_leaves_a_folder_a_job_and_its_books(repository: Repository, launcher: tuple[str, ...]) -> None:
@@ -116,6 +116,7 @@ def test_a_job_that_takes_its_process_along_does_not_keep_the_others_from_runnin
     assert done.stderr.splitlines()[-1].startswith("to try again what failed: python stages/ppo.py -m ppo.kl_ctl=")
 
 
+@pytest.mark.slow
 def test_two_sweeps_that_begin_in_one_second_where_there_is_no_store_yet_do_not_disturb_each_other(
     repository: Repository,
 ) -> None:

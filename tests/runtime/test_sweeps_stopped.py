@@ -15,10 +15,10 @@ CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9}
     ("signal", "launcher", "tracked"),
     [
         ("SIGINT", (), True),
-        ("SIGTERM", (), False),
-        ("SIGKILL", (), False),
-        ("SIGINT", JOBLIB, False),
-        ("SIGTERM", JOBLIB, True),
+        pytest.param("SIGTERM", (), False, marks=pytest.mark.slow),
+        pytest.param("SIGKILL", (), False, marks=pytest.mark.slow),
+        pytest.param("SIGINT", JOBLIB, False, marks=pytest.mark.slow),
+        pytest.param("SIGTERM", JOBLIB, True, marks=pytest.mark.slow),
         ("SIGKILL", JOBLIB, True),
     ],
 )

@@ -15,7 +15,16 @@ from tests.evaluation.swept.conftest import SETTLED, Books
 
 def plan(**changes: Any) -> Plan:
     settings = {"seed": 0} | SETTLED | {key.replace("__", "."): value for key, value in changes.items()}
-    return Plan("ppo", {"seed": ["0", "1"]}, [{"seed": "0"}, {"seed": "1"}], settings, Path("sweeps/x"), False, "python …")
+    return Plan(
+        stage="ppo",
+        swept={"seed": ["0", "1"]},
+        jobs=[{"seed": "0"}, {"seed": "1"}],
+        settings=settings,
+        folder=Path("sweeps/x"),
+        named=False,
+        resumed=False,
+        command="python stages/ppo.py -m seed=0,1",
+    )
 
 
 def test_the_same_exam_is_let_through_and_its_seed_is_that_of_the_evaluation(books: Books) -> None:
