@@ -69,7 +69,7 @@ def write_frontier(
 ) -> Figures:
     """frontier.csv and frontier.png; with a gold rater the laws too, and their picture."""
     _, answers = read_answers(folder / RESPONSES)
-    points = [*known_points(answers, pool, seed), *snapshot_points(snapshots, seed)]
+    points = [*known_points(answers, pool, seed, where={}), *snapshot_points(snapshots, seed)]
     sft: Marks = next(iter(points[0].runs.values()))
     draws = derive_seed(seed, "bootstrap")
     found = standings(points, sft, bootstrap_samples, draws)

@@ -75,9 +75,14 @@ def standings(points: Sequence[Point], opponent: Marks, samples: int, seed: int)
     ]
 
 
-def known_points(answers: Mapping[tuple[str, str], Answers], pool: Sequence[Samples], seed: int) -> list[Point]:
-    """What a repository's own evaluation has: SFT, best-of-n for n = 2, 4, 8, …, PPO and DPO."""
-    policies = [Point(model, runs={seed: marks_in(answers, model)}) for model in ("ppo", "dpo")]
+def known_points(
+    answers: Mapping[tuple[str, str], Answers], pool: Sequence[Samples], seed: int, where: Mapping[str, str]
+) -> list[Point]:
+    """What a repository's own evaluation has: SFT, best-of-n for n = 2, 4, 8, …, PPO and DPO.
+
+    where: the setting of PPO and DPO, to tell them from others of their kind.
+    """
+    policies = [Point(model, where, {seed: marks_in(answers, model)}) for model in ("ppo", "dpo")]
     return [Point(SFT, runs={seed: marks_in(answers, SFT)}), *best_of_n_points(pool, seed), *policies]
 
 

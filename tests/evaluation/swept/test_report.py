@@ -53,7 +53,15 @@ def test_the_table_has_every_point_beside_what_the_repository_has(books: Books, 
     names = [
         line.split(" | ")[0].removeprefix("| ").removesuffix(" *") for line in page.splitlines() if line.startswith("| ")
     ]
-    assert names[1:8] == ["---", "SFT", "best of 2", "best of 4", "PPO", "DPO", "PPO, kl_ctl 0.1"]
+    assert names[1:8] == [
+        "---",
+        "SFT",
+        "best of 2",
+        "best of 4",
+        "PPO, in artifacts",
+        "DPO, in artifacts",
+        "PPO, kl_ctl 0.1",
+    ]
     assert "PPO, kl_ctl 0.3" in told
     assert "Bonferroni" in page
     assert "30 rollouts of 128 responses" in page
@@ -110,6 +118,20 @@ def test_the_page_needs_no_network_and_the_pictures_are_the_same_twice(books: Bo
     report_on(books.root, [books.sweep], tmp_path / "again")
     for name in ("frontier.png", "by_setting.png", "frontier.html", "sweep.md", "frontier.csv", "tournament.csv"):
         assert (books.sweep / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+
+def test_a_sweep_over_the_seed_alone_is_one_point_beside_that_of_the_repository(books: Books, tmp_path: Path) -> None:
+    book = json.loads((books.sweep / "sweep.json").read_text())
+    jobs = [{"seed": str(number)} for number in range(len(book["jobs"]))]
+    (books.sweep / "sweep.json").write_text(json.dumps(book | {"jobs": jobs}))
+    for number, values in enumerate(jobs):
+        file = books.sweep / str(number) / "job.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"settings": values}))
+    report_on(books.root, [books.sweep], tmp_path / "seeds")
+    (one,) = [row for row in rows_of(tmp_path / "seeds" / "frontier.csv") if row["method"] == "ppo" and not row["setting"]]
+    assert one["seeds"] == "4"
+    policies = {row["policy"] for row in rows_of(tmp_path / "seeds" / "tournament.csv")}
+    assert {"PPO", "PPO, in artifacts"} <= policies
 
 
 def test_two_sweeps_are_read_side_by_side(books: Books, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from rlhf.runtime.sweeps import ledger
 from rlhf.seeds import derive_seed
 
 BEST = "best_of"
+HERE = {"in": "artifacts"}  # what the repository itself has made
 BOOTSTRAP = 2000  # draws of prompts and seeds behind an interval
 
 
@@ -34,7 +35,7 @@ def report_on(root: Path, sweeps: Sequence[Path], output: Path) -> str:
         return ""
     exam = exam_seed(root)
     seed = derive_seed(exam, "sweep")
-    known = known_points(answers, pool, exam)
+    known = known_points(answers, pool, exam, where=HERE)
     judge = "gold" if answers["sft", "sampled"].gold else "reward"
     points = [*known, *(one.point for one in swept)]
     (sft,) = known[0].runs.values()

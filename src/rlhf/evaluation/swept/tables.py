@@ -66,7 +66,7 @@ def _frontier(found: Sequence[Standing]) -> list[str]:
     path = " → ".join(f"{shown_point(s.point)} ({s.judged.mean:.2f} at {s.kl.mean:.2f})" for s in kept)
     tied = [shown_point(s.point) for s in found if s.ties_the_best and s.behind is not None]
     same = (
-        f"These data cannot tell from the best: {', '.join(tied)}." if tied else "These data tell the best from all others."
+        f"These data cannot tell from the best: {'; '.join(tied)}." if tied else "These data tell the best from all others."
     )
     return [f"\\* No other point has a higher score at no more KL (by the means): {path}.", "", same]
 
