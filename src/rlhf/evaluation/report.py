@@ -69,7 +69,8 @@ def table(metrics: dict[str, Any]) -> str:
     ]
     rows = [_table_row(*entry, judged_by_gold) for entry in decoded(metrics)]
     lines = [*markdown.table(header, rows), "", *_notes(yardsticks), "", *_text_table(metrics, judged_by_gold)]
-    return "\n".join([*lines, "", *_tournament(yardsticks["tournament"])]) + "\n"
+    laws = _laws(yardsticks.get("overoptimisation", {}))
+    return "\n".join([*lines, "", *_tournament(yardsticks["tournament"]), *laws]) + "\n"
 
 
 def _table_row(model: str, decoding: str, figures: dict[str, Any], judged_by_gold: bool) -> list[str]:
@@ -124,6 +125,18 @@ def _tournament(found: dict[str, Any]) -> list[str]:
         "maximum likelihood, of sum 0; Elo is 400 points for odds of 10, around 1000; 95 % intervals over prompts."
     )
     return [*markdown.table(header, rows), "", about]
+
+
+def _laws(laws: dict[str, Any]) -> list[str]:
+    """Over-optimisation: the best that was seen on each path beside the peak of its law."""
+    if not laws:
+        return []
+    lines = ["", "Over-optimisation (Gao et al. 2022), along each path:", ""]
+    for path, law in laws.items():
+        best = law.get("best")
+        seen = f"the highest gain seen is {_with_interval(best['gain'])}, at a KL of {best['kl']:.2f}; " if best else ""
+        lines.append(f"- {shown_method(path)}: {seen}{law['statement']}.")
+    return lines
 
 
 def _place(strength: dict[str, float | None]) -> float:

@@ -12,7 +12,7 @@ from rlhf.evaluation.answers import Answers, families_of
 from rlhf.evaluation.contest import Contestant, metrics_of
 from rlhf.evaluation.exam import Exam, Judges
 from rlhf.evaluation.figures import Figures
-from rlhf.evaluation.paths import laws_along, path_points, snapshot_points
+from rlhf.evaluation.paths import SNAPSHOTS, laws_along, path_points, snapshot_points
 from rlhf.evaluation.plots import frontier as frontier_plot
 from rlhf.evaluation.plots import scores as scores_plot
 from rlhf.evaluation.points import Marks
@@ -61,6 +61,8 @@ def summary(metrics: Figures) -> Figures:
             "win_rate": figures["win_rate"]["mean"],
             "kl_per_response": figures["kl_per_response"],
         }
+    if best_on_the_way := metrics["yardsticks"].get("overoptimisation", {}).get(SNAPSHOTS, {}).get("best"):
+        found[SNAPSHOTS] = {"best_gain": best_on_the_way["gain"]["mean"], "at_kl": best_on_the_way["kl"]}
     return found
 
 
