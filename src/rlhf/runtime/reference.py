@@ -19,6 +19,8 @@ from rlhf.runtime.guard import ABSENT, differences
 from rlhf.runtime.messages import Values, shown
 from rlhf.runtime.settings import flatten, read_snapshot, values_of
 
+GUARD = "config"  # the one stage without metrics
+NO_RESULT = ("tracking.", "sweep.")  # what no result depends on
 HEADLINE = re.compile(
     r"evaluate\.(ppo|dpo)\.(gold_score|win_rate\.mean|kl_per_response|response_tokens|ended|greedy\.gold_score)"
     r"|evaluate\.(base|sft)\.gold_score|reward\.test\.accuracy|sft\.validation_loss"
@@ -122,10 +124,11 @@ def refuse_other_settings(run: RunResult, settings: Values, whose: str) -> None:
 def read_run(path: Path) -> RunResult:
     """Of the repository at `path`, or whose artifacts/ that is. UserError if the pipeline has not come to its end there."""
     root = path.parent if path.name == "artifacts" else path
-    files = yaml.safe_load(_read(root / "dvc.yaml"))["metrics"]
+    stages = [name for name in yaml.safe_load(_read(root / "dvc.yaml"))["stages"] if name != GUARD]
+    files = [f"artifacts/{name}/metrics.json" for name in stages]
     settings = flatten(values_of(read_snapshot(root)))
     metrics = {Path(file).parent.name: parse_json(root / file, _read(root / file)) for file in files}
-    compared = {key: value for key, value in settings.items() if key != "seed" and not key.startswith("tracking.")}
+    compared = {key: value for key, value in settings.items() if key != "seed" and not key.startswith(NO_RESULT)}
     return RunResult(root, settings["seed"], compared, flatten(metrics))
 
 
