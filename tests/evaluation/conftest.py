@@ -26,6 +26,7 @@ from rlhf.evaluation.contest import (
 )
 from rlhf.evaluation.exam import Exam, Judges, set_exam
 from rlhf.evaluation.figures import Yardstick
+from rlhf.evaluation.raters import by_world
 from rlhf.models.tiny import make_tokenizer
 from rlhf.models.tokens import PreTrainedTokenizerBase
 from rlhf.records import Demonstration, Message, Prompt
@@ -97,8 +98,8 @@ def table(world: World, config: Config, tokenizer: PreTrainedTokenizerBase, aske
     demonstrations = [Demonstration((Message("user", question),), answer, "test") for question, answer in told]
     sft, other = tiny(tokenizer, LlamaForCausalLM, 0), tiny(tokenizer, LlamaForCausalLM, 1)
     return Table(
-        exam=set_exam(asked, demonstrations, tokenizer, 64, config),
-        judges=Judges(sft, tiny(tokenizer, LlamaForSequenceClassification, 2), world),
+        exam=set_exam(asked, demonstrations, tokenizer, 64, config, world),
+        judges=Judges(sft, tiny(tokenizer, LlamaForSequenceClassification, 2), by_world(world)),
         policies={"base": lambda: other, "sft": lambda: sft},
         settings=config.evaluate,
     )

@@ -14,14 +14,16 @@ import torch
 from rlhf.data.world import World
 from rlhf.errors import UserError
 from rlhf.evaluation import report
-from rlhf.evaluation.answers import GOLD_FIGURES, Answers, best_of, families_of, rate
+from rlhf.evaluation.answers import Answers, best_of
 from rlhf.evaluation.contest import (
     SAMPLED,
     Contestant,
     contestants_in,
 )
-from rlhf.evaluation.exam import Judges, set_exam
+from rlhf.evaluation.exam import set_exam
 from rlhf.evaluation.figures import Yardstick
+from rlhf.evaluation.raters import GOLD_FIGURES, by_world
+from rlhf.records import Prompt
 from tests.evaluation.conftest import PROMPTS, RESPONSE_TOKENS, Table, everybody, of
 from tests.labeling.records import KnownRater
 
@@ -83,8 +85,8 @@ def test_scores_of_an_answer_are_those_of_its_text(contestants: list[Contestant]
 
 
 def test_scores_that_differ_in_the_last_bit_alone_tie(table: Table) -> None:
-    rater = KnownRater({"a": 0.1 + 0.2, "b": 0.3})
-    scores = [rate(rater, table.exam.prompts[:1], [text])["gold_score"][0] for text in ("a", "b")]  # type: ignore[arg-type]
+    rater = by_world(KnownRater({"a": 0.1 + 0.2, "b": 0.3}))  # type: ignore[arg-type]
+    scores = [rater.rate(table.exam.prompts[:1], [text])["gold_score"][0] for text in ("a", "b")]
     assert scores[0] == scores[1]
 
 
@@ -153,5 +155,9 @@ def test_an_exam_without_prompts_stops(table: Table, config: Any, tokenizer: Any
         set_exam([], [], tokenizer, 64, config)
 
 
-def test_judges_without_a_world_give_no_gold_scores(table: Table) -> None:
-    assert families_of(table.exam, Judges(table.judges.reference, table.judges.reward_model, None)) == [""] * PROMPTS
+def test_prompts_are_of_their_families_in_the_world_and_of_one_kind_without_it(
+    table: Table, world: World, asked: list[Prompt], config: Any, tokenizer: Any
+) -> None:
+    assert table.exam.families == [world.family(messages[-1].content) for messages in table.exam.prompts]
+    assert len(set(table.exam.families)) > 1
+    assert set_exam(asked, [], tokenizer, 64, config).families == [""] * PROMPTS

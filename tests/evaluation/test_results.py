@@ -14,11 +14,12 @@ import pytest
 
 from rlhf.data.files import read_records
 from rlhf.evaluation import report
-from rlhf.evaluation.answers import GOLD_FIGURES, Answers
+from rlhf.evaluation.answers import Answers
 from rlhf.evaluation.contest import GREEDY, INDEPENDENT, SAMPLED, Contestant, about_the_exam, metrics_of, yardsticks_of
 from rlhf.evaluation.exam import Judges
 from rlhf.evaluation.figures import Yardstick
 from rlhf.evaluation.paths import on_the_way, snapshots_in
+from rlhf.evaluation.raters import GOLD_FIGURES
 from rlhf.evaluation.results import write_results
 from rlhf.evaluation.standings import best_of_n_points
 from rlhf.evaluation.written import POOL, RESPONSES, Samples, read_answers
@@ -142,7 +143,7 @@ def test_laws_are_told_of_and_too_few_points_are_no_error(written: tuple[Path, d
 def test_without_a_gold_rater_the_reward_model_judges_and_everything_says_so(
     table: Table, pool: list[Answers], tmp_path: Path
 ) -> None:
-    judges = replace(table.judges, world=None)
+    judges = replace(table.judges, rater=None)
     yardsticks = yardsticks_of(table.exam, judges, table.settings, SEED)
     blind = [replace(answers, gold={}) for answers in pool]
     metrics = write(table, judges, yardsticks, blind, tmp_path / "results")

@@ -98,6 +98,11 @@ class Config(Section):
                 f"ppo.keep_best_by (validation_gold_score) needs the world's rater, but data.source is {self.data.source}: "
                 "choose validation_score, or data=world"
             )
+        if self.evaluate.judge == "gold" and self.data.source != "world":
+            raise ValueError(
+                f"evaluate.judge (gold) needs the world's rater, but data.source is {self.data.source}: "
+                "choose evaluate.judge=auto, or data=world"
+            )
         if self.dpo.rounds > 1 and self.labeler.name != "gold":
             raise ValueError(
                 f"dpo.rounds ({self.dpo.rounds}) must be 1 with labeler.name ({self.labeler.name}): from the second round "

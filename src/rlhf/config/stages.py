@@ -111,6 +111,8 @@ class DPO(Section):
 class Evaluate(Section):
     """SPEC section 6."""
 
+    judge: Literal["auto", "gold", "reward_model", "python"]
+    scorer: str
     best_of: Count
     best_of_up_to: Count
     gold_best_of: CountOrNone
@@ -125,5 +127,10 @@ class Evaluate(Section):
             raise ValueError(
                 f"evaluate.best_of ({self.best_of}) must be at most evaluate.best_of_up_to ({self.best_of_up_to}): it "
                 "chooses among so many answers"
+            )
+        if (self.judge == "python") != self.scorer.endswith(".py"):
+            raise ValueError(
+                f"evaluate.scorer ({self.scorer}) does not go with evaluate.judge ({self.judge}): python needs a file of "
+                "yours, NAME.py, and no other judge reads one"
             )
         return self

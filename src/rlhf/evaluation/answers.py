@@ -9,16 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf.data.world import GOLD_DECIMALS, World
 from rlhf.evaluation.exam import Exam, Judges
+from rlhf.evaluation.raters import Rater
 from rlhf.evaluation.statistics import Floats
 from rlhf.models.forward import logprobs_of, scores_of, summed_logprobs_of
 from rlhf.models.generation import Generated, generate
 from rlhf.models.policy import PreTrainedModel
 from rlhf.models.tokens import Example, decode_response
-from rlhf.records import Messages
-
-GOLD_FIGURES = ("gold_score", "help", "honest", "logic", "harm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +27,11 @@ class Answers:
     tokens: Floats  # response tokens, end token included
     rewards: Floats  # the reward model's scores
     kl: Floats | None  # signed log π − log π_SFT, nats a response; None where π has no log-probabilities of its own
-    gold: dict[str, Floats]  # GOLD_FIGURES; empty without a gold rater
+    gold: dict[str, Floats]  # gold_score, and what else the rater knows of GOLD_FIGURES; empty without a rater
 
     @property
     def judged(self) -> Floats:
-        """(N,) what a win is decided by: the gold score, or the reward model's where there is no gold rater."""
+        """(N,) what a win is decided by: the gold score, or the reward model's where there is none."""
         return self.gold.get("gold_score", self.rewards)
 
 
@@ -61,7 +58,7 @@ def judge(generated: Sequence[Generated], exam: Exam, judges: Judges) -> Answers
         tokens=np.array([len(g.response_ids) for g in generated], dtype=np.float64),
         rewards=_numbers(scores_of(judges.reward_model, _examples(exam, generated), exam.batching)),
         kl=None,
-        gold=rate(judges.world, exam.prompts, texts),
+        gold=judges.rater.rate(exam.prompts, texts) if judges.rater else {},
     )
 
 
@@ -83,32 +80,12 @@ def best_of(pool: Sequence[Answers]) -> Answers:
     )
 
 
-def best_gold_scores(policy: PreTrainedModel, exam: Exam, world: World, prompts: int, n: int, seed: int) -> Floats:
+def best_gold_scores(policy: PreTrainedModel, exam: Exam, rater: Rater, prompts: int, n: int, seed: int) -> Floats:
     """(prompts,) the highest gold score among n sampled answers, for the first so many prompts: what is possible."""
     asked, ids = exam.prompts[:prompts], exam.prompt_ids[:prompts]
     generated = generate(policy, ids * n, exam.decoding, exam.temperature, seed)
     texts = [decode_response(exam.tokenizer, g.response_ids) for g in generated]
-    return rate(world, asked * n, texts)["gold_score"].reshape(n, len(asked)).max(0)
-
-
-def perfect_gold_scores(world: World, prompts: Sequence[Messages]) -> Floats:
-    """(N,) the gold score of the world's own perfect answer to each prompt."""
-    questions = [messages[-1].content for messages in prompts]
-    return np.array([world.rate(question, world.perfect_answer(question)).gold for question in questions], dtype=np.float64)
-
-
-def families_of(exam: Exam, judges: Judges) -> list[str]:
-    """The family of each prompt in the world; without one all prompts are of one kind."""
-    return ["" if judges.world is None else judges.world.family(messages[-1].content) for messages in exam.prompts]
-
-
-def rate(world: World | None, prompts: Sequence[Messages], texts: Sequence[str]) -> dict[str, Floats]:
-    """GOLD_FIGURES of each answer, (N,) each; nothing without a gold rater."""
-    if world is None:
-        return {}
-    ratings = [world.rate(messages[-1].content, text) for messages, text in zip(prompts, texts, strict=True)]
-    rows = np.array([(r.gold, r.help, r.honest, r.logic, r.harm) for r in ratings], dtype=np.float64)
-    return dict(zip(GOLD_FIGURES, rows.T.round(GOLD_DECIMALS), strict=True))
+    return rater.rate(asked * n, texts)["gold_score"].reshape(n, len(asked)).max(0)
 
 
 def demonstrations_nll(policy: PreTrainedModel, exam: Exam) -> float | None:

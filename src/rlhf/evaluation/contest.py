@@ -15,7 +15,6 @@ from rlhf.evaluation.answers import (
     best_of,
     demonstrations_nll,
     draw_pool,
-    perfect_gold_scores,
 )
 from rlhf.evaluation.figures import Figures, Yardstick, best_gold_figures, figures_of, reward_model_figures
 from rlhf.evaluation.measures import best_of_n_kl_bound
@@ -102,7 +101,7 @@ def held_against(
     sampled: Answers, opponent: Answers, greedy: Answers, exam: Exam, judges: Judges, settings: Evaluate, seed: int
 ) -> dict[str, Yardstick]:
     """The yardsticks of these answers of SFT."""
-    perfect = None if judges.world is None else perfect_gold_scores(judges.world, exam.prompts)
+    perfect = judges.rater.perfect(exam.prompts) if judges.rater else None
     draws = derive_seed(seed, "bootstrap")
 
     def yardstick(start: Answers, met: Answers) -> Yardstick:
@@ -130,20 +129,21 @@ def about_the_exam(
         "prompts": len(exam.prompts),
         "truncated_prompts": exam.truncated_prompts,
         "temperature": exam.temperature,
-        "judged_by": "reward model" if judges.world is None else "gold rater",
+        "judged_by": judges.rater.name if judges.rater else "reward model",
         "win_rate_against": "a second sample of SFT, drawn independently (greedy answers: SFT's greedy ones)",
         "selection": "of best_of_n, kl_per_response is the bound log n - (n - 1) / n; nll_demonstrations is SFT's",
     }
     entrants = {c.model: c.independent.judged[None] for c in contestants if c.independent}
     about["tournament"] = asdict(tournament(entrants, settings.bootstrap_samples, derive_seed(seed, "bootstrap")))
-    if judges.world is None or yardstick.perfect is None:
+    if judges.rater is None:
         return about
-    about["perfect"] = {"gold_score": float(yardstick.perfect.mean())}
+    if yardstick.perfect is not None:
+        about["perfect"] = {"gold_score": float(yardstick.perfect.mean())}
     about["reward_model"] = reward_model_figures([c.answers for c in contestants if c.decoding == SAMPLED])
     n = settings.gold_best_of
     if n:
         prompts, draws = settings.gold_best_of_prompts, derive_seed(seed, "gold_best_of")
-        best = best_gold_scores(judges.reference, exam, judges.world, prompts, n, draws)
+        best = best_gold_scores(judges.reference, exam, judges.rater, prompts, n, draws)
         about[f"best_of_{n}_gold"] = best_gold_figures(best, yardstick)
     return about
 

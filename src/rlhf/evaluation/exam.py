@@ -9,6 +9,7 @@ from rlhf.config import Config
 from rlhf.data.files import read_records
 from rlhf.data.world import World, load_world
 from rlhf.errors import UserError
+from rlhf.evaluation.raters import Rater, rater_of
 from rlhf.models.forward import Batching
 from rlhf.models.generation import Decoding, decoding_of
 from rlhf.models.policy import PreTrainedModel, context_of, load_policy
@@ -36,6 +37,7 @@ class Exam:
     truncated_prompts: int
     demonstrations: list[Example]  # held out, with their responses
     references: list[str | None]  # a held-out demonstration of each prompt, where there is one
+    families: list[str]  # of each prompt in the world; without one all prompts are of one kind
     tokenizer: PreTrainedTokenizerBase
     decoding: Decoding
     batching: Batching
@@ -44,22 +46,24 @@ class Exam:
 
 @dataclass(frozen=True, slots=True)
 class Judges:
-    """Who says what an answer is worth. `world` is the gold rater; without it the reward model judges alone."""
+    """Who says what an answer is worth. Without a rater the reward model judges alone."""
 
     reference: PreTrainedModel
     reward_model: PreTrainedModel
-    world: World | None
+    rater: Rater | None
 
 
 def open_exam(run: Run) -> tuple[Exam, Judges]:
-    """The test prompts of this repository, and its judges: SFT as the reference, the reward model, the world's rater."""
+    """The test prompts of this repository, and its judges: SFT as the reference, the reward model, a rater."""
     config = run.config
     tokenizer = load_tokenizer(run.read("sft", "model"))
     table = run.find("prepare", "world.yaml")
+    world = load_world(table) if table else None
+    rater = rater_of(config.evaluate, world, run.root)
     judges = Judges(
         reference=load_policy(run.read("sft", "model"), run.device, config.engine.dtype),
         reward_model=load_reward_model(run.read("reward", "model"), run.device, config.engine.dtype),
-        world=load_world(table) if table else None,
+        rater=rater,
     )
     exam = set_exam(
         [p for p in read_records(run.read("prepare", "prompts.jsonl"), Prompt) if p.split == "test"],
@@ -67,6 +71,7 @@ def open_exam(run: Run) -> tuple[Exam, Judges]:
         tokenizer,
         context_of(judges.reference, config.model.max_tokens),
         config,
+        world,
     )
     return exam, judges
 
@@ -77,6 +82,7 @@ def set_exam(
     tokenizer: PreTrainedTokenizerBase,
     max_tokens: int,
     config: Config,
+    world: World | None = None,
 ) -> Exam:
     """Encodes held-out prompts and demonstrations for a context of `max_tokens`; what does not fit there is left out.
 
@@ -95,6 +101,7 @@ def set_exam(
         truncated_prompts=sum(truncated for _, truncated in encoded),
         demonstrations=[example for fits in fitted if fits is not None for example in fits.examples],
         references=[first.get(asked.prompt) for asked in prompts],
+        families=[world.family(asked.prompt[-1].content) if world else "" for asked in prompts],
         tokenizer=tokenizer,
         decoding=decoding_of(tokenizer, config),
         batching=Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch),

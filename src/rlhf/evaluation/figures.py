@@ -23,7 +23,7 @@ class Yardstick:
 
     sft: Answers  # where the way to a perfect answer starts
     opponent: Answers  # SFT's answers that a win is counted against
-    perfect: Floats | None  # (N,) gold scores of perfect answers; None without a gold rater
+    perfect: Floats | None  # (N,) gold scores of perfect answers; None where nobody knows such answers
     references: list[str | None]  # a demonstration of each prompt, where there is one
     bootstrap_samples: int
     seed: int
@@ -56,16 +56,23 @@ def _interval(values: Floats, yardstick: Yardstick) -> dict[str, float]:
 
 
 def _gold_figures(answers: Answers, yardstick: Yardstick) -> Figures:
-    if yardstick.perfect is None:
+    if not answers.gold:
         return {}
     accuracy, pairs = agreement([answers, yardstick.opponent])
     means = {name: float(values.mean()) for name, values in answers.gold.items()}
-    start, end = float(yardstick.sft.gold["gold_score"].mean()), float(yardstick.perfect.mean())
     return means | {
         "gold_interval": _interval(answers.gold["gold_score"], yardstick),
-        "share_closed": share_closed(means["gold_score"], start, end),
+        "share_closed": _share_closed(means["gold_score"], len(answers.texts), yardstick),
         "reward_agreement": accuracy if pairs else None,  # against SFT's answers
     }
+
+
+def _share_closed(score: float, prompts: int, yardstick: Yardstick) -> float | None:
+    """Of a mean gold score on the first so many prompts; None where no perfect answers are known."""
+    if yardstick.perfect is None:
+        return None
+    start, end = yardstick.sft.gold["gold_score"][:prompts].mean(), yardstick.perfect[:prompts].mean()
+    return share_closed(score, float(start), float(end))
 
 
 def _text_figures(answers: Answers, yardstick: Yardstick) -> Figures:
@@ -85,7 +92,7 @@ def agreement(answers: Sequence[Answers]) -> tuple[float, int]:
 
 
 def reward_model_figures(answers: Sequence[Answers]) -> Figures:
-    """The reward model, and "the longer answer wins", held against the gold rater over the answers of several models."""
+    """The reward model, and "the longer answer wins", held against the gold scores of the answers of several models."""
     gold = np.stack([a.gold["gold_score"] for a in answers], axis=1)
     accuracy, pairs = agreement(answers)
     longer, _ = pairwise_accuracy(np.stack([a.tokens for a in answers], axis=1), gold)
@@ -100,7 +107,11 @@ def reward_model_figures(answers: Sequence[Answers]) -> Figures:
 
 def best_gold_figures(best: Floats, yardstick: Yardstick) -> Figures:
     """What is possible: the gold scores (n,) of the best answers there were to the first n prompts, beside SFT's there."""
-    assert yardstick.perfect is not None
-    sft, perfect = yardstick.sft.gold["gold_score"][: len(best)].mean(), yardstick.perfect[: len(best)].mean()
     score = float(best.mean())
-    return {"gold_score": score, "share_closed": share_closed(score, float(sft), float(perfect)), "prompts": len(best)}
+    closed = _share_closed(score, len(best), yardstick)
+    return {"gold_score": score} | ({} if closed is None else {"share_closed": closed}) | {"prompts": len(best)}
+
+
+def has_gold_scores(metrics: Figures) -> bool:
+    """Whether the answers behind a metrics.json have gold scores, or the reward model's alone."""
+    return any("gold_score" in figures for name, figures in metrics.items() if name != "yardsticks")

@@ -20,7 +20,7 @@ class Marks:
     answers that share random numbers agree too often to be set against each other. None where no such answer was drawn.
     """
 
-    judged: Floats  # the gold score, or the reward model's where there is no gold rater
+    judged: Floats  # the gold score, or the reward model's where there is none
     reward: Floats
     kl: Floats  # signed log π − log π_SFT, nats a response; of best-of-n its bound
     tokens: Floats

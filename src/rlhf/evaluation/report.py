@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlhf.evaluation.contest import Contestant
+from rlhf.evaluation.figures import has_gold_scores
 from rlhf.evaluation.points import BEST_OF_N, Point
+from rlhf.evaluation.raters import SCORER
 from rlhf.records import Messages
 from rlhf.runtime import markdown
 
@@ -54,8 +56,8 @@ def curve_row(step: int, contestant: Contestant) -> dict[str, Any]:
 def table(metrics: dict[str, Any]) -> str:
     """One line a model and decoding, and what the figures mean."""
     yardsticks = metrics["yardsticks"]
-    judged_by_gold = "perfect" in yardsticks
-    gold = ["gold score", "way to perfect"] if judged_by_gold else []
+    gold = ["gold score"] if has_gold_scores(metrics) else []
+    gold += ["way to perfect"] if "perfect" in yardsticks else []
     header = [
         "model",
         "decoding",
@@ -67,15 +69,16 @@ def table(metrics: dict[str, Any]) -> str:
         "tokens",
         "ended",
     ]
-    rows = [_table_row(*entry, judged_by_gold) for entry in decoded(metrics)]
-    lines = [*markdown.table(header, rows), "", *_notes(yardsticks), "", *_text_table(metrics, judged_by_gold)]
+    rows = [_table_row(*entry) for entry in decoded(metrics)]
+    lines = [*markdown.table(header, rows), "", *_notes(yardsticks), "", *_text_table(metrics)]
     laws = _laws(yardsticks.get("overoptimisation", {}))
     return "\n".join([*lines, "", *_tournament(yardsticks["tournament"]), *laws]) + "\n"
 
 
-def _table_row(model: str, decoding: str, figures: dict[str, Any], judged_by_gold: bool) -> list[str]:
-    gold = [_with_interval(figures["gold_interval"]), f"{figures['share_closed']:.0%}"] if judged_by_gold else []
-    reward = f"{figures['reward_score']:.2f}" if judged_by_gold else _with_interval(figures["reward_interval"])
+def _table_row(model: str, decoding: str, figures: dict[str, Any]) -> list[str]:
+    gold = [_with_interval(figures["gold_interval"])] if "gold_interval" in figures else []
+    way = [f"{figures['share_closed']:.0%}"] if "share_closed" in figures else []
+    reward = f"{figures['reward_score']:.2f}" if gold else _with_interval(figures["reward_interval"])
     kl = f"{figures['kl_per_response']:.2f}" if "kl_per_response" in figures else MISSING
     if "kl_bound" in figures:
         kl = f"≤ {figures['kl_bound']:.2f}"
@@ -83,6 +86,7 @@ def _table_row(model: str, decoding: str, figures: dict[str, Any], judged_by_gol
         shown_name(model),
         decoding,
         *gold,
+        *way,
         _with_interval(figures["win_rate"]),
         f"{figures['win_rate_at_equal_length']['mean']:.2f}",
         reward,
@@ -92,9 +96,9 @@ def _table_row(model: str, decoding: str, figures: dict[str, Any], judged_by_gol
     ]
 
 
-def _text_table(metrics: dict[str, Any], judged_by_gold: bool) -> list[str]:
+def _text_table(metrics: dict[str, Any]) -> list[str]:
     """What text alone says of the models, beside the judge: a lower loss or a larger overlap is no better model."""
-    judge = "gold score" if judged_by_gold else "reward score"
+    judge = "gold score" if has_gold_scores(metrics) else "reward score"
     rows = [
         [shown_name(model), f"{figures[judge.replace(' ', '_')]:.2f}", *_text_cells(figures)]
         for model, decoding, figures in decoded(metrics)
@@ -160,24 +164,35 @@ def _notes(yardsticks: dict[str, Any]) -> list[str]:
     notes = [
         f"{yardsticks['prompts']} held-out prompts, the same and with the same random numbers for every model, "
         f"sampled at temperature {yardsticks['temperature']:g}; judged by "
-        f"the {yardsticks['judged_by']}. Brackets: 95 % bootstrap interval over prompts. A win is counted against "
-        f"{yardsticks['win_rate_against']}, a tie as half: SFT itself comes out at about a half. The KL of a "
-        "greedy answer is its log-probability ratio, no estimate of a divergence.",
+        f"the {yardsticks['judged_by']}{_meaning(yardsticks)}. Brackets: 95 % bootstrap interval over prompts. A win is "
+        f"counted against {yardsticks['win_rate_against']}, a tie as half: SFT itself comes out at about a half. The KL of "
+        "a greedy answer is its log-probability ratio, no estimate of a divergence.",
     ]
-    return notes if "perfect" not in yardsticks else [*notes, "", _what_is_possible(yardsticks)]
+    return notes if "reward_model" not in yardsticks else [*notes, "", _what_is_possible(yardsticks)]
+
+
+def _meaning(yardsticks: dict[str, Any]) -> str:
+    """What a gold score is where it is not the gold rater's."""
+    return ": the gold score is what that gives" if yardsticks["judged_by"].startswith(SCORER) else ""
 
 
 def _what_is_possible(yardsticks: dict[str, Any]) -> str:
-    possible = [f"a perfect answer scores {yardsticks['perfect']['gold_score']:.2f}"]
+    perfect, possible = yardsticks.get("perfect"), []
+    if perfect:
+        possible.append(f"a perfect answer scores {perfect['gold_score']:.2f}")
     for name, figures in yardsticks.items():
         if name.startswith("best_of_"):
             n = name.split("_")[2]
             score, prompts = f"{figures['gold_score']:.2f}", figures["prompts"]
-            possible.append(f"the best of {n} SFT samples by the gold rater {score} (first {prompts} prompts)")
+            possible.append(
+                f"the best of {n} SFT samples by the {yardsticks['judged_by']} {score} (first {prompts} prompts)"
+            )
     agreed = yardsticks["reward_model"]
+    told = f"What is possible: {', '.join(possible)}. " if possible else ""
+    told += "The way to perfect starts at SFT's score. " if perfect else ""
     return (
-        f"What is possible: {', '.join(possible)}. The way to perfect starts at SFT's score. Of two models' sampled answers "
-        f"to one prompt the reward model prefers the one with the better gold score in {agreed['pairwise_accuracy']:.3f} of "
+        f"{told}Of two models' sampled answers to one prompt the reward model prefers the one with the better gold score in "
+        f"{agreed['pairwise_accuracy']:.3f} of "
         f"{agreed['pairs']} pairs (always preferring the longer one: {agreed['longer_wins_accuracy']:.3f})."
     )
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from rlhf.config import Evaluate
 from rlhf.data.files import write_records
 from rlhf.evaluation import report
-from rlhf.evaluation.answers import Answers, families_of
+from rlhf.evaluation.answers import Answers
 from rlhf.evaluation.contest import Contestant, metrics_of
 from rlhf.evaluation.exam import Exam, Judges
-from rlhf.evaluation.figures import Figures
+from rlhf.evaluation.figures import Figures, has_gold_scores
 from rlhf.evaluation.paths import SNAPSHOTS, laws_along, path_points, snapshot_points
 from rlhf.evaluation.plots import frontier as frontier_plot
 from rlhf.evaluation.plots import scores as scores_plot
@@ -39,11 +39,11 @@ def write_results(
     write_records(folder / POOL, drawn)
     metrics = metrics_of(contestants, about)
     metrics["yardsticks"] |= write_frontier(
-        folder, drawn, snapshots, settings.bootstrap_samples, seed, judges.world is not None
+        folder, drawn, snapshots, settings.bootstrap_samples, seed, judges.rater is not None
     )
     write_metrics(folder / "summary.json", summary(metrics))
     (folder / "table.md").write_text(report.table(metrics), encoding="utf-8")
-    chosen = report.spread(families_of(exam, judges), settings.shown_prompts)
+    chosen = report.spread(exam.families, settings.shown_prompts)
     (folder / "side_by_side.md").write_text(report.side_by_side(exam.prompts, contestants, chosen), encoding="utf-8")
     scores_plot.draw(metrics, folder)
     return metrics
@@ -51,7 +51,7 @@ def write_results(
 
 def summary(metrics: Figures) -> Figures:
     """The few figures that a table of experiments has room for; sampled answers."""
-    judge = "gold_score" if "perfect" in metrics["yardsticks"] else "reward_score"
+    judge = "gold_score" if has_gold_scores(metrics) else "reward_score"
     best = next(name for name in metrics if name.startswith("best_of_"))
     found: Figures = {model: {judge: metrics[model][judge]} for model in ("sft", best)}
     for model in ("ppo", "dpo"):
@@ -69,7 +69,7 @@ def summary(metrics: Figures) -> Figures:
 def write_frontier(
     folder: Path, pool: Sequence[Samples], snapshots: Sequence[Contestant], bootstrap_samples: int, seed: int, by_gold: bool
 ) -> Figures:
-    """frontier.csv and frontier.png; with a gold rater the laws too, and their picture."""
+    """frontier.csv and frontier.png; with gold scores the laws too, and their picture."""
     _, answers = read_answers(folder / RESPONSES)
     points = [*known_points(answers, pool, seed, where={}), *snapshot_points(snapshots, seed)]
     sft: Marks = next(iter(points[0].runs.values()))

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from rlhf.data.files import read_records
-from rlhf.evaluation.answers import GOLD_FIGURES, Answers
+from rlhf.evaluation.answers import Answers
 from rlhf.evaluation.contest import INDEPENDENT, SAMPLED, Contestant
 from rlhf.evaluation.points import Marks
+from rlhf.evaluation.raters import GOLD_FIGURES
 from rlhf.evaluation.statistics import Floats
 from rlhf.records import Messages, messages_from_row, messages_to_row
 
@@ -41,7 +42,7 @@ class Samples:
 
     prompt: Messages
     reward_score: list[float]
-    judged: list[float]  # the gold score, or the reward model's where there is no gold rater
+    judged: list[float]  # the gold score, or the reward model's where there is none
     tokens: list[int]
     ended: list[bool]
 

@@ -39,15 +39,18 @@ def check(root: Path) -> str:
 
 
 def check_inputs(root: Path, config: Config) -> None:
-    """UserError if `prepare` would refuse the data, or `base` a model that lies here.
+    """UserError if `prepare` would refuse the data, `base` a model that lies here, or `evaluate` a scorer.
 
     Here, because DVC removes what a stage left before it lets the stage find out.
     """
     # Imported here: they import torch, which a misspelt setting should not have to wait for, and a model's transformers.
     from rlhf.data import prepared, sources
+    from rlhf.data.scorer import load_scorer
     from rlhf.seeds import derive_seed
 
     processes.keep_offline(config.model.source)
+    if config.evaluate.judge == "python":
+        load_scorer(root, config.evaluate.scorer)
     with contextlib.chdir(root):
         seed_of = functools.partial(derive_seed, config.seed, "prepare")
         prepared.check(sources.prepare(config.data, config.prepare, seed_of), config)

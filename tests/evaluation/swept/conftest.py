@@ -22,7 +22,14 @@ from tests.evaluation.conftest import SEED, Table, everybody
 
 KL_CTLS, SEEDS, FAILED = ("0.1", "0.3"), (0, 1), 4
 BUDGET = {"ppo.stop.steps": 30, "ppo.responses_per_step": 128, "dpo.epochs": 1}
-SETTLED = {"evaluate.temperature": 1.0, "data.max_response_tokens": 40, "model.max_tokens": 128, "engine.dtype": "float32"}
+SETTLED = {
+    "evaluate.judge": "auto",
+    "evaluate.scorer": "conf/evaluate/default.yaml",
+    "evaluate.temperature": 1.0,
+    "data.max_response_tokens": 40,
+    "model.max_tokens": 128,
+    "engine.dtype": "float32",
+}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rlhf.evaluation.figures import has_gold_scores
 from rlhf.evaluation.plots.style import COLOURS, YARDSTICK, picture
 from rlhf.evaluation.report import decoded, shown_name
 
@@ -17,9 +18,9 @@ Entry = tuple[str, str, dict[str, Any]]
 
 
 def draw(metrics: dict[str, Any], folder: Path) -> None:
-    """scores.png; with a gold rater reward_and_gold.png too."""
-    by_gold = "perfect" in metrics["yardsticks"]
-    perfect = metrics["yardsticks"]["perfect"]["gold_score"] if by_gold else None
+    """scores.png; with gold scores reward_and_gold.png too."""
+    by_gold = has_gold_scores(metrics)
+    perfect = metrics["yardsticks"].get("perfect", {}).get("gold_score")
     entries = decoded(metrics)
     picture(folder / "scores.png", partial(_scores, entries, "gold" if by_gold else "reward", perfect))
     if by_gold:

@@ -16,7 +16,7 @@ from rlhf.runtime.sweeps.plan import Plan
 
 EVALUATION = Path("artifacts") / "evaluate"
 INPUTS = ("artifacts/prepare", "artifacts/sft/model", "artifacts/reward/model")
-SETTINGS = ("evaluate.temperature", "data.max_response_tokens", "model.max_tokens", "engine.dtype")
+SETTINGS = ("evaluate.judge", "evaluate.temperature", "data.max_response_tokens", "model.max_tokens", "engine.dtype")
 MEND = "bring it up to date with `dvc repro evaluate`"
 
 
@@ -27,17 +27,19 @@ def check(root: Path, plan: Plan) -> None:
             raise UserError(f"{EVALUATION / name} is missing, and the sweep is held against what it tells: {MEND}")
     lock = _lock(root)
     made_from = {dep["path"]: dep["md5"] for dep in lock["deps"]}
-    other = [path for path in INPUTS if not (root / path).exists() or md5_of(root / path) != made_from.get(path)]
-    if other:
-        raise UserError(f"{EVALUATION} was made from another {', '.join(other)} than lies here: {MEND}")
     recorded = flatten(lock["params"]["params.yaml"])
+    pairs = {key: (plan.settings[key], recorded.get(key)) for key in SETTINGS}
     lines = [
-        f"{key} is {shown(plan.settings[key])} here, {shown(recorded[key])} in {EVALUATION}: the sweep is held against that"
-        for key in SETTINGS
-        if plan.settings[key] != recorded[key]
+        f"{key} is {shown(here)} here, {shown(there)} in {EVALUATION}: the sweep is held against that"
+        for key, (here, there) in pairs.items()
+        if here != there
     ]
     if lines:
         raise UserError("\n".join(lines))
+    inputs = [*INPUTS, plan.settings["evaluate.scorer"]] if plan.settings["evaluate.judge"] == "python" else INPUTS
+    other = [path for path in inputs if not (root / path).exists() or md5_of(root / path) != made_from.get(path)]
+    if other:
+        raise UserError(f"{EVALUATION} was made from another {', '.join(other)} than lies here: {MEND}")
 
 
 def exam_seed(root: Path) -> int:

@@ -14,7 +14,7 @@ from rlhf.evaluation.statistics import Interval
 from rlhf.evaluation.swept.read import Swept
 from rlhf.runtime import markdown
 
-DIVERGED = "diverged (gold score below SFT's, or less than 9 of 10 answers end)"
+DIVERGED = "diverged ({judge} score below SFT's, or less than 9 of 10 answers end)"
 ENDS_AT_LEAST = 0.9
 
 
@@ -30,7 +30,7 @@ def page(found: Sequence[Standing], swept: Sequence[Swept], judge: str, budgets:
         "",
         *_frontier(found),
         "",
-        *_seeds(found, swept, failed),
+        *_seeds(found, swept, judge, failed),
         *_method(found, judge),
         "",
         *budgets,
@@ -71,7 +71,7 @@ def _frontier(found: Sequence[Standing]) -> list[str]:
     return [f"\\* No other point has a higher score at no more KL (by the means): {path}.", "", same]
 
 
-def _seeds(found: Sequence[Standing], swept: Sequence[Swept], failed: int) -> list[str]:
+def _seeds(found: Sequence[Standing], swept: Sequence[Swept], judge: str, failed: int) -> list[str]:
     """How far runs of one setting lie apart, and how many went wrong; nothing where no point has several."""
     several = [one for one in swept if len(one.point.runs) > 1]
     if not several:
@@ -94,7 +94,7 @@ def _seeds(found: Sequence[Standing], swept: Sequence[Swept], failed: int) -> li
                 f"{means.max():.2f}",
             ]
         )
-    told = f"Of {len(runs)} runs {wrong} {DIVERGED}; {failed} jobs failed."
+    told = f"Of {len(runs)} runs {wrong} {DIVERGED.format(judge=judge)}; {failed} jobs failed."
     return [*markdown.table(header, rows), "", told, ""]
 
 
