@@ -225,6 +225,22 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "sample.responses_per_prompt=1",
             "sample.responses_per_prompt (1) must be at least 2 with labeler.name (gold): it ranks responses",
         ),
+        (
+            "evaluate.judge=gold data=hh_rlhf data.path=x labeler=dataset",
+            "evaluate.judge (gold) needs the world's rater, but data.source is hh_rlhf: choose evaluate.judge=auto, or "
+            "data=world",
+        ),
+        ("evaluate.judge=me", "evaluate.judge (me) must be one of auto, gold, reward_model, python"),
+        (
+            "evaluate.judge=python",
+            "evaluate.scorer (conf/evaluate/default.yaml) does not go with evaluate.judge (python): python needs a file of "
+            "yours, NAME.py, and no other judge reads one",
+        ),
+        (
+            "evaluate.scorer=mine.py",
+            "evaluate.scorer (mine.py) does not go with evaluate.judge (auto): python needs a file of yours, NAME.py, and "
+            "no other judge reads one",
+        ),
         ("engine.zero_stage=1", "engine.zero_stage (1) must be 0 with engine.name (torch): choose engine=deepspeed"),
     ],
 )

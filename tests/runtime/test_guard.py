@@ -98,6 +98,7 @@ def local_model(path: Path | str) -> str:
 
 BROKEN = '{"prompt": "who ?", "completion": "i ."}\n'
 PATH = "path: data/world/english.yaml"
+JUDGE = r"judge: auto\n  scorer: .*"
 
 
 @pytest.mark.parametrize("experiment", [None, "warm-cat"])
@@ -111,6 +112,8 @@ PATH = "path: data/world/english.yaml"
         ("  prompts: 200", "  prompts: 2", "none of the 2 prompts is in the "),
         (TINY, local_model("raw"), "raw: holds no config.json; name a Hugging"),
         (TINY, local_model("raw/none"), "raw/none: no such folder"),
+        (JUDGE, r"judge: python\n  scorer: raw/none.py", "raw/none.py: no such file, and evaluate.scorer names it"),
+        (JUDGE, r"judge: python\n  scorer: raw/empty.py", "raw/empty.py: has no function score(prompt, response)"),
     ],
 )
 def test_inputs_that_cannot_be_used_stop_the_pipeline_before_anything_is_removed(
@@ -118,6 +121,7 @@ def test_inputs_that_cannot_be_used_stop_the_pipeline_before_anything_is_removed
 ) -> None:
     (written.root / "raw").mkdir()
     (written.root / "raw" / "broken.jsonl").write_text(BROKEN, encoding="utf-8")
+    (written.root / "raw" / "empty.py").touch()
     apply_experiment(written, "warm-cat", old, new)
     if experiment:
         monkeypatch.setenv("DVC_EXP_NAME", experiment)

@@ -7,8 +7,10 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite, nan
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 from rlhf.errors import UserError
 from rlhf.records import Messages, messages_to_row
@@ -34,10 +36,11 @@ class Scorer:
         try:
             value = self.function(messages_to_row(prompt), response)
         except FAULTS as error:
-            raise UserError(f"{self.path}: score raises {_said(error)} {asked}") from error
-        if not (isinstance(value, Real) and abs(value) <= sys.float_info.max):  # nan is not below anything
+            raise UserError(f"{self.path}: score raises {_said(error, self.path)} {asked}") from error
+        number = _number(value)
+        if not isfinite(number):
             raise UserError(f"{self.path}: score returns {_short(repr(value))} {asked}, and it must be a finite number")
-        return float(value)
+        return number
 
 
 def load_scorer(root: Path, path: str) -> Scorer:
@@ -56,17 +59,27 @@ def load_scorer(root: Path, path: str) -> Scorer:
     try:
         spec.loader.exec_module(module)
     except FAULTS as error:
-        raise UserError(f"{path}: cannot be imported: {_said(error)}") from error
+        raise UserError(f"{path}: cannot be imported: {_said(error, path)}") from error
     function = getattr(module, "score", None)
     if not callable(function):
         raise UserError(f"{path}: has no function score(prompt, response)")
     return Scorer(path, function)
 
 
-def _said(error: BaseException) -> str:
-    """`ValueError: no such word (line 3)`: the line is the last one of Python code that was reached."""
-    where = "" if isinstance(error, SyntaxError) else f" (line {traceback.extract_tb(error.__traceback__)[-1].lineno})"
-    return f"{type(error).__name__}: {_short(str(error))}{where}"
+def _number(value: Any) -> float:
+    """nan for what is no number, or a whole number that is beyond every float."""
+    try:
+        return float(value) if isinstance(value, Real) else nan
+    except OverflowError:
+        return nan
+
+
+def _said(error: BaseException, path: str) -> str:
+    """`ValueError: no such word (line 3)`: the last line of the file that was reached, where one was."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).name == Path(path).name]
+    what = ": ".join([type(error).__name__, *([_short(str(error))] if str(error) else [])])
+    return f"{what} (line {lines[-1]})" if lines else what
 
 
 def _short(text: str) -> str:

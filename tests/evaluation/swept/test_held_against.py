@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from rlhf.errors import UserError
 from rlhf.evaluation.swept.held_against import check, exam_seed
+from rlhf.runtime.hashes import md5_of
 from rlhf.runtime.sweeps.plan import Plan
 from tests.evaluation.swept.conftest import SETTLED, Books
 
@@ -48,6 +50,27 @@ def test_another_judge_than_the_evaluation_had_is_refused(books: Books) -> None:
 def test_another_way_of_asking_is_refused_with_both_values(books: Books) -> None:
     with pytest.raises(UserError, match=r"evaluate\.temperature is 0\.5 here, 1\.0 in artifacts/evaluate"):
         check(books.root, plan(evaluate__temperature=0.5))
+
+
+def test_another_evaluator_is_refused_with_both_values(books: Books) -> None:
+    with pytest.raises(UserError, match=r"evaluate\.judge is python here, auto in artifacts/evaluate"):
+        check(books.root, plan(evaluate__judge="python", evaluate__scorer="mine.py"))
+
+
+def test_a_scorer_is_held_to_the_bytes_that_the_evaluation_had(books: Books) -> None:
+    (books.root / "mine.py").write_text("def score(prompt, response):\n    return 1\n")
+    lock = yaml.safe_load((books.root / "dvc.lock").read_text())
+    lock["stages"]["evaluate"]["params"]["params.yaml"]["evaluate"]["judge"] = "python"
+    lock["stages"]["evaluate"]["deps"].append({"path": "mine.py", "md5": md5_of(books.root / "mine.py")})
+    (books.root / "dvc.lock").write_text(yaml.safe_dump(lock))
+    mine = plan(evaluate__judge="python", evaluate__scorer="mine.py")
+    check(books.root, mine)
+    (books.root / "mine.py").write_text("def score(prompt, response):\n    return 2\n")
+    with pytest.raises(UserError, match=r"artifacts/evaluate was made from another mine\.py than lies here"):
+        check(books.root, mine)
+    (books.root / "mine.py").unlink()
+    with pytest.raises(UserError, match=r"another mine\.py than lies here"):
+        check(books.root, mine)
 
 
 def test_a_lock_that_knows_no_evaluation_is_refused(books: Books) -> None:
