@@ -20,7 +20,7 @@ from benchmarks.enumerable_runs import METHODS, Method, run
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rlhf.evaluation.plots import STYLE
+from rlhf.evaluation.plots.style import STYLE
 from rlhf.runtime.processes import attempt
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "img" / "closed_form.png"

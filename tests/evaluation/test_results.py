@@ -99,7 +99,8 @@ def test_the_pool_tells_what_each_sample_was_worth(written: tuple[Path, dict[str
     for i, one in enumerate(told):
         assert one.reward_score == [answers.rewards[i] for answers in pool]
         assert one.judged == [answers.gold["gold_score"][i] for answers in pool]
-    points = best_of_n_points(told, seed=0)
+    rivals = np.array([one.judged[0] for one in told])
+    points = best_of_n_points(told, rivals, seed=0)
     assert [point.setting["n"] for point in points] == ["2", "4"]  # of 5
     (two,) = points[0].runs.values()
     pairs = [(a, b) for a in range(5) for b in range(a)]

@@ -12,7 +12,7 @@ import pytest
 from tests.pipeline.clone import Clone, contents, only
 from tests.pipeline.conftest import SMOKE
 
-OF_HYDRA = (".hydra/", "multirun.yaml")
+OF_HYDRA = (".hydra/", "multirun.yaml", "job.")  # and the books of a sweep
 
 
 def results(folder: Path) -> dict[str, str]:

@@ -27,6 +27,7 @@ class Marks:
     ended: Floats  # 1 or 0
     rivals: Floats | None = None
     rival_tokens: Floats | None = None
+    won: Floats | None = None  # of best-of-n the chance to win against SFT's independent answer: judged is a mean of many
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -50,18 +51,36 @@ def bootstrap_over_seeds(values: Floats, samples: int, seed: int) -> Interval:
     return percentiles(values.mean(), resampled_means(values, samples, seed))
 
 
-def paired_difference(ours: Floats, theirs: Floats, samples: int, seed: int, level: float = LEVEL) -> Interval:
-    """Mean of ours (S, N) less that of theirs (T, N) on the same prompts, with its bootstrap interval.
+def over_seeds(values: Floats, samples: int, seed: int) -> Interval:
+    """The mean of (S, N) values, with its interval over seeds and prompts; of one seed, over prompts alone: `bootstrap`.
 
-    A prompt is drawn for both; the seeds of each are drawn apart, for a run of ours belongs to no run of theirs. For k
-    intervals that hold all at once with 95 %, ask for a level of 1 - .05 / k (Bonferroni).
+    Few seeds are no matter for a bootstrap: of three, its intervals cover the mean in 8 cases of 10. This one is Student's
+    with the variances of seeds and prompts added, and degrees of freedom by Satterthwaite (1946): 95 % from three seeds on,
+    with two 89 % where seeds and prompts weigh about the same.
     """
-    seeds = (len(ours), len(theirs))
-    drawn = [
-        _drawn_means(ours, prompts, our_seeds) - _drawn_means(theirs, prompts, their_seeds)
-        for prompts, (our_seeds, their_seeds) in draws(ours.shape[1], seeds, samples, seed)
-    ]
-    return percentiles(ours.mean() - theirs.mean(), np.concatenate(drawn), level)
+    if len(values) == 1:
+        return bootstrap(values[0], samples, seed)
+    return _student(values.mean(), [values.mean(1), values.mean(0)], LEVEL)
+
+
+def paired_difference(ours: Floats, theirs: Floats, level: float = LEVEL) -> Interval:
+    """Mean of ours (S, N) less that of theirs (T, N) on the same prompts, with its interval: prompts in pairs, seeds apart.
+
+    For k intervals that hold all at once with 95 %, ask for a level of 1 - .05 / k (Bonferroni).
+    """
+    by_prompt = ours.mean(0) - theirs.mean(0)
+    groups = [by_prompt, *(runs.mean(1) for runs in (ours, theirs) if len(runs) > 1)]
+    return _student(by_prompt.mean(), groups, level)
+
+
+def _student(mean: float, groups: Sequence[Floats], level: float) -> Interval:
+    """An interval from the sum of the variances of several means, each of its own group of draws."""
+    variances = np.array([group.var(ddof=1) / len(group) for group in groups])
+    if not variances.any():
+        return Interval(float(mean), float(mean), float(mean))
+    freedom = variances.sum() ** 2 / sum(v**2 / (len(group) - 1) for v, group in zip(variances, groups, strict=True))
+    reach = float(t.ppf((1 + level) / 2, freedom) * np.sqrt(variances.sum()))
+    return Interval(float(mean), float(mean - reach), float(mean + reach))
 
 
 def resampled_means(values: Floats, samples: int, seed: int) -> Floats:
@@ -87,8 +106,8 @@ def _drawn_means(values: Floats, prompts: Indices, seeds: Indices) -> Floats:
     return by_seed.T[np.arange(len(seeds))[:, None], seeds].mean(1)
 
 
-def percentiles(mean: float, resampled: Floats, level: float = LEVEL) -> Interval:
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+def percentiles(mean: float, resampled: Floats) -> Interval:
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(mean), float(low), float(high))
 
 

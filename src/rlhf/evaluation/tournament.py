@@ -81,6 +81,12 @@ def tournament(judged: Mapping[str, Floats], samples: int, seed: int) -> Tournam
     return Tournament({model: _rating(*known[i]) for i, model in enumerate(judged)}, rates, None)
 
 
+def place_of(rating: Rating | None) -> float:
+    """Where to put somebody in an order: who has no finite strength, by the one end that it has."""
+    ends = (rating.strength.mean, rating.strength.low, rating.strength.high) if rating else ()
+    return next((end for end in ends if end is not None), 0.0)
+
+
 def _results(scores: Floats) -> Floats:
     """(N, R, R) 1, ½ or 0 of every run against every other, from (R, N)."""
     return wins(scores[:, None], scores[None]).transpose(2, 0, 1)

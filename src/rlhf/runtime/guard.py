@@ -101,6 +101,8 @@ def keep(root: Path, name: str, run: Path | None = None) -> Path:
         raise UserError(f"--keep {name}: give a new name of letters, digits and _, to become conf/experiment/NAME.yaml")
     snapshot = settings.values_of(settings.read_snapshot(root) if run is None else settings.read_of_run(run))
     snapshot.pop("sweep", None)  # how the run was launched
+    if run is not None:
+        snapshot.pop("seed", None)  # that of one training; as a setting it would be the whole pipeline's
     changed = differences(snapshot, settings.values_of(settings.compose(root)))
     nested = OmegaConf.create()
     for key, (value, _) in changed.items():

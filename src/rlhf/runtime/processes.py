@@ -60,6 +60,8 @@ def end_with_parent() -> None:
 def for_launcher() -> Iterator[None]:
     """Around a job of a sweep in a process that another one has launched: ends with that one, and not before its books are
     closed. A process that waits for its next job ends with it, too, instead of keeping its memory."""
+    if os.getppid() != PARENT:  # a job that was waiting for this process begins after the launcher's end
+        raise Terminated
     signal.signal(signal.SIGTERM, _terminate)
     _watch_launcher()
     _busy.set()

@@ -13,7 +13,7 @@ from rlhf.data.files import write_records
 from rlhf.evaluation.answers import Answers
 from rlhf.evaluation.contest import SAMPLED, contest
 from rlhf.evaluation.figures import Yardstick
-from rlhf.evaluation.swept.held_against import INPUTS, SETTINGS
+from rlhf.evaluation.swept.held_against import INPUTS, SETTINGS, held_by
 from rlhf.evaluation.written import POOL, RESPONSES, comparisons, samples
 from rlhf.models.policy import PreTrainedModel
 from rlhf.runtime.hashes import md5_of
@@ -58,7 +58,7 @@ def books(table: Table, yardsticks: dict[str, Yardstick], pool: list[Answers], t
         answered = list(contest({name: lambda policy=policy: policy}, table.exam, table.judges, yardsticks, SEED))  # type: ignore[misc]
         write_records(place / "evaluation" / RESPONSES, comparisons(table.exam.prompts, answered))
         (place / "curve.csv").write_text("step,validation_score\n0,1.0\n5,3.0\n10,\n15,2.5\n")
-    about = {"stage": "ppo", "jobs": jobs, "settings": {"seed": "0, 1"} | BUDGET}
+    about = {"stage": "ppo", "jobs": jobs, "settings": {"seed": "0, 1"} | BUDGET, "inputs": held_by(tmp_path)}
     ledger.write(sweep / ledger.SWEEP, about)
     return Books(tmp_path, sweep)
 

@@ -29,7 +29,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 def test_jobs_that_differ_in_the_seed_alone_are_runs_of_one_point(books: Books) -> None:
     prompts, _ = read_answers(books.root / "artifacts" / "evaluate" / RESPONSES)
-    found = read_sweep(books.sweep, prompts)
+    found = read_sweep(books.sweep, prompts, {})
     assert [(one.point.method, dict(one.point.setting), list(one.point.runs)) for one in found] == [
         ("ppo", {"ppo.kl_ctl": "0.1"}, [0, 1]),
         ("ppo", {"ppo.kl_ctl": "0.3"}, [0, 1]),
@@ -41,6 +41,8 @@ def test_jobs_that_differ_in_the_seed_alone_are_runs_of_one_point(books: Books) 
 def test_the_furthest_fall_is_from_the_highest_so_far(tmp_path: Path) -> None:
     curve = tmp_path / "curve.csv"
     curve.write_text("step,validation_score,validation_gold_score\n0,1,9\n5,,\n10,4,9\n15,2.5,9\n20,5,9\n25,4.5,9\n")
+    assert fall_in(curve) == 0.0
+    curve.write_text("step,validation_score\n0,1\n5,\n10,4\n15,2.5\n20,5\n25,4.5\n")
     assert fall_in(curve) == 1.5
     curve.write_text("step,validation_gold_score\n0,3\n5,1\n")
     assert fall_in(curve) == 2.0
@@ -65,8 +67,7 @@ def test_the_table_has_every_point_beside_what_the_repository_has(books: Books, 
     assert "PPO, kl_ctl 0.3" in told
     assert "Bonferroni" in page
     assert "30 rollouts of 128 responses" in page
-    assert "29,725 pairs" in page
-    assert re.search(r"Of 4 runs [0-4] diverged .*; 1 jobs failed", page)
+    assert re.search(r"Of 4 runs 4 diverged .*; 1 jobs failed", page)
 
 
 def test_seeds_are_spread_out_in_a_table_of_their_own(books: Books, told: str) -> None:

@@ -41,9 +41,10 @@ def _panels(swept: Sequence[Swept], keys: Sequence[str], shown: Sequence[tuple[s
 
 
 def _panel(axes: Axes, swept: Sequence[Swept], key: str, figures: Figures) -> None:
-    values = list(dict.fromkeys(one.point.setting.get(key, "") for one in swept))
+    having = [one for one in swept if key in one.point.setting] or list(swept)
+    values = list(dict.fromkeys(one.point.setting.get(key, "") for one in having))
     lines: dict[str, list[Swept]] = {}
-    for one in swept:
+    for one in having:
         others = ", ".join(f"{shown_key(name)} {value}" for name, value in one.point.setting.items() if name != key)
         lines.setdefault(others, []).append(one)
     for label, along in lines.items():

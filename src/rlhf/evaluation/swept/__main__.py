@@ -16,9 +16,12 @@ def main() -> int:
     parser.add_argument("sweeps", nargs="+", type=Path, metavar="SWEEP", help="folders, as in sweeps/ppo/<time>")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the table and the pictures go")
     asked = parser.parse_args()
-    if asked.output.exists() and any(asked.output.iterdir()):
-        raise UserError(f"--output {asked.output} is not empty: name a new folder")
-    print(report_on(Path(), asked.sweeps, asked.output))
+    if asked.output.exists():
+        raise UserError(f"--output {asked.output} is there already: name a new folder")
+    said = report_on(Path(), asked.sweeps, asked.output)
+    if not said:
+        raise UserError(f"no job of {', '.join(map(str, asked.sweeps))} is done: there is nothing to read")
+    print(said)
     return 0
 
 

@@ -20,8 +20,9 @@ SETTINGS = ("evaluate.judge", "evaluate.temperature", "data.max_response_tokens"
 MEND = "bring it up to date with `dvc repro evaluate`"
 
 
-def check(root: Path, plan: Plan) -> None:
-    """UserError where the sweep's policies would face another exam, or other judges, than those of artifacts/evaluate."""
+def check(root: Path, plan: Plan) -> dict[str, str]:
+    """What the sweep's policies are held against; UserError where that is another exam, or other judges, than those of
+    artifacts/evaluate."""
     for name in (RESPONSES, POOL):
         if not (root / EVALUATION / name).is_file():
             raise UserError(f"{EVALUATION / name} is missing, and the sweep is held against what it tells: {MEND}")
@@ -40,6 +41,12 @@ def check(root: Path, plan: Plan) -> None:
     other = [path for path in inputs if not (root / path).exists() or md5_of(root / path) != made_from.get(path)]
     if other:
         raise UserError(f"{EVALUATION} was made from another {', '.join(other)} than lies here: {MEND}")
+    return held_by(root)
+
+
+def held_by(root: Path) -> dict[str, str]:
+    """The md5 of what SFT answered and of all that it was judged by, by path."""
+    return {path: md5_of(root / path) for path in (*INPUTS, (EVALUATION / RESPONSES).as_posix())}
 
 
 def exam_seed(root: Path) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,7 @@ from rlhf.runtime.sweeps import ledger
 from rlhf.runtime.sweeps.table import EXAM
 
 SEED = "seed"
-WATCHED = "validation_score"  # of a curve; DPO, which knows no reward model, has the gold score alone
-WATCHED_BY_GOLD = "validation_gold_score"
+WATCHED = ("validation_gold_score", "validation_score")  # of a curve: what all methods have comes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +31,18 @@ class Swept:
     fall: dict[int, float | None]
 
 
-def read_sweep(folder: Path, prompts: Sequence[Messages]) -> list[Swept]:
+def read_sweep(folder: Path, prompts: Sequence[Messages], exam: Mapping[str, str]) -> list[Swept]:
     """The points of a sweep in the order of their jobs. Jobs that are not done are left out.
 
     Raises:
-        UserError: there is no sweep, or it answers other prompts than these.
+        UserError: there is no sweep, or it answers other prompts than these, or was held against another exam.
     """
     book = ledger.read(folder / ledger.SWEEP)
     if book is None:
         raise UserError(f"{folder} holds no sweep: {ledger.SWEEP} is not there")
+    other = [path for path, md5 in exam.items() if book["inputs"].get(path) != md5]
+    if other:
+        raise UserError(f"{folder} was held against another {', '.join(other)} than lies here: run the sweep again")
     found: dict[tuple[tuple[str, str], ...], dict[int, tuple[Path, ledger.Book]]] = {}
     for place, job in ledger.jobs_of(folder):
         if job["status"] == ledger.DONE:
@@ -73,6 +75,6 @@ def fall_in(curve: Path) -> float | None:
     """The furthest fall of the watched score below its highest so far."""
     with curve.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    watched = [[float(row[name]) for row in rows if row.get(name)] for name in (WATCHED, WATCHED_BY_GOLD)]
+    watched = [[float(row[name]) for row in rows if row.get(name)] for name in WATCHED]
     values = next((found for found in watched if found), [])
     return max((max(values[: i + 1]) - value for i, value in enumerate(values)), default=None)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rlhf.data.files import read_records
 from rlhf.evaluation.answers import Answers
+from rlhf.evaluation.measures import best_of_n_kl_bound
 from rlhf.evaluation.plots import by_setting, frontier
 from rlhf.evaluation.plots.page import write_page
 from rlhf.evaluation.points import BEST_OF_N, Point
 from rlhf.evaluation.report import shown_point
 from rlhf.evaluation.standings import N, known_points, row, standings
 from rlhf.evaluation.swept import tables
-from rlhf.evaluation.swept.held_against import EVALUATION, exam_seed
-from rlhf.evaluation.swept.read import read_sweep
-from rlhf.evaluation.tournament import tournament
+from rlhf.evaluation.swept.held_against import EVALUATION, exam_seed, held_by
+from rlhf.evaluation.swept.read import Swept, read_sweep
+from rlhf.evaluation.tournament import place_of, tournament
 from rlhf.evaluation.written import POOL, RESPONSES, Samples, marks_in, read_answers
 from rlhf.runtime.outputs import write_rows
 from rlhf.runtime.sweeps import ledger
@@ -30,7 +33,8 @@ def report_on(root: Path, sweeps: Sequence[Path], output: Path) -> str:
     """Reads sweeps side by side into one folder; a table of it, and where the rest is."""
     prompts, answers = read_answers(root / EVALUATION / RESPONSES)
     pool = read_records(root / EVALUATION / POOL, Samples)
-    swept = [one for sweep in sweeps for one in read_sweep(sweep, prompts)]
+    held = held_by(root)
+    swept = [one for sweep in sweeps for one in told_apart(read_sweep(sweep, prompts, held), sweep, len(sweeps))]
     if not swept:
         return ""
     exam = exam_seed(root)
@@ -41,9 +45,7 @@ def report_on(root: Path, sweeps: Sequence[Path], output: Path) -> str:
     (sft,) = known[0].runs.values()
     found = standings(points, sft, BOOTSTRAP, seed)
     books = [ledger.read(sweep / ledger.SWEEP) or {} for sweep in sweeps]
-    settings = {"ppo": books[0]["settings"], "dpo": books[0]["settings"]} | {
-        book["stage"]: book["settings"] for book in books
-    }
+    settings = [(book["stage"], book["settings"]) for book in books]
     failed = sum(job["status"] == ledger.FAILED for sweep in sweeps for _, job in ledger.jobs_of(sweep))
 
     output.mkdir(parents=True, exist_ok=True)
@@ -54,28 +56,39 @@ def report_on(root: Path, sweeps: Sequence[Path], output: Path) -> str:
     write_page(found, judge, output / "frontier.html")
     by_setting.draw(swept, judge, output / "by_setting.png")
     write_tournament([*also(answers, exam), *points], seed, output / "tournament.csv")
-    return page.partition("\n\n")[2].partition("\n\n")[0] + f"\n\n{output}: sweep.md, frontier.png, frontier.html, …"
+    return f"{page}\n{output}: sweep.md, frontier.png, frontier.html, by_setting.png, tournament.csv"
+
+
+def told_apart(found: Sequence[Swept], sweep: Path, sweeps: int) -> list[Swept]:
+    """Points of several sweeps may have the same settings, and differ in what their sweeps share: then by its name."""
+    if sweeps == 1:
+        return list(found)
+    return [replace(one, point=replace(one.point, setting={**one.point.setting, "sweep": sweep.name})) for one in found]
 
 
 def also(answers: Mapping[tuple[str, str], Answers], seed: int) -> list[Point]:
     """Who is too far from SFT for the frontier, or on it already as what n answers give on average: base, best of n."""
     best = next(model for model, _ in answers if model.startswith(f"{BEST}_"))
+    n = best.removeprefix(f"{BEST}_")
     return [
         Point("base", runs={seed: marks_in(answers, "base")}),
-        Point(BEST_OF_N, {N: best.removeprefix(f"{BEST}_")}, {seed: marks_in(answers, best, bound=0.0)}),
+        Point(BEST_OF_N, {N: n}, {seed: marks_in(answers, best, best_of_n_kl_bound(int(n)))}),
     ]
 
 
 def write_tournament(points: Sequence[Point], seed: int, file: Path) -> None:
     """All points with answers of their own against each other: ratings, and the share of wins against each."""
     entrants = {shown_point(point): point.over_seeds("rivals") for point in points if _has_rivals(point)}
-    result = tournament(entrants, BOOTSTRAP // 10, seed)
-    lines = []
-    for name in entrants:
+    result = tournament(entrants, BOOTSTRAP, seed)
+    order = sorted(result.ratings or entrants, key=lambda name: -place_of(result.ratings.get(name)))
+    lines: list[dict[str, Any]] = []
+    for name in order:
         rating = result.ratings.get(name)
         ends = {"elo": rating.elo.mean, "elo_low": rating.elo.low, "elo_high": rating.elo.high} if rating else {}
-        lines.append({"policy": name} | ends | {f"against {other}": rate for other, rate in result.win_rates[name].items()})
-    write_rows(file, sorted(lines, key=lambda line: -(line.get("elo") or 0.0)))
+        told = {"open": rating.open or "" if rating else result.open_ended or ""}
+        rates = {f"against {other}": rate for other, rate in result.win_rates[name].items()}
+        lines.append({"policy": name} | ends | told | rates)
+    write_rows(file, lines)
 
 
 def _has_rivals(point: Point) -> bool:

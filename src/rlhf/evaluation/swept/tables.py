@@ -16,6 +16,7 @@ from rlhf.runtime import markdown
 
 DIVERGED = "diverged ({judge} score below SFT's, or less than 9 of 10 answers end)"
 ENDS_AT_LEAST = 0.9
+VARIES = "various"
 
 
 def page(found: Sequence[Standing], swept: Sequence[Swept], judge: str, budgets: Sequence[str], failed: int) -> str:
@@ -46,7 +47,7 @@ def _row(standing: Standing, swept: Swept | None) -> list[str]:
         f"{shown_point(standing.point)}{' *' if standing.pareto else ''}",
         _shown(standing.judged),
         _shown(standing.win_rate),
-        f"{standing.win_rate_at_equal_length.mean:.2f}",
+        MISSING if standing.win_rate_at_equal_length is None else f"{standing.win_rate_at_equal_length:.2f}",
         kl,
         f"{standing.reward.mean:.2f}",
         f"{standing.tokens:.1f}",
@@ -72,63 +73,54 @@ def _frontier(found: Sequence[Standing]) -> list[str]:
 
 
 def _seeds(found: Sequence[Standing], swept: Sequence[Swept], judge: str, failed: int) -> list[str]:
-    """How far runs of one setting lie apart, and how many went wrong; nothing where no point has several."""
-    several = [one for one in swept if len(one.point.runs) > 1]
-    if not several:
-        return []
+    """How far runs of one setting lie apart, where a point has several, and how many runs went wrong."""
     start = next(s for s in found if s.point.method == "sft").judged.mean
-    runs = [marks for one in several for marks in one.point.runs.values()]
+    runs = [marks for one in swept for marks in one.point.runs.values()]
     wrong = sum(marks.judged.mean() < start or marks.ended.mean() < ENDS_AT_LEAST for marks in runs)
+    told = f"Of {len(runs)} runs {wrong} {DIVERGED.format(judge=judge)}; {failed} jobs failed."
     header = ["", "seeds", "mean of the scores", "standard deviation", "lowest", "highest"]
     rows = []
-    for one in several:
+    for one in (one for one in swept if len(one.point.runs) > 1):
         means = one.point.over_seeds("judged").mean(1)
-        spread = f"{means.std(ddof=1):.3f}"
-        rows.append(
-            [
-                shown_point(one.point),
-                str(len(means)),
-                f"{means.mean():.2f}",
-                spread,
-                f"{means.min():.2f}",
-                f"{means.max():.2f}",
-            ]
-        )
-    told = f"Of {len(runs)} runs {wrong} {DIVERGED.format(judge=judge)}; {failed} jobs failed."
-    return [*markdown.table(header, rows), "", told, ""]
+        figures = (means.mean(), means.std(ddof=1), means.min(), means.max())
+        rows.append([shown_point(one.point), str(len(means)), *(f"{figure:.3f}" for figure in figures)])
+    return [*markdown.table(header, rows), "", told, ""] if rows else [told, ""]
 
 
 def _method(found: Sequence[Standing], judge: str) -> list[str]:
-    seeds = sorted({len(s.point.runs) for s in found})
-    drawn = "prompts alone: another seed of training is another doubt, which one run cannot tell of"
-    if seeds[-1] > 1:
-        drawn = "prompts and, where a point has several, training seeds, drawn independently (Owen 2007)"
-    prompts, others = found[0].point.over_seeds("judged").shape[1], max(len(found) - 1, 1)
+    drawn = "bootstrap intervals over prompts alone: another seed of training is another doubt, which one run cannot tell of"
+    if max(len(s.point.runs) for s in found) > 1:
+        drawn = "intervals over prompts (bootstrap) and, where a point has several, training seeds (Student, Satterthwaite)"
+    prompts, pairs = found[0].point.over_seeds("judged").shape[1], len(found) * (len(found) - 1) // 2
     return [
-        f"All points answer the same {prompts} held-out prompts, with the same random numbers; {judge} scores are means "
-        f"over them. Brackets: 95 % bootstrap intervals over {drawn}. Differences from the best are paired by prompt, and "
-        f"hold for all {others} of them at once (Bonferroni); the best is the one that these same data chose, so it is "
-        "flattered a little. A win is counted against an independent sample of SFT, a tie as half; at equal length as "
-        "AlpacaEval 2 controls for it. Of best of n, scores are what n of the drawn SFT answers give on average, and the "
-        "KL is a bound. `falls by`: the furthest that the validation score fell below an earlier one while a policy "
-        "learnt, the worst of its runs.",
+        f"All points answer the same {prompts} held-out prompts, policies with the same random numbers; {judge} scores "
+        f"are means over them. Brackets: 95 % {drawn}. Differences from the best are paired by prompt, and their intervals "
+        f"would hold for all {pairs} pairs of points at once (Bonferroni), for the data themselves chose which is the best. "
+        "A win is counted against an independent sample of SFT, a tie as half; at equal length as AlpacaEval 2 controls for "
+        "it. Of best of n, scores and wins are what n of the drawn SFT answers give on average, and the KL is a bound. "
+        f"`falls by`: the furthest that the validation {judge} score fell below an earlier one while a policy learnt, the "
+        "worst of its runs.",
     ]
 
 
-def budgets_of(root: Path, stages: dict[str, dict[str, str]]) -> list[str]:
-    """What each method was given to learn from, for methods are compared at unequal budgets; settings flat, by stage."""
+def budgets_of(root: Path, sweeps: Sequence[tuple[str, dict[str, str]]]) -> list[str]:
+    """What each sweep's policies were given to learn from, for methods are compared at unequal budgets.
+
+    sweeps: of each the stage, and its settings, flat.
+    """
     label = json.loads((root / "artifacts/label/metrics.json").read_text(encoding="utf-8"))
     rankings, pairs = label["rankings"]["train"], label["pairs"]["train"]
     lines = []
-    if "ppo" in stages:
-        steps, responses = (stages["ppo"][f"ppo.{key}"] for key in ("stop.steps", "responses_per_step"))
-        lines.append(
-            f"- PPO: {steps} rollouts of {responses} responses of its own, scored by a reward model that learnt the "
-            f"{rankings:,} rankings."
-        )
-    if "dpo" in stages:
-        lines.append(
-            f"- DPO: {stages['dpo']['dpo.epochs']} pass over the {pairs:,} pairs of these rankings, no response of its own."
-        )
+    for stage, settings in sweeps:
+        if stage == "ppo":
+            steps, responses = (settings.get(f"ppo.{key}", VARIES) for key in ("stop.steps", "responses_per_step"))
+            source = f"scored by a reward model that learnt the {rankings:,} rankings"
+            lines.append(f"- PPO: {steps} rollouts of {responses} responses of its own, {source}.")
+        else:
+            epochs, rounds = (settings.get(f"dpo.{key}", VARIES) for key in ("epochs", "rounds"))
+            lines.append(
+                f"- DPO: passes over the {pairs:,} pairs of these rankings: {epochs}; rounds: {rounds} (in the first it "
+                "answers nothing itself)."
+            )
     lines.append("- Best of n: nothing is trained; n responses and n scores for every answer it gives.")
-    return ["Budgets are not equal:", "", *lines]
+    return ["Budgets are not equal; what lies in artifacts has that of params.yaml:", "", *dict.fromkeys(lines)]

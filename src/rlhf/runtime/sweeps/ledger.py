@@ -25,17 +25,20 @@ from rlhf.runtime.sweeps.plan import RESUME, Plan
 SWEEP, JOB, LOCK = "sweep.json", "job.json", "job.lock"
 RUNNING, DONE, FAILED = "running", "done", "failed"
 Book = dict[str, Any]
+NOTHING: Mapping[str, str] = {}
 
 
-def open_sweep(root: Path, plan: Plan) -> tuple[Plan, Book]:
+def open_sweep(root: Path, plan: Plan, exam: Mapping[str, str] = NOTHING) -> tuple[Plan, Book]:
     """Makes the sweep's folder, or finds it as it was left; returns the plan with the folder it has got, and its sweep.json.
+
+    exam: the md5 of what the jobs are held against, by path.
 
     Raises:
         UserError: there is no such sweep to go on with, it was another one, its inputs have changed since, or another
             sweep lies where this one is to lie.
     """
     asked = {"stage": plan.stage, "swept": plan.swept, "jobs": plan.jobs, "settings": plan.settings}
-    asked |= {"inputs": inputs_of(root, plan.stage), "command": plan.command}
+    asked |= {"inputs": inputs_of(root, plan.stage) | dict(exam), "command": plan.command}
     file = plan.folder / SWEEP
     if plan.resumed:
         found = read(file)

@@ -32,11 +32,12 @@ __all__ = ["EXAM", "JOB", "Job", "Reading", "sweep"]
 class Reading:
     """What is asked of the policies that the jobs of a sweep make.
 
-    check: refuses, before the first job, what they could not be compared with. examine: the answers and figures of one
+    check: refuses, before the first job, what they could not be compared with; the md5 of what they are held against,
+    by path, without which a sweep does not go on. examine: the answers and figures of one
     policy, called by its settings, written to the run's output. report: the whole sweep; returns what is shown at its end.
     """
 
-    check: Callable[[Path, Plan], None]
+    check: Callable[[Path, Plan], dict[str, str]]
     examine: Callable[[Run, str], None]
     report: Callable[[Path, Path], str]
 
@@ -60,9 +61,8 @@ def sweep(
     launch: Callable[[Callable[[DictConfig], None], list[str]], None],
 ) -> int:
     """The exit code: 0, or 1 if a job has failed."""
-    if reading:
-        reading.check(root, plan)
-    plan, book = ledger.open_sweep(root, plan)
+    exam = reading.check(root, plan) if reading else {}
+    plan, book = ledger.open_sweep(root, plan, exam)
     shown = os.path.relpath(plan.folder, root)
     about = "; ".join(f"{key} {', '.join(values)}" for key, values in plan.swept.items())
     done = ledger.count(plan.folder, ledger.DONE)
@@ -76,11 +76,13 @@ def sweep(
         with _resumable(plan, shown):
             _launch(plan.folder, lambda: launch(_job(plan, run, reading, run_id, shown, done), _places(plan)))
         failed = _failures(plan, shown)
-        status = "FAILED" if failed else "FINISHED"
         write_table(plan.folder)
-        if reading and (said := reading.report(root, plan.folder)):
-            print(said, flush=True)
-        print("\n".join(failed), file=sys.stderr, end="\n" if failed else "", flush=True)
+        try:
+            if reading and (said := reading.report(root, plan.folder)):
+                print(said, flush=True)
+        finally:  # what failed is told even where the rest cannot be read
+            print("\n".join(failed), file=sys.stderr, end="\n" if failed else "", flush=True)
+        status = "FAILED" if failed else "FINISHED"
     except (KeyboardInterrupt, processes.Terminated):
         status = "KILLED"
         raise
