@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from rlhf.evaluation.plots.style import picture
 from rlhf.evaluation.report import shown_key
-from rlhf.evaluation.swept.read import Swept
+from rlhf.evaluation.swept.read import SWEEP, Swept
 
 PANEL = (5.2, 2.7)  # inches
 Figures = Callable[[Swept], list[float]]
@@ -19,7 +19,7 @@ Figures = Callable[[Swept], list[float]]
 
 def draw(swept: Sequence[Swept], judge: str, path: Path) -> None:
     """A column a setting, a line a combination of the others through the means of the seeds, a dot a seed."""
-    keys = list(dict.fromkeys(key for one in swept for key in one.point.setting)) or [""]
+    keys = list(dict.fromkeys(key for one in swept for key in one.point.setting if key != SWEEP)) or [""]
     shown: list[tuple[str, Figures]] = [
         (f"{judge} score", lambda one: [float(marks.judged.mean()) for marks in one.point.runs.values()]),
         ("KL, nats a response", lambda one: [float(marks.kl.mean()) for marks in one.point.runs.values()]),

@@ -46,7 +46,7 @@ def _points(axes: Axes, found: Sequence[Standing], score: Callable[[Standing], I
     for method in dict.fromkeys(s.point.method for s in found):
         of_method = sorted((s for s in found if s.point.method == method), key=lambda s: s.kl.mean)
         line = "-" if method in LINED else "none"
-        x, y = [_distance(s.kl.mean) for s in of_method], [score(s).mean for s in of_method]
+        x, y = [distance(s.kl.mean) for s in of_method], [score(s).mean for s in of_method]
         y_ends = np.transpose([score(s).arms for s in of_method])
         x_ends = np.transpose([_across(s.kl).arms for s in of_method])
         colour = COLOURS.get(method, COLOURS["ppo"])
@@ -71,7 +71,7 @@ def _name_the_best(axes: Axes, kept: Sequence[Standing], score: Callable[[Standi
     """Settings beside the ringed points, from the best down, as far as there is room between them."""
     placed: list[tuple[float, float]] = []
     for standing in sorted((s for s in kept if s.point.setting), key=lambda s: -score(s).mean):
-        place = (_distance(standing.kl.mean), score(standing).mean)
+        place = (distance(standing.kl.mean), score(standing).mean)
         x, y = axes.transAxes.inverted().transform(axes.transData.transform(place))
         if any(abs(x - a) < ROOM[0] and abs(y - b) < ROOM[1] for a, b in placed):
             continue
@@ -91,10 +91,10 @@ def _axes(axes: Axes, label: str) -> None:
 
 
 def _across(kl: Interval) -> Interval:
-    return Interval(_distance(kl.mean), _distance(kl.low), _distance(kl.high))
+    return Interval(distance(kl.mean), distance(kl.low), distance(kl.high))
 
 
-def _distance(kl: float) -> float:
+def distance(kl: float) -> float:
     """√KL; an estimate may fall below 0, where a divergence cannot."""
     return sqrt(max(kl, 0.0))
 
@@ -118,13 +118,13 @@ def _laws(laws: Mapping[str, Law], found: Sequence[Standing], sft: Standing, fig
     axes = figure.add_subplot()
     for method in dict.fromkeys(s.point.method for s in found):
         along = sorted((s for s in found if s.point.method == method), key=lambda s: s.kl.mean)
-        distance = np.array([_distance(s.kl.mean) for s in along])
+        places = np.array([distance(s.kl.mean) for s in along])
         colour, name = COLOURS.get(method, COLOURS["ppo"]), shown_method(method)
-        axes.plot(distance, [s.judged.mean - sft.judged.mean for s in along], "o", ms=4, color=colour, label=f"{name}: gold")
+        axes.plot(places, [s.judged.mean - sft.judged.mean for s in along], "o", ms=4, color=colour, label=f"{name}: gold")
         reward = [s.reward.mean - sft.reward.mean for s in along]
-        axes.plot(distance, reward, "x", ms=5, color=colour, alpha=0.6, label=f"{name}: reward model")
+        axes.plot(places, reward, "x", ms=5, color=colour, alpha=0.6, label=f"{name}: reward model")
         if method in laws:
-            _law(axes, laws[method], distance, colour)
+            _law(axes, laws[method], places, colour)
     axes.axhline(0, color="#bbbbbb", lw=0.8, zorder=0)
     axes.set_xlabel("√KL from SFT (nats a response)")
     axes.set_ylabel("gain over SFT")
@@ -132,9 +132,9 @@ def _laws(laws: Mapping[str, Law], found: Sequence[Standing], sft: Standing, fig
     axes.legend(frameon=False, fontsize=8)
 
 
-def _law(axes: Axes, law: Law, distance: Floats, colour: str) -> None:
+def _law(axes: Axes, law: Law, places: Floats, colour: str) -> None:
     """Over the distances that were seen, and no further: a law that knows no peak there knows none elsewhere."""
-    along = np.linspace(float(distance.min()), float(distance.max()), 200)
+    along = np.linspace(float(places.min()), float(places.max()), 200)
     axes.plot(along, predict(law, along**2), "-" if law.identified else "--", lw=1, color=colour)
     if law.peak:
         axes.axvline(law.peak.distance.mean, color=colour, ls=":", lw=1)

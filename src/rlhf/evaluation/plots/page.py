@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
+from rlhf.evaluation.plots.frontier import distance
 from rlhf.evaluation.plots.style import COLOURS
 from rlhf.evaluation.report import shown_method
 from rlhf.evaluation.standings import Standing
@@ -29,7 +29,10 @@ def write_page(found: Sequence[Standing], judge: str, path: Path) -> None:
     methods = list(dict.fromkeys(standing.point.method for standing in found))
     page = go.Figure([go.Scatter(**_trace([s for s in found if s.point.method == method], method)) for method in methods])
     by_method = [[s for s in found if s.point.method == method] for method in methods]
-    axes = {"√KL": [[_root(s.kl.mean) for s in of] for of in by_method], "KL": [[s.kl.mean for s in of] for of in by_method]}
+    axes = {
+        "√KL": [[distance(s.kl.mean) for s in of] for of in by_method],
+        "KL": [[s.kl.mean for s in of] for of in by_method],
+    }
     scores = {f"{judge} score": "judged", "reward model's score": "reward"}
     page.update_layout(
         template="simple_white",
@@ -55,7 +58,7 @@ def _trace(of_method: Sequence[Standing], method: str) -> dict[str, Any]:
     return {
         "name": shown_method(method),
         "mode": "markers",
-        "x": [_root(standing.kl.mean) for standing in of_method],
+        "x": [distance(standing.kl.mean) for standing in of_method],
         "y": [standing.judged.mean for standing in of_method],
         "error_y": _ends([standing.judged for standing in of_method]),
         "marker": {"color": colour, "size": 9, "line": {"width": rings, "color": "black"}},
@@ -84,7 +87,3 @@ def _button(label: str, change: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _buttons(buttons: list[dict[str, Any]], place: float) -> dict[str, Any]:
     return {"type": "buttons", "direction": "right", "buttons": buttons, "x": place, "y": 1.12, "xanchor": "left"}
-
-
-def _root(kl: float) -> float:
-    return sqrt(max(kl, 0.0))

@@ -14,7 +14,7 @@ from rlhf.records import Messages
 from rlhf.runtime.sweeps import ledger
 from rlhf.runtime.sweeps.table import EXAM
 
-SEED = "seed"
+SEED, SWEEP = "seed", "sweep"  # of several sweeps that are read together, the name of a point's own
 WATCHED = ("validation_gold_score", "validation_score")  # of a curve: what all methods have comes first
 
 

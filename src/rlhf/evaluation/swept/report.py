@@ -17,7 +17,7 @@ from rlhf.evaluation.report import shown_point
 from rlhf.evaluation.standings import N, known_points, row, standings
 from rlhf.evaluation.swept import tables
 from rlhf.evaluation.swept.held_against import EVALUATION, exam_seed, held_by
-from rlhf.evaluation.swept.read import Swept, read_sweep
+from rlhf.evaluation.swept.read import SWEEP, Swept, read_sweep
 from rlhf.evaluation.tournament import place_of, tournament
 from rlhf.evaluation.written import POOL, RESPONSES, Samples, marks_in, read_answers
 from rlhf.runtime.outputs import write_rows
@@ -63,7 +63,7 @@ def told_apart(found: Sequence[Swept], sweep: Path, sweeps: int) -> list[Swept]:
     """Points of several sweeps may have the same settings, and differ in what their sweeps share: then by its name."""
     if sweeps == 1:
         return list(found)
-    return [replace(one, point=replace(one.point, setting={**one.point.setting, "sweep": sweep.name})) for one in found]
+    return [replace(one, point=replace(one.point, setting={**one.point.setting, SWEEP: sweep.name})) for one in found]
 
 
 def also(answers: Mapping[tuple[str, str], Answers], seed: int) -> list[Point]:

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rlhf.runtime.outputs import numbers
-from rlhf.runtime.sweeps.ledger import jobs_of
+from rlhf.runtime.outputs import numbers, write_rows
+from rlhf.runtime.sweeps.ledger import DONE, jobs_of
 
 TABLE = "sweep.csv"
 EXAM = "evaluation"  # the folder of a job that holds what its policy answered to the exam, and its figures
@@ -18,7 +18,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     rows = []
     for place, job in jobs_of(folder):
         found = [file for file in (place / EXAM / "metrics.json", place / "metrics.json") if file.is_file()]
-        figures = numbers(json.loads(found[0].read_text(encoding="utf-8"))) if found and job["status"] == "done" else {}
+        figures = numbers(json.loads(found[0].read_text(encoding="utf-8"))) if found and job["status"] == DONE else {}
         times = {key: job[key] for key in ("seconds", "cpu_seconds") if key in job}
         rows.append(
             {"job": int(place.name), "status": job["status"] or "not begun", **job["settings"]}
@@ -29,9 +29,5 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def write_table(folder: Path) -> Path:
-    import pandas as pd
-
-    file = folder / TABLE
-    pd.DataFrame(rows_of(folder)).to_csv(file, index=False, lineterminator="\n")
-    return file
+def write_table(folder: Path) -> None:
+    write_rows(folder / TABLE, rows_of(folder))
