@@ -17,7 +17,7 @@ from rlhf.evaluation.contest import (
     yardsticks_of,
 )
 from rlhf.evaluation.exam import open_exam
-from rlhf.evaluation.paths import on_the_way, snapshots_in
+from rlhf.evaluation.paths import Way, last_step, on_the_way, snapshots_in
 from rlhf.evaluation.report import curve_row
 from rlhf.evaluation.results import write_results
 from rlhf.models.policy import load_policy
@@ -36,7 +36,8 @@ def main(run: Run) -> None:
         same_tokens(tokenizer, load_tokenizer(run.read(other, "model")), "artifacts/sft/model", f"artifacts/{other}/model")
     load = partial(load_policy, device=run.device, dtype=run.config.engine.dtype)
     policies = {model: partial(load, run.read(model, "model")) for model in MODELS}
-    kept = {step: partial(load, place) for step, place in snapshots_in(run.read("ppo", "metrics.json").parent).items()}
+    training = run.read("ppo", "metrics.json").parent
+    kept = {step: partial(load, place) for step, place in snapshots_in(training).items()}
     exam, judges = open_exam(run)
     drawn = settings.best_of_up_to + settings.best_of + 2
     run.say(f"lets SFT answer {len(exam.prompts)} prompts {drawn} times, for the others to be held against")
@@ -53,9 +54,9 @@ def main(run: Run) -> None:
     answering, shown = tee(asked)
     rows = run.follow(map(curve_row, count(1), shown), entrants + len(kept))
     answered = [contestant for contestant, _ in zip(answering, rows, strict=True)]
-    contestants, snapshots = answered[:entrants], answered[entrants:]
+    contestants, way = answered[:entrants], Way(answered[entrants:], last_step(training))
     about = about_the_exam(contestants, exam, judges, yardsticks[SAMPLED], settings, seed)
-    run.finish(write_results(run.output, exam, judges, contestants, snapshots, pool, about, settings, seed))
+    run.finish(write_results(run.output, exam, judges, contestants, way, pool, about, settings, seed))
 
 
 if __name__ == "__main__":

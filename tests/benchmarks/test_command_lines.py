@@ -9,13 +9,13 @@ from types import ModuleType
 import pytest
 from benchmarks.enumerable_runs import METHODS
 
-from benchmarks import closed_form, faults, mutants, over_seeds
+from benchmarks import closed_form, faults, mutants, over_seeds, sweeps
 from rlhf.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("module", [closed_form, faults, mutants, over_seeds], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [closed_form, faults, mutants, over_seeds, sweeps], ids=lambda module: module.__name__)
 def test_help_tells_what_it_does_and_how_to_call_it(module: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         module.main(["--help"])

@@ -122,6 +122,7 @@ def test_the_best_checkpoint_and_the_misfit_are_those_seen() -> None:
     measured = np.array([0.0, 1.5, 2.0, 1.5]) + np.concatenate([[0.0], off])
     found = fit("best_of_n", np.array([0.0, 1.0, 4.0, 9.0]), np.tile(measured[:, None, None], (1, 2, 5)), 20, 0)
     assert (found.alpha.mean, found.beta.mean) == pytest.approx((2.0, 0.5))
+    assert found.checkpoints == 3
     assert found.residual == pytest.approx(0.3)  # three seen, two fitted: one degree of freedom is left
     assert (found.best.index, found.best.kl, found.best.gain.mean) == pytest.approx((2, 4.0, measured[2]))
 
@@ -147,11 +148,11 @@ def barely_turning(form: Form, alpha: float, samples: int) -> Floats:
 
 
 @pytest.mark.parametrize(
-    ("form", "alpha", "samples", "end"), [("best_of_n", 3.0, 500, r"to \d\S+"), ("rl", 0.9, 41, "without an end")]
+    ("form", "alpha", "samples", "end"), [("best_of_n", 3.0, 401, r"to \d\S+"), ("rl", 0.9, 41, "without an end")]
 )
 def test_a_peak_that_may_lie_beyond_what_was_seen_is_not_claimed(form: Form, alpha: float, samples: int, end: str) -> None:
     """The peak itself lies among the checkpoints, and beta is above 0, both barely."""
-    found = fit(form, KL, barely_turning(form, alpha, samples), samples, 0)  # of 41 the second lowest is the lower end
+    found = fit(form, KL, barely_turning(form, alpha, samples), samples, 0)  # whose lower end is one of the draws
     assert found.beta.low == pytest.approx(1e-6)
     unknown = "the data do not identify a peak: its KL may be from"
     assert re.fullmatch(rf"{unknown} [\d.]+ {end}, and the largest KL seen is {KL.max():.2g}", found.statement)

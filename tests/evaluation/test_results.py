@@ -18,7 +18,7 @@ from rlhf.evaluation.answers import Answers
 from rlhf.evaluation.contest import GREEDY, INDEPENDENT, SAMPLED, Contestant, about_the_exam, metrics_of, yardsticks_of
 from rlhf.evaluation.exam import Judges
 from rlhf.evaluation.figures import Yardstick
-from rlhf.evaluation.paths import on_the_way, snapshots_in
+from rlhf.evaluation.paths import Way, on_the_way, snapshots_in
 from rlhf.evaluation.raters import GOLD_FIGURES
 from rlhf.evaluation.results import write_results
 from rlhf.evaluation.standings import best_of_n_points
@@ -36,7 +36,8 @@ def write(
     policies |= {"ppo": policies["base"], "dpo": policies["sft"]}
     contestants = everybody(replace(table, policies=policies), judges, yardsticks, pool)
     sampled = yardsticks[SAMPLED]
-    kept = list(on_the_way({5: policies["sft"], 10: policies["base"]}, table.exam, judges, sampled, SEED))
+    snapshots = list(on_the_way({5: policies["sft"], 10: policies["base"]}, table.exam, judges, sampled, SEED))
+    kept = Way(snapshots, last_step=15)
     about = about_the_exam(contestants, table.exam, judges, sampled, table.settings, SEED)
     folder.mkdir()
     return write_results(folder, table.exam, judges, contestants, kept, pool, about, table.settings, SEED)

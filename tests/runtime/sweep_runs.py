@@ -120,13 +120,14 @@ def start(repository: Repository, *arguments: str, tracked: bool = True) -> subp
 
 
 def wait_for(sweep: subprocess.Popen[str], *lines: str) -> None:
-    """Reads what a sweep says until all of these have been said."""
+    """Reads what a sweep says until all of these have been said, one as often as it is here."""
     assert sweep.stdout is not None
     missing = list(lines)
     while missing:
         said = sweep.stdout.readline()
         assert said, f"it ended without {missing}: {sweep.communicate()[1]}"
-        missing = [line for line in missing if not said.startswith(line)]
+        if line := next(filter(said.startswith, missing), None):
+            missing.remove(line)
 
 
 def stop(sweep: subprocess.Popen[str], name: str) -> tuple[int, str]:

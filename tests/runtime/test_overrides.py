@@ -25,6 +25,8 @@ def test_what_there_is_passes(given: str) -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
+        ("ppo=glob(*)", "ppo=glob(*): name the values themselves, as in ppo=A,B"),
+        ("ppo.kl_ctl=glob(*)", "ppo.kl_ctl=glob(*): name the values themselves, as in ppo.kl_ctl=A,B"),
         ("ppo=sharde", "ppo=sharde: no such choice; did you mean ppo=shared?"),
         ("sft={lr: 0.1}", "sft is a group of settings: change them one by one, as in sft.lr=0.1"),
         ("data={columns: {prompt: x}}", "data is a group of settings: change them one by one, as in data.columns.prompt=x"),

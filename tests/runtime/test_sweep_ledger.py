@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.errors import UserError
-from rlhf.runtime.sweeps.ledger import open_sweep
+from rlhf.runtime.sweeps.ledger import forget_failures, held, open_sweep
 from rlhf.runtime.sweeps.plan import Plan, plan
 from tests.runtime.sweep_runs import GRID, planned
 
@@ -64,6 +64,7 @@ def test_going_on_forgets_what_failed_and_nothing_else(root: Path, old: Path) ->
     before = old.read_bytes()
     found, book = open_sweep(root, going_on(root, *GRID))
     assert (found.folder, book) == (root / "old", json.loads(before))
+    forget_failures(found.folder)
     assert [(root / "old" / str(job) / "job.json").exists() for job in range(3)] == [True, False, True]
     assert old.read_bytes() == before
 
@@ -127,3 +128,11 @@ def test_going_on_in_a_folder_that_is_not_there_is_refused(root: Path) -> None:
     with pytest.raises(UserError, match=r"holds no sweep: sweep\.json is not there"):
         open_sweep(root, going_on(root, *GRID))
     assert not (root / "old").exists()
+
+
+def test_a_sweep_that_another_process_works_on_is_left_to_it(root: Path, old: Path) -> None:
+    busy = r"another process is at work on .*/old: wait for its end, or stop it"
+    with held(old.parent), pytest.raises(UserError, match=busy), held(old.parent):
+        raise AssertionError("two hold it")
+    with held(old.parent):
+        pass

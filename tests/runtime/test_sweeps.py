@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.conftest import Repository
-from tests.runtime.sweep_runs import JOBLIB, book, mlflow_runs, row, stamps, start, table
+from tests.runtime.sweep_runs import HELD, JOBLIB, book, mlflow_runs, row, stamps, start, table, wait_for
 
 FOUR = [("0.05", "0.1"), ("0.05", "0.2"), ("0.1", "0.1"), ("0.1", "0.2")]
 SUBMITIT = ("hydra/launcher=submitit_local",)
@@ -114,6 +114,43 @@ def test_a_job_that_takes_its_process_along_does_not_keep_the_others_from_runnin
     gone = "its process ended, or was ended with another's: TerminatedWorkerError"
     assert table(repository.root / "mine") == [row(0, "0.1", "failed", gone), row(1, "0.2"), row(2, "0.3")]
     assert done.stderr.splitlines()[-1].startswith("to try again what failed: python stages/ppo.py -m ppo.kl_ctl=")
+
+
+NEIGHBOURS = """
+    import os, signal, time
+    began = run.root / "began"
+    if run.config.ppo.kl_ctl == 0.1:
+        while not began.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if run.config.ppo.kl_ctl == 0.2 and not began.exists():
+        began.touch()
+        time.sleep(600)
+"""
+
+
+def test_a_job_that_was_ended_with_the_process_of_another_is_tried_again_alone(repository: Repository) -> None:
+    repository.write_stage(NEIGHBOURS)
+    done, _ = repository.run_untracked("-m", "ppo.kl_ctl=0.1,0.2,0.3", *JOBLIB, "hydra.sweep.dir=mine")
+    assert done.returncode == 1, done.stderr
+    gone = "its process ended, or was ended with another's: TerminatedWorkerError"
+    assert table(repository.root / "mine") == [row(0, "0.1", "failed", gone), row(1, "0.2"), row(2, "0.3")]
+
+
+def test_a_second_process_does_not_go_on_with_a_sweep_that_is_under_way(repository: Repository) -> None:
+    repository.write_stage(HELD)
+    (repository.root / "hold").write_text("0.1")
+    command = ("-m", "ppo.kl_ctl=0.1,0.2", "hydra.sweep.dir=mine")
+    with start(repository, *command, tracked=False) as sweep:
+        wait_for(sweep, "held")
+        mine = repository.root / "mine"
+        books = {file: file.read_bytes() for file in mine.rglob("*.json")}
+        done, said = repository.run_untracked(*command, "sweep.resume=mine")
+        assert (done.returncode, said) == (1, [f"ppo: another process is at work on {mine}: wait for its end, or stop it"])
+        assert {file: file.read_bytes() for file in mine.rglob("*.json")} == books
+        (repository.root / "hold").unlink()
+        sweep.communicate(timeout=120)
+    assert table(mine) == [row(0, "0.1"), row(1, "0.2")]
 
 
 @pytest.mark.slow

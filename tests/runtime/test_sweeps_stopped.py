@@ -7,7 +7,7 @@ import pytest
 from tests.runtime.conftest import Repository
 from tests.runtime.sweep_runs import HELD, JOBLIB, book, mlflow_runs, row, stamps, start, stop, table, wait_for
 
-GRID = ("-m", "ppo.kl_ctl=0.1,0.2", "hydra.sweep.dir=a sweep")
+GRID = ("-m", "ppo.kl_ctl=0.1,0.2,0.3,0.4", "hydra.sweep.dir=a sweep")
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9}
 
 
@@ -26,19 +26,23 @@ def test_a_sweep_that_is_stopped_ends_its_jobs_and_does_what_is_missing_when_it_
     repository: Repository, signal: str, launcher: tuple[str, ...], tracked: bool
 ) -> None:
     repository.write_stage(HELD)
-    (repository.root / "hold").write_text("0.2")
+    (repository.root / "hold").write_text("0.2 0.3")  # with joblib two are under way, and the last one waits for them
     sweep = start(repository, *GRID, *launcher, tracked=tracked)
-    wait_for(sweep, "held", "sweep 1/2 jobs")
+    wait_for(sweep, "sweep 1/4 jobs", *["held"] * (2 if launcher else 1))
     code, said = stop(sweep, signal)
     folder = repository.root / "a sweep"
     assert code == CODES[signal]
     if signal != "SIGKILL":
-        command = " ".join(["python stages/ppo.py -m ppo.kl_ctl=0.1,0.2 'hydra.sweep.dir=a sweep'", *launcher])
+        command = " ".join(["python stages/ppo.py -m ppo.kl_ctl=0.1,0.2,0.3,0.4 'hydra.sweep.dir=a sweep'", *launcher])
         assert f"\nto go on: {command} 'sweep.resume=a sweep'\n" in f"\n{said}"
-    assert [book(folder / job)["status"] for job in "01"] == ["done", "running"]
+    begun = 3 if launcher else 2
+    assert [book(folder / str(job))["status"] for job in range(begun)] == ["done", *["running"] * (begun - 1)]
+    assert not any((folder / str(job) / "job.json").exists() for job in range(begun, 4)), "the launcher is gone"
     (parent,), jobs = mlflow_runs(repository) if tracked else ([None], [])
     if tracked:
-        assert [parent.status, *(job.status for job in jobs)] == ["KILLED", "FINISHED", "KILLED"]
+        assert [parent.status, jobs[0].name, jobs[0].status] == ["KILLED", "ppo #0", "FINISHED"]
+        stopped = [(job.name, job.status) for job in jobs[1:]]  # whose run may not have been opened yet
+        assert {("ppo #1", "KILLED")} <= set(stopped) <= {(f"ppo #{job}", "KILLED") for job in range(1, begun)}
 
     (repository.root / "hold").unlink()
     done = stamps(folder / "0")
@@ -47,12 +51,10 @@ def test_a_sweep_that_is_stopped_ends_its_jobs_and_does_what_is_missing_when_it_
     assert again.returncode == 0, said
     assert stamps(folder / "0") == done
     assert "ppo #0" not in told
-    assert table(folder) == [row(0, "0.1"), row(1, "0.2")]
+    assert table(folder) == [row(0, "0.1"), row(1, "0.2"), row(2, "0.3"), row(3, "0.4")]
     if tracked:
         (same,), jobs = mlflow_runs(repository)
         assert (same.id, same.status, "sweep.csv" in same.files) == (parent.id, "FINISHED", True)
-        assert [(job.name, job.status, job.parent) for job in jobs] == [
-            ("ppo #0", "FINISHED", same.id),
-            ("ppo #1", "KILLED", same.id),
-            ("ppo #1", "FINISHED", same.id),
-        ]
+        finished = [(f"ppo #{job}", "FINISHED") for job in range(4)]
+        assert sorted((job.name, job.status) for job in jobs) == sorted([*finished, *stopped])
+        assert {job.parent for job in jobs} == {same.id}

@@ -6,16 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from rlhf.config import Evaluate
-from rlhf.evaluation.answers import (
-    Answers,
-    Exam,
-    Judges,
-    answer,
-    best_gold_scores,
-    best_of,
-    demonstrations_nll,
-    draw_pool,
-)
+from rlhf.evaluation.answers import Answers, answer, best_gold_scores, best_of, demonstrations_nll, draw_pool
+from rlhf.evaluation.exam import Exam, Judges
 from rlhf.evaluation.figures import Figures, Yardstick, best_gold_figures, figures_of, reward_model_figures
 from rlhf.evaluation.measures import best_of_n_kl_bound
 from rlhf.evaluation.tournament import tournament

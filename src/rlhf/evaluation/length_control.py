@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit
-from scipy.stats import norm
+from scipy.special import expit, ndtri
 
 from rlhf.evaluation.statistics import LEVEL, Floats, Interval
 
@@ -53,7 +52,7 @@ def _at_equal_length(won: Floats, design: Floats) -> Interval:
     bread = np.linalg.inv(design.T * (chance * (1 - chance)) @ design)
     slopes = design * (won - chance)[:, None]
     error = np.sqrt((bread @ (slopes.T @ slopes) @ bread)[0, 0])
-    ends = coefficients[0] + norm.ppf((1 - LEVEL) / 2) * error * np.array([0.0, 1.0, -1.0])
+    ends = coefficients[0] + ndtri((1 - LEVEL) / 2) * error * np.array([0.0, 1.0, -1.0])
     return Interval(*expit(ends).tolist())
 
 

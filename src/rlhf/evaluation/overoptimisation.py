@@ -44,7 +44,8 @@ class Law:
     form: Form
     alpha: Interval
     beta: Interval
-    residual: float  # standard deviation of the checkpoints' gains about the law
+    checkpoints: int  # with a KL above 0
+    residual: float  # standard deviation of their gains about the law
     best: Best
     identified: bool
     statement: str
@@ -73,7 +74,7 @@ def fit(form: Form, kl: Floats, gains: Floats, samples: int, seed: int) -> Law:
     best = Best(top, float(mean_kl[top]), percentiles(mean_gain[top], drawn_gains[:, top]))
     residual = float(np.sqrt((misfit**2).sum() / (seen.sum() - 2)))
     statement = trouble or f"the peak lies at a KL of {peak.kl.mean:.2g} {_brackets(peak.kl)} nats"
-    return Law(form, alpha, beta, residual, best, not trouble, statement, None if trouble else peak)
+    return Law(form, alpha, beta, int(seen.sum()), residual, best, not trouble, statement, None if trouble else peak)
 
 
 def predict(law: Law, kl: Floats) -> Floats:
@@ -131,8 +132,9 @@ def _turn(form: Form, law: Floats) -> tuple[Floats, Floats]:
 
 def _ordered(mean: Floats, resampled: Floats) -> Interval:
     """A percentile interval without interpolation, which infinite draws forbid."""
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="lower")
-    return Interval(float(mean), float(low), float(high))
+    low, high = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    ends = np.quantile(resampled, low, method="lower"), np.quantile(resampled, high, method="higher")
+    return Interval(float(mean), *map(float, ends))
 
 
 def _trouble(beta: Interval, peak: Peak, seen: Floats) -> str:

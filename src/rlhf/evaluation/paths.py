@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,23 @@ SNAPSHOTS, STEP = "snapshots", "step"
 FORMS: dict[str, Form] = {BEST_OF_N: "best_of_n", SNAPSHOTS: "rl"}
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """PPO's policies as it learnt: what its snapshots answered, and the step of the policy that it ended with."""
+
+    snapshots: Sequence[Contestant]
+    last_step: int
+
+
 def snapshots_in(training: Path) -> dict[int, Path]:
     """The policies that PPO kept, by step, without the last one where that is the policy it ended with."""
-    last = json.loads((training / "metrics.json").read_text(encoding="utf-8"))["step"]
     found = {int(place.name.removeprefix("step_")): place for place in sorted((training / SNAPSHOTS).glob("step_*"))}
-    return {step: place for step, place in found.items() if step != last}
+    return {step: place for step, place in found.items() if step != last_step(training)}
+
+
+def last_step(training: Path) -> int:
+    """The step of the policy that PPO ended with."""
+    return int(json.loads((training / "metrics.json").read_text(encoding="utf-8"))["step"])
 
 
 def on_the_way(
@@ -40,17 +52,17 @@ def on_the_way(
         yield Contestant(f"ppo_{STEP}_{step}", SAMPLED, said, figures_of(said, None, yardstick))
 
 
-def snapshot_points(contestants: Sequence[Contestant], seed: int) -> list[Point]:
+def snapshot_points(way: Way, seed: int) -> list[Point]:
     return [
         Point(SNAPSHOTS, {STEP: contestant.model.rpartition("_")[2]}, {seed: marks_of(contestant.answers)})
-        for contestant in contestants
+        for contestant in way.snapshots
     ]
 
 
-def path_points(points: Sequence[Point]) -> list[Point]:
+def path_points(points: Sequence[Point], way: Way) -> list[Point]:
     """Best-of-n, and PPO's snapshots with the policy that it ended with."""
     paths = [point for point in points if point.method in FORMS]
-    return paths + [Point(SNAPSHOTS, {STEP: "last"}, point.runs) for point in points if point.method == "ppo"]
+    return paths + [Point(SNAPSHOTS, {STEP: str(way.last_step)}, point.runs) for point in points if point.method == "ppo"]
 
 
 def laws_along(points: Sequence[Point], sft: Marks, samples: int, seed: int) -> tuple[dict[str, Law], dict[str, Any]]:

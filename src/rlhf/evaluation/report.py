@@ -9,6 +9,8 @@ from rlhf.evaluation.contest import Contestant
 from rlhf.evaluation.figures import has_gold_scores
 from rlhf.evaluation.points import BEST_OF_N, Point
 from rlhf.evaluation.raters import SCORER
+from rlhf.evaluation.statistics import Interval
+from rlhf.evaluation.tournament import Ends, place_of
 from rlhf.records import Messages
 from rlhf.runtime import markdown
 
@@ -117,7 +119,7 @@ def _tournament(found: dict[str, Any]) -> list[str]:
     """Head to head: the ratings, the strongest first, and who wins how often against whom."""
     if found["open_ended"]:
         return [f"Head to head: {found['open_ended']}."]
-    order = sorted(found["ratings"], key=lambda model: -_place(found["ratings"][model]["strength"]))
+    order = sorted(found["ratings"], key=lambda model: -place_of(Ends(**found["ratings"][model]["strength"])))
     rows = []
     for model in order:
         rating, rates = found["ratings"][model], found["win_rates"][model]
@@ -132,21 +134,43 @@ def _tournament(found: dict[str, Any]) -> list[str]:
 
 
 def _laws(laws: dict[str, Any]) -> list[str]:
-    """Over-optimisation: the best that was seen on each path beside the peak of its law."""
+    """Over-optimisation: of each path the best that was seen on it beside the peak of its law, and how well that fits."""
     if not laws:
         return []
-    lines = ["", "Over-optimisation (Gao et al. 2022), along each path:", ""]
-    for path, law in laws.items():
-        best = law.get("best")
-        seen = f"the highest gain seen is {_with_interval(best['gain'])}, at a KL of {best['kl']:.2f}; " if best else ""
-        lines.append(f"- {shown_method(path)}: {seen}{law['statement']}.")
-    return lines
+    fitted = {path: law for path, law in laws.items() if "best" in law}
+    header = [
+        "over-optimisation",
+        "checkpoints",
+        "highest gain seen",
+        "at KL",
+        "gain at the law's peak",
+        "at KL",
+        "alpha",
+        "beta",
+        "misfit",
+    ]
+    lines = [*markdown.table(header, [_law_row(*entry) for entry in fitted.items()]), ""] if fitted else []
+    about = (
+        "Gain: gold score above SFT's. Laws (Gao et al. 2022), d the root of the KL: best of n d (alpha - beta d), PPO on "
+        "its way d (alpha - beta log d). Misfit: standard deviation of the checkpoints' gains about the law. The highest "
+        "gain is the highest of several noisy means, and so rather too high."
+    )
+    return ["", *lines, *(f"{shown_method(path)}: {law['statement']}." for path, law in laws.items()), "", about]
 
 
-def _place(strength: dict[str, float | None]) -> float:
-    """Where who has no finite strength stands: by the one end that it has."""
-    known = [value for value in (strength["mean"], strength["low"], strength["high"]) if value is not None]
-    return known[0] if known else 0.0
+def _law_row(path: str, law: dict[str, Any]) -> list[str]:
+    best, peak = law["best"], law.get("peak")
+    return [
+        shown_method(path),
+        str(law["checkpoints"]),
+        _with_interval(best["gain"]),
+        f"{best['kl']:.2f}",
+        _with_interval(peak["gain"]) if peak else MISSING,
+        _with_interval(peak["kl"]) if peak else MISSING,
+        _with_interval(law["alpha"]),
+        _with_interval(law["beta"]),
+        f"{law['residual']:.2f}",
+    ]
 
 
 def _ends(ends: dict[str, float | None], form: str) -> str:
@@ -156,8 +180,12 @@ def _ends(ends: dict[str, float | None], form: str) -> str:
     return f"{mean}[{low}, {high}]"
 
 
-def _with_interval(interval: dict[str, float]) -> str:
-    return f"{interval['mean']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
+def shown_interval(interval: Interval) -> str:
+    return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _with_interval(entries: dict[str, float]) -> str:
+    return shown_interval(Interval(**entries))
 
 
 def _notes(yardsticks: dict[str, Any]) -> list[str]:

@@ -12,8 +12,9 @@ from rlhf.evaluation.answers import Answers
 from rlhf.evaluation.contest import Contestant, metrics_of
 from rlhf.evaluation.exam import Exam, Judges
 from rlhf.evaluation.figures import Figures, has_gold_scores
-from rlhf.evaluation.paths import SNAPSHOTS, laws_along, path_points, snapshot_points
+from rlhf.evaluation.paths import SNAPSHOTS, Way, laws_along, path_points, snapshot_points
 from rlhf.evaluation.plots import frontier as frontier_plot
+from rlhf.evaluation.plots import overoptimisation as overoptimisation_plot
 from rlhf.evaluation.plots import scores as scores_plot
 from rlhf.evaluation.points import Marks
 from rlhf.evaluation.standings import known_points, row, standings
@@ -27,7 +28,7 @@ def write_results(
     exam: Exam,
     judges: Judges,
     contestants: Sequence[Contestant],
-    snapshots: Sequence[Contestant],
+    way: Way,
     pool: Sequence[Answers],
     about: Figures,
     settings: Evaluate,
@@ -38,9 +39,7 @@ def write_results(
     drawn = samples(exam.prompts, pool)
     write_records(folder / POOL, drawn)
     metrics = metrics_of(contestants, about)
-    metrics["yardsticks"] |= write_frontier(
-        folder, drawn, snapshots, settings.bootstrap_samples, seed, judges.rater is not None
-    )
+    metrics["yardsticks"] |= write_frontier(folder, drawn, way, settings.bootstrap_samples, seed, judges.rater is not None)
     write_metrics(folder / "summary.json", summary(metrics))
     (folder / "table.md").write_text(report.table(metrics), encoding="utf-8")
     chosen = report.spread(exam.families, settings.shown_prompts)
@@ -67,11 +66,11 @@ def summary(metrics: Figures) -> Figures:
 
 
 def write_frontier(
-    folder: Path, pool: Sequence[Samples], snapshots: Sequence[Contestant], bootstrap_samples: int, seed: int, by_gold: bool
+    folder: Path, pool: Sequence[Samples], way: Way, bootstrap_samples: int, seed: int, by_gold: bool
 ) -> Figures:
     """frontier.csv and frontier.png; with gold scores the laws too, and their picture."""
     _, answers = read_answers(folder / RESPONSES)
-    points = [*known_points(answers, pool, seed, where={}), *snapshot_points(snapshots, seed)]
+    points = [*known_points(answers, pool, seed, where={}), *snapshot_points(way, seed)]
     sft: Marks = next(iter(points[0].runs.values()))
     draws = derive_seed(seed, "bootstrap")
     found = standings(points, sft, bootstrap_samples, draws)
@@ -79,8 +78,8 @@ def write_frontier(
     frontier_plot.draw(found, "gold" if by_gold else "reward", folder / "frontier.png")
     if not by_gold:
         return {}
-    along = path_points(points)
+    along = path_points(points, way)
     laws, said = laws_along(along, sft, bootstrap_samples, draws)
-    start, *way = standings([points[0], *along], sft, bootstrap_samples, draws)
-    frontier_plot.draw_laws(laws, way, start, folder / "overoptimisation.png")
+    start, *stood = standings([points[0], *along], sft, bootstrap_samples, draws)
+    overoptimisation_plot.draw(laws, stood, start, folder / "overoptimisation.png")
     return {"overoptimisation": said}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
+from scipy.special import stdtrit
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -79,7 +79,7 @@ def _student(mean: float, groups: Sequence[Floats], level: float) -> Interval:
     if not variances.any():
         return Interval(float(mean), float(mean), float(mean))
     freedom = variances.sum() ** 2 / sum(v**2 / (len(group) - 1) for v, group in zip(variances, groups, strict=True))
-    reach = float(t.ppf((1 + level) / 2, freedom) * np.sqrt(variances.sum()))
+    reach = float(stdtrit(freedom, (1 + level) / 2) * np.sqrt(variances.sum()))
     return Interval(float(mean), float(mean - reach), float(mean + reach))
 
 

@@ -81,9 +81,9 @@ def tournament(judged: Mapping[str, Floats], samples: int, seed: int) -> Tournam
     return Tournament({model: _rating(*known[i]) for i, model in enumerate(judged)}, rates, None)
 
 
-def place_of(rating: Rating | None) -> float:
+def place_of(strength: Ends) -> float:
     """Where to put somebody in an order: who has no finite strength, by the one end that it has."""
-    ends = (rating.strength.mean, rating.strength.low, rating.strength.high) if rating else ()
+    ends = (strength.mean, strength.low, strength.high)
     return next((end for end in ends if end is not None), 0.0)
 
 

@@ -54,7 +54,12 @@ def _hint_for(override: str) -> str:
 
 
 def _problems(conf: Path, override: Override) -> Iterator[str]:
+    from hydra.core.override_parser.types import ValueType
+
     key = override.key_or_group
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        yield f"{override.input_line}: name the values themselves, as in {key}=A,B"
+        return
     if key.partition(".")[0].partition("/")[0] == "hydra":
         return
     groups = sorted(path.name for path in conf.iterdir() if path.is_dir())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import sqrt
 from pathlib import Path
@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from rlhf.evaluation.overoptimisation import Law, predict
 from rlhf.evaluation.plots.style import COLOURS, picture
 from rlhf.evaluation.points import BEST_OF_N
 from rlhf.evaluation.report import shown_key, shown_method
@@ -107,34 +106,3 @@ def _signed_square(x: ArrayLike) -> Floats:
 def _signed_root(x: ArrayLike) -> Floats:
     found: Floats = np.sign(x) * np.sqrt(np.abs(x))
     return found
-
-
-def draw_laws(laws: Mapping[str, Law], found: Sequence[Standing], sft: Standing, path: Path) -> None:
-    """Gains over SFT along each path, as measured and as its law has them, where one was fitted."""
-    picture(path, partial(_laws, laws, found, sft))
-
-
-def _laws(laws: Mapping[str, Law], found: Sequence[Standing], sft: Standing, figure: Figure) -> None:
-    axes = figure.add_subplot()
-    for method in dict.fromkeys(s.point.method for s in found):
-        along = sorted((s for s in found if s.point.method == method), key=lambda s: s.kl.mean)
-        places = np.array([distance(s.kl.mean) for s in along])
-        colour, name = COLOURS.get(method, COLOURS["ppo"]), shown_method(method)
-        axes.plot(places, [s.judged.mean - sft.judged.mean for s in along], "o", ms=4, color=colour, label=f"{name}: gold")
-        reward = [s.reward.mean - sft.reward.mean for s in along]
-        axes.plot(places, reward, "x", ms=5, color=colour, alpha=0.6, label=f"{name}: reward model")
-        if method in laws:
-            _law(axes, laws[method], places, colour)
-    axes.axhline(0, color="#bbbbbb", lw=0.8, zorder=0)
-    axes.set_xlabel("√KL from SFT (nats a response)")
-    axes.set_ylabel("gain over SFT")
-    axes.set_title("fitted law: solid where it has a peak, else dashed", fontsize=8, color="#777777")
-    axes.legend(frameon=False, fontsize=8)
-
-
-def _law(axes: Axes, law: Law, places: Floats, colour: str) -> None:
-    """Over the distances that were seen, and no further: a law that knows no peak there knows none elsewhere."""
-    along = np.linspace(float(places.min()), float(places.max()), 200)
-    axes.plot(along, predict(law, along**2), "-" if law.identified else "--", lw=1, color=colour)
-    if law.peak:
-        axes.axvline(law.peak.distance.mean, color=colour, ls=":", lw=1)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rlhf.errors import UserError
 from rlhf.evaluation.written import POOL, RESPONSES
 from rlhf.runtime.hashes import md5_of
 from rlhf.runtime.messages import shown
+from rlhf.runtime.pipeline import read_yaml
 from rlhf.runtime.settings import flatten
 from rlhf.runtime.sweeps.plan import Plan
 
@@ -55,8 +54,7 @@ def exam_seed(root: Path) -> int:
 
 
 def _lock(root: Path) -> dict[str, Any]:
-    path = root / "dvc.lock"
-    stages = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages", {}) if path.is_file() else {}
+    stages = read_yaml(root / "dvc.lock").get("stages") or {}
     if "evaluate" not in stages:
         raise UserError(f"dvc.lock does not say what {EVALUATION} was made from: {MEND}")
     found: dict[str, Any] = stages["evaluate"]

@@ -80,7 +80,7 @@ def write_tournament(points: Sequence[Point], seed: int, file: Path) -> None:
     """All points with answers of their own against each other: ratings, and the share of wins against each."""
     entrants = {shown_point(point): point.over_seeds("rivals") for point in points if _has_rivals(point)}
     result = tournament(entrants, BOOTSTRAP, seed)
-    order = sorted(result.ratings or entrants, key=lambda name: -place_of(result.ratings.get(name)))
+    order = sorted(result.ratings, key=lambda name: -place_of(result.ratings[name].strength)) or list(entrants)
     lines: list[dict[str, Any]] = []
     for name in order:
         rating = result.ratings.get(name)

@@ -8,9 +8,8 @@ from pathlib import Path
 from statistics import fmean
 
 from rlhf.evaluation.points import BEST_OF_N
-from rlhf.evaluation.report import MISSING, shown_point
+from rlhf.evaluation.report import MISSING, shown_interval, shown_point
 from rlhf.evaluation.standings import Standing
-from rlhf.evaluation.statistics import Interval
 from rlhf.evaluation.swept.read import Swept
 from rlhf.runtime import markdown
 
@@ -40,13 +39,13 @@ def page(found: Sequence[Standing], swept: Sequence[Swept], judge: str, budgets:
 
 
 def _row(standing: Standing, swept: Swept | None) -> list[str]:
-    kl = f"≤ {standing.kl.mean:.2f}" if standing.point.method == BEST_OF_N else _shown(standing.kl)
-    behind = "the best" if standing.behind is None else _shown(standing.behind)
+    kl = f"≤ {standing.kl.mean:.2f}" if standing.point.method == BEST_OF_N else shown_interval(standing.kl)
+    behind = "the best" if standing.behind is None else shown_interval(standing.behind)
     falls = [fall for fall in swept.fall.values() if fall is not None] if swept else []
     return [
         f"{shown_point(standing.point)}{' *' if standing.pareto else ''}",
-        _shown(standing.judged),
-        _shown(standing.win_rate),
+        shown_interval(standing.judged),
+        shown_interval(standing.win_rate),
         MISSING if standing.win_rate_at_equal_length is None else f"{standing.win_rate_at_equal_length:.2f}",
         kl,
         f"{standing.reward.mean:.2f}",
@@ -56,10 +55,6 @@ def _row(standing: Standing, swept: Swept | None) -> list[str]:
         f"{max(falls):.2f}" if falls else MISSING,
         f"{fmean(swept.seconds.values()):.0f}" if swept else MISSING,
     ]
-
-
-def _shown(interval: Interval) -> str:
-    return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def _frontier(found: Sequence[Standing]) -> list[str]:

@@ -22,7 +22,7 @@ from rlhf.runtime import pipeline
 from rlhf.runtime.hashes import md5_of
 from rlhf.runtime.sweeps.plan import RESUME, Plan
 
-SWEEP, JOB, LOCK = "sweep.json", "job.json", "job.lock"
+SWEEP, JOB, LOCK, SWEEP_LOCK = "sweep.json", "job.json", "job.lock", "sweep.lock"
 RUNNING, DONE, FAILED = "running", "done", "failed"
 Book = dict[str, Any]
 NOTHING: Mapping[str, str] = {}
@@ -47,9 +47,6 @@ def open_sweep(root: Path, plan: Plan, exam: Mapping[str, str] = NOTHING) -> tup
         if missing := [key for key in asked if key not in found]:
             raise UserError(f"{file} is not the {SWEEP} of a sweep: it has no {', '.join(missing)}")
         _refuse_another(found, asked, plan.folder)
-        for place, job in jobs_of(plan.folder):
-            if job["status"] == FAILED:  # is tried again
-                (place / JOB).unlink()
         return plan, found
     folder = _claim_named(plan.folder, asked) if plan.named else _claim_beside(plan.folder, asked)
     return replace(plan, folder=folder), asked
@@ -107,6 +104,17 @@ def _shown(value: Any) -> str:
 
 
 @contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds the whole sweep; UserError where another process does, which would be disturbed."""
+    with (folder / SWEEP_LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is at work on {folder}: wait for its end, or stop it") from None
+        yield
+
+
+@contextlib.contextmanager
 def job_lock(folder: Path) -> Iterator[None]:
     """Holds the job's folder, after whoever may hold it still."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,13 +136,27 @@ def count(folder: Path, *statuses: str) -> int:
     return sum(job["status"] in statuses for _, job in jobs_of(folder))
 
 
-def bury(folder: Path, message: str) -> None:
-    """Marks the jobs as failed whose process is gone without a word."""
+def forget_failures(folder: Path) -> None:
+    """Lets what failed be tried again."""
+    for place, job in jobs_of(folder):
+        if job["status"] == FAILED:
+            forget(place)
+
+
+def forget(place: Path) -> None:
+    (place / JOB).unlink()
+
+
+def bury(folder: Path, message: str) -> list[Path]:
+    """Marks the jobs as failed whose process is gone without a word; returns their folders."""
+    buried = []
     for place, job in jobs_of(folder):
         if job["status"] == RUNNING:
             with (place / LOCK).open("a") as lock, contextlib.suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 end(place, FAILED, message)
+                buried.append(place)
+    return buried
 
 
 def begin(folder: Path, values: Mapping[str, str]) -> None:

@@ -29,7 +29,7 @@ class Plan:
     """A sweep before it begins.
 
     jobs: of each job the values of the swept settings, by dotted names, in Hydra's order.
-    settings: flat, what the jobs share; of a swept setting, the values that it takes.
+    settings: flat, what the jobs share; of what they do not, the values that it takes in them.
     """
 
     stage: str
@@ -46,43 +46,55 @@ def plan(root: Path, stage: str, arguments: Sequence[str]) -> Plan | None:
     """The sweep that the arguments ask for, None where they ask for a single run.
 
     Raises:
-        UserError: nothing is swept, or something that the stage does not read; what all jobs share is wrong, or a single
-            run is to go on with a sweep.
+        UserError: nothing is swept, or something that the stage does not read; two jobs would be the same, or all of them
+            wrong; or a single run is to go on with a sweep.
     """
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra._internal.utils import get_args_parser
-    from hydra.core.override_parser.overrides_parser import OverridesParser
 
     asked = get_args_parser().parse_args(arguments)
     if asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion:
         return None
-    parser = OverridesParser.create()
-    with hydra_messages():
-        given = parser.parse_overrides(asked.overrides)
-        values, hydra = settings.compose_beside_hydra(root, [_first(override) for override in given])
-        if not asked.multirun and hydra.mode is None:
-            if values["sweep"]["resume"] is not None:
-                raise UserError(f"{RESUME} is for a sweep: give its whole command again, with its -m")
-            return None
-        of_experiment = parser.parse_overrides([f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()])
-        overrides = [o for o in [*of_experiment, *given] if not o.key_or_group.startswith("hydra")]
-        jobs = BasicSweeper.split_arguments(overrides, None)[0]
+    found = _expand(root, asked.overrides, asked.multirun)
+    if found is None:
+        return None
+    jobs, places = found
     swept = _swept(jobs)
     _check(root, stage, swept)
-    _check_shared(values, swept)
-    shared = settings.flatten(values)
-    resume = shared.pop(RESUME)
-    places = [str(override.value()) for override in given if override.key_or_group == "hydra.sweep.dir"]
+    composed = [settings.compose_beside_hydra(root, job)[0] for job in jobs]
+    _refuse_what_is_wrong_everywhere(composed)
+    flat = [settings.flatten(values) for values in composed]
+    (resume, *_) = [values.pop(RESUME) for values in flat]
+    values_of_jobs = [{key: job[key] for key in swept} for job in map(_as_dict, jobs)]
+    _refuse_twins(values_of_jobs, flat)
     return Plan(
         stage=stage,
         swept=swept,
-        jobs=[{key: job[key] for key in swept} for job in map(_as_dict, jobs)],
-        settings=shared | {key: ", ".join(values) for key, values in swept.items()},
+        jobs=values_of_jobs,
+        settings=_side_by_side(flat) | {key: ", ".join(values) for key, values in swept.items()},
         folder=_folder(root, stage, resume, places),
         named=bool(places),
         resumed=resume is not None,
         command=shlex.join(["python", f"stages/{stage}.py", *(a for a in arguments if not a.startswith(f"{RESUME}="))]),
     )
+
+
+def _expand(root: Path, given: Sequence[str], multirun: bool) -> tuple[list[list[str]], list[str]] | None:
+    """The overrides of every job, and the folders that were asked for; None where there are no jobs to speak of."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+    with hydra_messages():
+        parsed = parser.parse_overrides(list(given))
+        values, hydra = settings.compose_beside_hydra(root, [_first(override) for override in parsed])
+        if not multirun and hydra.mode is None:
+            if values["sweep"]["resume"] is not None:
+                raise UserError(f"{RESUME} is for a sweep: give its whole command again, with its -m")
+            return None
+        of_experiment = parser.parse_overrides([f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()])
+        overrides = [o for o in [*of_experiment, *parsed] if not o.key_or_group.startswith("hydra")]
+        places = [str(override.value()) for override in parsed if override.key_or_group == "hydra.sweep.dir"]
+        return BasicSweeper.split_arguments(overrides, None)[0], places
 
 
 def _first(override: Override) -> str:
@@ -132,23 +144,39 @@ def _is_read(key: str, params: Sequence[str]) -> bool:
     return key in MANY or any(mine.startswith(read) or read.startswith(mine) for mine, read in both)
 
 
-def _check_shared(values: Values, swept: Mapping[str, Sequence[str]]) -> None:
-    """UserError for what would fail every job. What depends on several settings shows in each job alone."""
+def _refuse_what_is_wrong_everywhere(composed: Sequence[Values]) -> None:
+    """UserError for what would fail every job; what fails some of them shows in these alone."""
+    problems = [dict.fromkeys(_problems(values)) for values in composed]
+    everywhere = [problem for problem in problems[0] if all(problem in of_job for of_job in problems)]
+    if everywhere:
+        raise UserError("\n".join(everywhere))
+
+
+def _problems(values: Values) -> list[str]:
     try:
         Config.model_validate(values)
     except ValidationError as error:
-        problems: list[Values] = [
-            dict(problem) for problem in error.errors(include_url=False) if problem["type"] != "value_error"
-        ]
-        shared = [problem for problem in problems if not _is_swept(problem["loc"], swept)]
-        if shared:
-            raise UserError("\n".join(map(explain, shared))) from error
+        return [explain(dict(problem)) for problem in error.errors(include_url=False)]
+    return []
 
 
-def _is_swept(location: Sequence[str | int], swept: Mapping[str, Sequence[str]]) -> bool:
-    """An experiment may change everything."""
-    key = ".".join(map(str, location))
-    return "experiment" in swept or any(f"{key}.".startswith(f"{name}.") for name in swept)
+def _refuse_twins(jobs: Sequence[Mapping[str, str]], composed: Sequence[Values]) -> None:
+    """UserError for two jobs that would do the same, under whatever names."""
+    for number, values in enumerate(composed):
+        first = composed.index(values)
+        if first != number:
+            one, other = (", ".join(f"{key}={value}" for key, value in jobs[i].items()) for i in (first, number))
+            raise UserError(f"jobs {first} ({one}) and {number} ({other}) would be the same: name every value once")
+
+
+def _side_by_side(composed: Sequence[Values]) -> Values:
+    """What the jobs share, and of what they do not, the values that it takes in any of them."""
+    found: Values = {}
+    for key in dict.fromkeys(key for values in composed for key in values):
+        taken = [values[key] for values in composed if key in values]
+        alike = len(taken) == len(composed) and all(value == taken[0] for value in taken)
+        found[key] = taken[0] if alike else ", ".join(dict.fromkeys(map(str, taken)))
+    return found
 
 
 def _folder(root: Path, stage: str, resume: str | None, given: Sequence[str]) -> Path:

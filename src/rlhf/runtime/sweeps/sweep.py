@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 __all__ = ["EXAM", "JOB", "Job", "Reading", "sweep"]
+
+
+ENDED = (ledger.DONE, ledger.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,35 +66,43 @@ def sweep(
     """The exit code: 0, or 1 if a job has failed."""
     exam = reading.check(root, plan) if reading else {}
     plan, book = ledger.open_sweep(root, plan, exam)
-    shown = os.path.relpath(plan.folder, root)
-    about = "; ".join(f"{key} {', '.join(values)}" for key, values in plan.swept.items())
-    done = ledger.count(plan.folder, ledger.DONE)
-    print(f"sweep of {len(plan.jobs)} jobs in {shown}, {done} done: {about}", flush=True)
-    tracker = tracking.start(root, plan.stage, plan.settings, f"{plan.stage} sweep", run_id=book.get("mlflow_run"))
-    if run_id := tracker.run_id():
-        ledger.write(plan.folder / ledger.SWEEP, book | {"mlflow_run": run_id})
-    tracker.log_tags({"sweep": shown, "command": plan.command})
-    status = "FAILED"
-    try:
-        with _resumable(plan, shown):
-            _launch(plan.folder, lambda: launch(_job(plan, run, reading, run_id, shown, done), _places(plan)))
-        failed = _failures(plan, shown)
-        write_table(plan.folder)
+    with ledger.held(plan.folder):
+        ledger.forget_failures(plan.folder)
+        shown = os.path.relpath(plan.folder, root)
+        about = "; ".join(f"{key} {', '.join(values)}" for key, values in plan.swept.items())
+        done = ledger.count(plan.folder, ledger.DONE)
+        print(f"sweep of {len(plan.jobs)} jobs in {shown}, {done} done: {about}", flush=True)
+        tracker = tracking.start(root, plan.stage, plan.settings, f"{plan.stage} sweep", run_id=book.get("mlflow_run"))
+        if run_id := tracker.run_id():
+            ledger.write(plan.folder / ledger.SWEEP, book | {"mlflow_run": run_id})
+        tracker.log_tags({"sweep": shown, "command": plan.command})
+        job = _job(plan, run, reading, run_id, shown, done)
+        status = "FAILED"
         try:
-            if reading and (said := reading.report(root, plan.folder)):
-                print(said, flush=True)
-        finally:  # what failed is told even where the rest cannot be read
-            print("\n".join(failed), file=sys.stderr, end="\n" if failed else "", flush=True)
-        status = "FAILED" if failed else "FINISHED"
-    except (KeyboardInterrupt, processes.Terminated):
-        status = "KILLED"
-        raise
-    finally:
-        for file in sorted(path for path in plan.folder.iterdir() if path.suffix in (".csv", ".png", ".md", ".html")):
-            tracker.log_file(file)
-        tracker.close_children()
-        tracker.close(status)
+            with _resumable(plan, shown):
+                _launch(plan.folder, lambda: launch(job, _places(plan)))
+            failed = _failures(plan, shown)
+            _read(root, plan.folder, reading, failed)
+            status = "FAILED" if failed else "FINISHED"
+        except (KeyboardInterrupt, processes.Terminated):
+            status = "KILLED"
+            raise
+        finally:
+            for file in sorted(path for path in plan.folder.iterdir() if path.suffix in (".csv", ".png", ".md", ".html")):
+                tracker.log_file(file)
+            tracker.close_children()
+            tracker.close(status)
     return 1 if failed else 0
+
+
+def _read(root: Path, folder: Path, reading: Reading | None, failed: Sequence[str]) -> None:
+    """What the whole of it tells; what failed is told even where the rest cannot be read."""
+    write_table(folder)
+    try:
+        if reading and (said := reading.report(root, folder)):
+            print(said, flush=True)
+    finally:
+        print("\n".join(failed), file=sys.stderr, end="\n" if failed else "", flush=True)
 
 
 def _places(plan: Plan) -> list[str]:
@@ -102,20 +113,34 @@ def _places(plan: Plan) -> list[str]:
 
 
 def _launch(folder: Path, work: Callable[[], None]) -> None:
-    """Launches until every job has ended: one that takes its process along, or the whole launcher, is not the last."""
-    ended = (ledger.DONE, ledger.FAILED)
+    """Launches until every job has ended, for one may take its process along, and joblib then ends all others.
+
+    Who was under way with others at such an end is tried again at last, alone: it may have been another's fault.
+    """
+    again: list[Path] = []
     while True:
-        before = ledger.count(folder, *ended)
-        try:
-            work()
-            return
-        except UserError:
-            raise
-        except Exception as error:
-            traceback.print_exc()
-            ledger.bury(folder, f"its process ended, or was ended with another's: {type(error).__name__}")
-        if ledger.count(folder, *ended) in (before, len(ledger.jobs_of(folder))):
-            return
+        before = ledger.count(folder, *ENDED)
+        lost = _lost(folder, work)
+        if lost is None:
+            break
+        again += lost if len(lost) > 1 else []
+        if ledger.count(folder, *ENDED) in (before, len(ledger.jobs_of(folder))):
+            break
+    for place in again:
+        ledger.forget(place)
+        _lost(folder, work)
+
+
+def _lost(folder: Path, work: Callable[[], None]) -> list[Path] | None:
+    """Launches what has not ended; None where that went well, else the jobs that were under way, marked as failed."""
+    try:
+        work()
+    except UserError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        return ledger.bury(folder, f"its process ended, or was ended with another's: {type(error).__name__}")
+    return None
 
 
 def _job(
@@ -166,7 +191,7 @@ def _attempt(folder: Path, name: str, work: Callable[[], int]) -> None:
 
 def _say_how_far(plan: Plan, before: int, start: float) -> None:
     """How many jobs are done or failed, and when the others may be, at the pace of those since the start."""
-    ended = ledger.count(plan.folder, ledger.DONE, ledger.FAILED)
+    ended = ledger.count(plan.folder, *ENDED)
     gone, left = time.time() - start, len(plan.jobs) - ended
     to_go = gone / max(ended - before, 1) * left
     print(f"sweep {ended}/{len(plan.jobs)} jobs, {progress.clock(gone)} gone, {progress.clock(to_go)} to go", flush=True)

@@ -8,16 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rlhf.runtime.hashes import md5_of
+from rlhf.runtime.pipeline import read_yaml
 
 
 def provenance(root: Path, stage: str, settings: Mapping[str, str]) -> dict[str, str]:
     """Tags for a run: git, the DVC experiment, and `md5/PATH` for every input, as dvc.lock has it."""
-    stages = (_load(root / "dvc.lock").get("stages") or {}).values()
+    stages = (read_yaml(root / "dvc.lock").get("stages") or {}).values()
     made = {out["path"]: out.get("md5", "") for entry in stages for out in entry.get("outs", [])}
-    dependencies = _resolve((_load(root / "dvc.yaml").get("stages") or {}).get(stage, {}).get("deps", []), settings)
+    dependencies = _resolve((read_yaml(root / "dvc.yaml").get("stages") or {}).get(stage, {}).get("deps", []), settings)
     hashes = {path: _hash(root, path, made) for path in dependencies}
     return _git(root) | _experiment() | {_tag(path): md5 for path, md5 in hashes.items() if md5}
 
@@ -54,7 +53,3 @@ def _git(root: Path) -> dict[str, str]:
 def _experiment() -> dict[str, str]:
     names = {"dvc_experiment": "DVC_EXP_NAME", "dvc_baseline": "DVC_EXP_BASELINE_REV"}
     return {tag: os.environ[name] for tag, name in names.items() if name in os.environ}
-
-
-def _load(path: Path) -> dict[str, Any]:
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}

@@ -1,0 +1,110 @@
+"""Times the default sweeps, their jobs one after another and side by side: python benchmarks/sweeps.py
+
+Needs what `dvc repro` leaves, and a machine with nothing else to do. Prints of each sweep
+
+- overhead: the time that the sweep takes beyond that of its jobs, run one after another: starting Python, MLflow's parent
+  run, launching, and reading all of it at the end. A job's own time is training, its exam, and its books in MLflow.
+- ratio: the time with N jobs at once, over an Nth of the time one after another: 1 is the best that N cores could do.
+
+The order is that of the rows; every sweep stays in sweeps/ with its figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf.errors import UserError
+from rlhf.runtime import markdown
+from rlhf.runtime.processes import attempt
+
+STAGES = ("dpo", "ppo")
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A sweep that has ended. Seconds on the clock, of all its processes on their cores, and of its jobs added up."""
+
+    seconds: float
+    cpu_seconds: float
+    jobs_seconds: float
+    jobs: int
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "python benchmarks/sweeps.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stages", nargs="*", default=STAGES, metavar="STAGE", help="dpo, ppo (both)")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="jobs at once (2)")
+    asked = parser.parse_args(arguments)
+    if unknown := set(asked.stages) - set(STAGES):
+        raise UserError(f"{', '.join(sorted(unknown))} has no default sweep: name {' or '.join(STAGES)}")
+    if asked.jobs < 2:
+        raise UserError(f"--jobs {asked.jobs} is no number of jobs at once: give 2 or more")
+    rows = []
+    for stage in asked.stages:
+        alone = timed(stage, ())
+        together = timed(stage, ("hydra/launcher=joblib", f"hydra.launcher.n_jobs={asked.jobs}"))
+        rows.append(row(stage, alone, together, asked.jobs))
+        print("\n".join(markdown.table(header(asked.jobs), rows)), flush=True)
+    return 0
+
+
+def timed(stage: str, more: Sequence[str]) -> Timed:
+    """Runs the stage's default sweep to its end; UserError if a job of it fails."""
+    place = Path("sweeps") / stage / f"timed_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    command = [sys.executable, f"stages/{stage}.py", f"experiment=sweep_{stage}", *more, f"hydra.sweep.dir={place}"]
+    before, start = cpu_of_children(), time.monotonic()
+    done = subprocess.run(command, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    seconds, cpu = time.monotonic() - start, cpu_of_children() - before
+    if done.returncode:
+        raise UserError(f"{' '.join(command)} ended with {done.returncode}: there is nothing to time")
+    books = [json.loads(file.read_text(encoding="utf-8")) for file in place.glob("*/job.json")]
+    return Timed(seconds, cpu, sum(book["seconds"] for book in books), len(books))
+
+
+def cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def header(jobs: int) -> list[str]:
+    together = f"{jobs} at once, s"
+    return [
+        "sweep",
+        "jobs",
+        "one after another, s",
+        "of that its jobs, s",
+        "overhead",
+        together,
+        "ratio",
+        "CPU s",
+        f"CPU s, {jobs}",
+    ]
+
+
+def row(stage: str, alone: Timed, together: Timed, jobs: int) -> list[str]:
+    return [
+        f"sweep_{stage}",
+        str(alone.jobs),
+        f"{alone.seconds:.0f}",
+        f"{alone.jobs_seconds:.0f}",
+        f"{alone.seconds / alone.jobs_seconds - 1:.1%}",
+        f"{together.seconds:.0f}",
+        f"{together.seconds * jobs / alone.seconds:.2f}",
+        f"{alone.cpu_seconds:.0f}",
+        f"{together.cpu_seconds:.0f}",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(attempt("sweeps", lambda: main(sys.argv[1:])))
