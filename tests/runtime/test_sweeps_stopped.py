@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import time
+
 import pytest
 
 from tests.runtime.conftest import Repository
@@ -58,3 +61,35 @@ def test_a_sweep_that_is_stopped_ends_its_jobs_and_does_what_is_missing_when_it_
         finished = [(f"ppo #{job}", "FINISHED") for job in range(4)]
         assert sorted((job.name, job.status) for job in jobs) == sorted([*finished, *stopped])
         assert {job.parent for job in jobs} == {same.id}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="needs hydra-submitit-launcher")
+def test_jobs_on_a_cluster_outlive_the_launcher_and_whoever_goes_on_waits_for_them(repository: Repository) -> None:
+    """submitit's local executor stands for SLURM: it, too, starts jobs that are nobody's children."""
+    repository.write_stage(HELD)
+    (repository.root / "hold").write_text("0.2")
+    command = ("-m", "ppo.kl_ctl=0.1,0.2", "hydra/launcher=submitit_local", "hydra.sweep.dir=mine")
+    mine = repository.root / "mine"
+    launcher = start(repository, *command, tracked=False)
+    deadline = time.monotonic() + 120
+    while [book(place)["status"] for place in sorted(mine.glob("[01]")) if (place / "job.json").exists()] != [
+        "done",
+        "running",
+    ]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    launcher.kill()
+    launcher.wait()
+    begun = (mine / "1" / ".hydra" / "config.yaml").stat().st_mtime_ns
+
+    again = start(repository, *command, "sweep.resume=mine", tracked=False)
+    wait_for(again, "sweep of 2 jobs in mine, 1 done")
+    time.sleep(1.0)
+    assert again.poll() is None
+    assert book(mine / "1")["status"] == "running"
+    (repository.root / "hold").unlink()
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    assert table(mine) == [row(0, "0.1"), row(1, "0.2")]
+    assert (mine / "1" / ".hydra" / "config.yaml").stat().st_mtime_ns == begun, "it did not begin anew"
