@@ -6,7 +6,8 @@ Needs what `dvc repro` leaves, and a machine with nothing else to do. Prints of 
   run, launching, and reading all of it at the end. A job's own time is training, its exam, and its books in MLflow.
 - ratio: the time with N jobs at once, over an Nth of the time one after another: 1 is the best that N cores could do.
 
-The order is that of the rows; every sweep stays in sweeps/ with its figures.
+Before both the stage runs once by itself, untimed: what it remembers of the reference is then there for either. The order is
+that of the rows; every sweep stays in sweeps/ with its figures.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from rlhf.runtime import markdown
 from rlhf.runtime.processes import attempt
 
 STAGES = ("dpo", "ppo")
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--jobs {asked.jobs} is no number of jobs at once: give 2 or more")
     rows = []
     for stage in asked.stages:
+        subprocess.run([sys.executable, f"stages/{stage}.py"], check=True, env=ONE_THREAD)
         alone = timed(stage, ())
         together = timed(stage, ("hydra/launcher=joblib", f"hydra.launcher.n_jobs={asked.jobs}"))
         rows.append(row(stage, alone, together, asked.jobs))
@@ -64,7 +67,7 @@ def timed(stage: str, more: Sequence[str]) -> Timed:
     place = Path("sweeps") / stage / f"timed_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     command = [sys.executable, f"stages/{stage}.py", f"experiment=sweep_{stage}", *more, f"hydra.sweep.dir={place}"]
     before, start = cpu_of_children(), time.monotonic()
-    done = subprocess.run(command, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(command, check=False, env=ONE_THREAD)
     seconds, cpu = time.monotonic() - start, cpu_of_children() - before
     if done.returncode:
         raise UserError(f"{' '.join(command)} ended with {done.returncode}: there is nothing to time")

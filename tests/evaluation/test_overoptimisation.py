@@ -159,6 +159,18 @@ def test_a_peak_that_may_lie_beyond_what_was_seen_is_not_claimed(form: Form, alp
     assert (found.identified, found.peak) == (False, None)
 
 
+def test_a_peak_that_may_lie_below_what_was_seen_is_not_claimed() -> None:
+    """The peak is at a KL of 1.1, the smallest seen is 1, and the noise moves it by more than that."""
+    beyond = KL >= 1.0
+    measured = gains("best_of_n", 1.05, 0.5, noise=0.5)[beyond]
+    found = fit("best_of_n", KL[beyond], measured, 400, 0)
+    assert found.beta.low > 0
+    assert re.fullmatch(
+        r"the data do not identify a peak: its KL may be as low as 0\.\d+, and the smallest KL seen is 1", found.statement
+    )
+    assert (found.identified, found.peak) == (False, None)
+
+
 @pytest.mark.parametrize(("kl", "distinct"), [([0.0, 1.0, 2.0], 2), ([1.0, 1.0, 2.0, 2.0], 2), ([0.0, -0.1, 3.0], 1)])
 def test_too_few_checkpoints_are_refused_with_their_number(kl: list[float], distinct: int) -> None:
     with pytest.raises(UserError, match=rf"has {distinct} checkpoints of different KL above 0.*at least 3"):

@@ -6,7 +6,8 @@ import numpy as np
 
 from rlhf.evaluation.answers import Answers
 from rlhf.evaluation.contest import Contestant
-from rlhf.evaluation.report import shown_name, side_by_side, spread
+from rlhf.evaluation.names import shown_name
+from rlhf.evaluation.report import side_by_side, spread
 from rlhf.records import Message
 
 

@@ -18,11 +18,12 @@ from rlhf.evaluation.answers import Answers
 from rlhf.evaluation.contest import GREEDY, INDEPENDENT, SAMPLED, Contestant, about_the_exam, metrics_of, yardsticks_of
 from rlhf.evaluation.exam import Judges
 from rlhf.evaluation.figures import Yardstick
-from rlhf.evaluation.paths import Way, on_the_way, snapshots_in
+from rlhf.evaluation.paths import Way, laws_along, on_the_way, snapshots_in
+from rlhf.evaluation.points import Point
 from rlhf.evaluation.raters import GOLD_FIGURES
 from rlhf.evaluation.results import write_results
 from rlhf.evaluation.standings import best_of_n_points
-from rlhf.evaluation.written import POOL, RESPONSES, Samples, read_answers
+from rlhf.evaluation.written import POOL, RESPONSES, Samples, marks_in, read_answers
 from tests.evaluation.conftest import PROMPTS, SEED, Table, everybody, of
 
 PICTURES = ["frontier.png", "overoptimisation.png", "reward_and_gold.png", "scores.png"]
@@ -185,6 +186,15 @@ def test_without_a_gold_rater_the_reward_model_judges_and_everything_says_so(
 def test_prompts_are_shown_beside_every_answer(contestants: list[Contestant], table: Table) -> None:
     assert report.side_by_side(table.exam.prompts, contestants, list(range(3))).count("> **user**") == 3
     assert len(table.exam.prompts) == PROMPTS
+
+
+def test_a_path_without_a_point_has_no_law(written: tuple[Path, dict[str, Any]]) -> None:
+    _, answers = read_answers(written[0] / RESPONSES)
+    sft = marks_in(answers, "sft")
+    steps = [Point("snapshots", {"step": str(step)}, {0: marks_in(answers, "base")}) for step in (5, 10)]
+    laws, said = laws_along(steps, sft, 20, SEED)
+    assert (laws, list(said)) == ({}, ["snapshots"])
+    assert "needs at least 3" in said["snapshots"]["statement"].replace("\n", " ")
 
 
 def test_a_snapshot_of_the_last_step_is_the_policy_itself(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def row(job: int, kl_ctl: str, status: str = "done", message: str = "") -> dict[
     """What a sweep over ppo.kl_ctl says of a job."""
     figures = (kl_ctl, THIRD) if status == "done" else ("", "")
     about = {"job": str(job), "status": status, "ppo.kl_ctl": kl_ctl}
-    return about | dict(zip(("kl_ctl", "nested/loss"), figures, strict=True)) | {"message": message}
+    return about | dict(zip(("ppo/kl_ctl", "ppo/nested/loss"), figures, strict=True)) | {"message": message}
 
 
 def book(folder: Path, name: str = "job.json") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,21 @@ def test_the_command_can_be_given_to_a_shell_again(root: Path) -> None:
 def test_a_folder_is_taken_as_it_was_written(root: Path) -> None:
     assert planned(root, *GRID, r"hydra.sweep.dir='a (new) sweep'").folder == root / "a (new) sweep"
     assert planned(root, *GRID, "hydra.sweep.dir=a sweep").folder == root / "a sweep"
+
+
+def test_a_folder_may_be_named_by_what_hydra_knows(root: Path) -> None:
+    found = planned(root, *GRID, "hydra.sweep.dir='sweeps/${hydra.job.name}/of_${now:%Y}'")
+    assert (found.folder, found.named) == (root / "sweeps" / "ppo" / f"of_{time.strftime('%Y')}", True)
+
+
+def test_an_experiment_may_name_the_folder(root: Path) -> None:
+    (root / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\nhydra: {sweep: {dir: here}}\n")
+    found = planned(root, *GRID, "experiment=mine")
+    assert (found.folder, found.named) == (root / "here", True)
+
+
+def test_a_setting_that_is_added_or_overridden_is_the_same_setting(root: Path) -> None:
+    assert planned(root, "-m", "++ppo.kl_ctl=0.1,0.3").jobs == [{"ppo.kl_ctl": "0.1"}, {"ppo.kl_ctl": "0.3"}]
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,9 @@ def test_a_sweep_leaves_a_folder_a_job_and_its_books(repository: Repository, lau
         assert book(place, "metrics.json")["kl_ctl"] == float(values["ppo.kl_ctl"])
         assert f"clip_range: {values['ppo.clip_range']}" in (place / ".hydra" / "config.yaml").read_text()
         assert (place / "curve.csv").read_text().splitlines()[-1] == "3,0.3333333333333333"
-    third = {"nested/loss": "0.3333333333333333", "message": ""}
+    third = {"ppo/nested/loss": "0.3333333333333333", "message": ""}
     assert table(folder) == [
-        {"job": str(number), "status": "done", **values, "kl_ctl": values["ppo.kl_ctl"], **third}
+        {"job": str(number), "status": "done", **values, "ppo/kl_ctl": values["ppo.kl_ctl"], **third}
         for number, values in enumerate(jobs)
     ]
     assert ("sweep 4/4 jobs" in done.stdout) is (launcher != SUBMITIT), "submitit keeps what jobs say in files of its own"
@@ -135,6 +135,53 @@ def test_a_job_that_was_ended_with_the_process_of_another_is_tried_again_alone(r
     assert done.returncode == 1, done.stderr
     gone = "its process ended, or was ended with another's: TerminatedWorkerError"
     assert table(repository.root / "mine") == [row(0, "0.1", "failed", gone), row(1, "0.2"), row(2, "0.3")]
+
+
+EXAM = """
+from rlhf.errors import UserError
+from rlhf.runtime.sweeps.sweep import Reading
+
+
+def examine(run, policy):
+    with (run.root / "examined").open("a") as file:
+        file.write(policy + "\\n")
+    if not (run.root / "easy").exists():
+        raise UserError("mine.py fell over")
+    run.finish({"mark": 1.5})
+
+
+READING = Reading(lambda root, plan: {}, examine, lambda root, folder: "")
+"""
+TRAINS = """
+    with (run.root / "trained").open("a") as file:
+        file.write("once more\\n")
+"""
+
+
+def test_where_the_exam_failed_the_policy_is_kept_and_examined_again(repository: Repository) -> None:
+    script = repository.write_stage(TRAINS)
+    text = script.read_text().replace("def main(", f"{EXAM}\n\ndef main(", 1)
+    script.write_text(text.replace("stage(main)", "stage(main, READING)"))
+    command = ("-m", "ppo.kl_ctl=0.1,0.2", "hydra.sweep.dir=mine")
+    done, said = repository.run_untracked(*command)
+    assert (done.returncode, said[:2]) == (1, ["ppo #0: mine.py fell over", "ppo #1: mine.py fell over"])
+    before = stamps(repository.root / "mine")
+
+    (repository.root / "easy").touch()
+    done, said = repository.run_untracked(*command, "sweep.resume=mine")
+    assert (done.returncode, said) == (0, [])
+    after = stamps(repository.root / "mine")
+    assert (repository.root / "trained").read_text() == "once more\n" * 2
+    kept = {f"{job}/{name}" for job in "01" for name in ("curve.csv", "metrics.json")}
+    assert {name: before[name] for name in kept} == {name: after[name] for name in kept}
+    assert [(one["status"], one["mark"], one["ppo/kl_ctl"]) for one in table(repository.root / "mine")] == [
+        ("done", "1.5", "0.1"),
+        ("done", "1.5", "0.2"),
+    ]
+    policies = (repository.root / "examined").read_text().splitlines()
+    assert policies[:2] == policies[2:], "a policy has the same name, and with it the same random numbers, every time"
+    assert policies[0].startswith("ppo ppo.kl_ctl=0.1 (")
+    assert policies[0][-9:] != policies[1][-9:]
 
 
 def test_a_second_process_does_not_go_on_with_a_sweep_that_is_under_way(repository: Repository) -> None:

@@ -148,6 +148,8 @@ def _trouble(beta: Interval, peak: Peak, seen: Floats) -> str:
         return f"{unknown}: {predicted} lies beyond the largest KL seen ({seen.max():.2g})"
     if peak.kl.mean < seen.min():
         return f"{unknown}: {predicted} lies below the smallest KL seen ({seen.min():.2g})"
+    if peak.kl.low < seen.min():
+        return f"{unknown}: its KL may be as low as {peak.kl.low:.2g}, and the smallest KL seen is {seen.min():.2g}"
     if peak.kl.high > seen.max():
         end = f"to {peak.kl.high:.2g}" if isfinite(peak.kl.high) else "without an end"
         return f"{unknown}: its KL may be from {peak.kl.low:.2g} {end}, and the largest KL seen is {seen.max():.2g}"

@@ -70,10 +70,10 @@ def laws_along(points: Sequence[Point], sft: Marks, samples: int, seed: int) -> 
     laws, said = {}, {}
     for method, form in FORMS.items():
         along = [point for point in points if point.method == method]
-        gains = np.array([point.over_seeds("judged") - sft.judged for point in along]).reshape(
-            len(along), -1, len(sft.judged)
-        )
-        kls = np.array([point.over_seeds("kl") for point in along]).reshape(gains.shape)
+        if not along:  # as best of n, where n goes up to 1
+            continue
+        gains = np.array([point.over_seeds("judged") - sft.judged for point in along])
+        kls = np.array([point.over_seeds("kl") for point in along])
         try:
             laws[method] = fit(form, kls[:, 0, 0] if method == BEST_OF_N else kls, gains, samples, seed)
             said[method] = _without_none(asdict(laws[method]))

@@ -7,37 +7,12 @@ from typing import Any
 
 from rlhf.evaluation.contest import Contestant
 from rlhf.evaluation.figures import has_gold_scores
-from rlhf.evaluation.points import BEST_OF_N, Point
+from rlhf.evaluation.names import MISSING, shown_interval, shown_method, shown_name
 from rlhf.evaluation.raters import SCORER
 from rlhf.evaluation.statistics import Interval
 from rlhf.evaluation.tournament import Ends, place_of
 from rlhf.records import Messages
 from rlhf.runtime import markdown
-
-NAMES = {"sft": "SFT", "ppo": "PPO", "dpo": "DPO"}
-MISSING = "–"
-
-
-def shown_name(model: str) -> str:
-    """`best_of_4` as `best of 4`, `sft` as `SFT`."""
-    return NAMES.get(model, model.replace("_", " "))
-
-
-def shown_method(method: str) -> str:
-    """`best_of_n` as `best of n`; the snapshots are those of PPO."""
-    return "PPO, on its way" if method == "snapshots" else shown_name(method)
-
-
-def shown_point(point: Point) -> str:
-    """`PPO, kl_ctl 0.1, clip_range 0.2`; `best of 4`."""
-    if point.method == BEST_OF_N:
-        return f"best of {point.setting['n']}"
-    return ", ".join([shown_method(point.method), *(f"{shown_key(key)} {value}" for key, value in point.setting.items())])
-
-
-def shown_key(key: str) -> str:
-    """A setting without its section: it is the method's."""
-    return key.rpartition(".")[2]
 
 
 def decoded(metrics: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -178,10 +153,6 @@ def _ends(ends: dict[str, float | None], form: str) -> str:
     low, high = (sign + "∞" if ends[end] is None else f"{ends[end]:{form}}" for end, sign in (("low", "-"), ("high", "+")))
     mean = "" if ends["mean"] is None else f"{ends['mean']:{form}} "
     return f"{mean}[{low}, {high}]"
-
-
-def shown_interval(interval: Interval) -> str:
-    return f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def _with_interval(entries: dict[str, float]) -> str:

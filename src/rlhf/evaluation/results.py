@@ -60,8 +60,12 @@ def summary(metrics: Figures) -> Figures:
             "win_rate": figures["win_rate"]["mean"],
             "kl_per_response": figures["kl_per_response"],
         }
-    if best_on_the_way := metrics["yardsticks"].get("overoptimisation", {}).get(SNAPSHOTS, {}).get("best"):
-        found[SNAPSHOTS] = {"best_gain": best_on_the_way["gain"]["mean"], "at_kl": best_on_the_way["kl"]}
+    law = metrics["yardsticks"].get("overoptimisation", {}).get(SNAPSHOTS, {})
+    if best := law.get("best"):
+        fitted = {"alpha": law["alpha"]["mean"], "beta": law["beta"]["mean"], "misfit": law["residual"]}
+        found[SNAPSHOTS] = {"best_gain": best["gain"]["mean"], "at_kl": best["kl"]} | fitted
+    if peak := law.get("peak"):
+        found[SNAPSHOTS] |= {"peak_gain": peak["gain"]["mean"], "peak_at_kl": peak["kl"]["mean"]}
     return found
 
 

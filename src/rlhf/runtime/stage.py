@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import os
-import resource
 import signal
 import sys
 import time
@@ -95,11 +94,13 @@ def _run(main: Callable[[Run], None], script: Path, composed: DictConfig, job: s
     label, parent = (job.name, job.parent) if job else ("", None)
     tracker = tracking.start(root, name, settings.flatten(values), label, parent)
     start, status = time.monotonic(), "FAILED"
+    processes.forget_peak()
     try:
         place = device.choose_device(device.device_choice(), config.data.source)
         device.pin(config.engine.threads)
         tracker.log_tags(device.tags(place) | (job.tags if job else {}))
-        main(Run(name, pipeline.visible(config, declared.params), output, place, root, tracker, declared, label))
+        if job is None or not job.trained:
+            main(Run(name, pipeline.visible(config, declared.params), output, place, root, tracker, declared, label))
         if job and job.reading:
             (output / sweep.EXAM).mkdir()
             job.reading.examine(Run("evaluate", config, output / sweep.EXAM, place, root, tracker, label=label), job.policy)
@@ -108,8 +109,8 @@ def _run(main: Callable[[Run], None], script: Path, composed: DictConfig, job: s
         status = "KILLED"
         raise
     finally:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GiB, from the KiB of Linux
-        tracker.log_metrics({"system/wall_seconds": time.monotonic() - start, "system/peak_gib": peak}, 0)
+        seconds, peak = time.monotonic() - start, processes.peak_gib()
+        tracker.log_metrics({"system/wall_seconds": seconds, "system/peak_gib": peak}, 0)
         for file in sorted(path for path in output.iterdir() if path.suffix in LOGGED and path.name != sweep.JOB):
             tracker.log_file(file)
         tracker.close(status)

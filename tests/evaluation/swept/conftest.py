@@ -21,7 +21,7 @@ from rlhf.runtime.sweeps import ledger
 from tests.evaluation.conftest import SEED, Table, everybody
 
 KL_CTLS, SEEDS, FAILED = ("0.1", "0.3"), (0, 1), 4
-BUDGET = {"ppo.stop.steps": 30, "ppo.responses_per_step": 128, "dpo.epochs": 1}
+BUDGET = {"ppo.responses_per_step": 128, "ppo.reward_from": "reward_model", "dpo.epochs": 1, "dpo.rounds": 1}
 SETTLED = {
     "evaluate.judge": "auto",
     "evaluate.scorer": "conf/evaluate/default.yaml",
@@ -52,13 +52,17 @@ def books(table: Table, yardsticks: dict[str, Yardstick], pool: list[Answers], t
         if number == FAILED:
             ledger.write(place / ledger.JOB, {"status": "failed", "settings": values, "message": "too dear"})
             continue
-        ledger.write(place / ledger.JOB, {"status": "done", "settings": values, "cpu_seconds": 10.0 + number})
+        done = {"status": "done", "settings": values, "seed": int(values["seed"]), "cpu_seconds": 10.0 + number}
+        ledger.write(place / ledger.JOB, done)
         name = "ppo " + str(values)
         policy: PreTrainedModel = table.policies["base" if values["ppo.kl_ctl"] == "0.1" else "sft"]()
         answered = list(contest({name: lambda policy=policy: policy}, table.exam, table.judges, yardsticks, SEED))  # type: ignore[misc]
         write_records(place / "evaluation" / RESPONSES, comparisons(table.exam.prompts, answered))
-        (place / "curve.csv").write_text("step,validation_score\n0,1.0\n5,3.0\n10,\n15,2.5\n")
-    about = {"stage": "ppo", "jobs": jobs, "settings": {"seed": "0, 1"} | BUDGET, "inputs": held_by(tmp_path)}
+        (place / "curve.csv").write_text(
+            "step,validation_score,validation_gold_score\n0,1.0,0\n5,3.0,2\n10,,\n15,2.5,1.75\n"
+        )
+    settings = {"seed": "0, 1"} | BUDGET | SETTLED
+    about = {"stage": "ppo", "jobs": jobs, "settings": settings, "inputs": held_by(tmp_path, settings)}
     ledger.write(sweep / ledger.SWEEP, about)
     return Books(tmp_path, sweep)
 
@@ -71,6 +75,8 @@ def evaluated(table: Table, yardsticks: dict[str, Yardstick], pool: list[Answers
     answered = everybody(replace(table, policies=policies), table.judges, yardsticks, pool)
     write_records(folder / RESPONSES, comparisons(table.exam.prompts, answered))
     write_records(folder / POOL, samples(table.exam.prompts, pool))
+    judge = "gold rater" if table.judges.rater else "reward model"
+    (folder / "metrics.json").write_text(json.dumps({"yardsticks": {"judged_by": judge}}))
     for name in INPUTS:
         (root / name).mkdir(parents=True)
         (root / name / "file").write_text(name)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from rlhf.errors import UserError
-from rlhf.evaluation.swept.held_against import check, exam_seed
+from rlhf.evaluation.swept.held_against import check, exam_seed, held_by
 from rlhf.runtime.hashes import md5_of
 from rlhf.runtime.sweeps.plan import Plan
 from tests.evaluation.swept.conftest import SETTLED, Books
@@ -64,8 +64,10 @@ def test_a_scorer_is_held_to_the_bytes_that_the_evaluation_had(books: Books) -> 
     lock["stages"]["evaluate"]["deps"].append({"path": "mine.py", "md5": md5_of(books.root / "mine.py")})
     (books.root / "dvc.lock").write_text(yaml.safe_dump(lock))
     mine = plan(evaluate__judge="python", evaluate__scorer="mine.py")
-    check(books.root, mine)
+    before = check(books.root, mine)
+    assert before["mine.py"] == md5_of(books.root / "mine.py")
     (books.root / "mine.py").write_text("def score(prompt, response):\n    return 2\n")
+    assert held_by(books.root, mine.settings) != before
     with pytest.raises(UserError, match=r"artifacts/evaluate was made from another mine\.py than lies here"):
         check(books.root, mine)
     (books.root / "mine.py").unlink()

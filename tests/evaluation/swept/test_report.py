@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from rlhf.errors import UserError
+from rlhf.evaluation.raters import GOLD_FIGURES
+from rlhf.evaluation.swept.held_against import held_by
 from rlhf.evaluation.swept.read import fall_in, read_sweep
 from rlhf.evaluation.swept.report import report_on
 from rlhf.evaluation.written import RESPONSES, read_answers
@@ -29,25 +31,73 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 def test_jobs_that_differ_in_the_seed_alone_are_runs_of_one_point(books: Books) -> None:
     prompts, _ = read_answers(books.root / "artifacts" / "evaluate" / RESPONSES)
-    found = read_sweep(books.sweep, prompts, {})
+    found = read_sweep(books.root, books.sweep, prompts, "gold rater")
     assert [(one.point.method, dict(one.point.setting), list(one.point.runs)) for one in found] == [
         ("ppo", {"ppo.kl_ctl": "0.1"}, [0, 1]),
         ("ppo", {"ppo.kl_ctl": "0.3"}, [0, 1]),
     ]
     assert [one.seconds for one in found] == [{0: 10.0, 1: 11.0}, {0: 12.0, 1: 13.0}]
+    assert [(one.fall, one.steps) for one in found] == [({0: 0.25, 1: 0.25}, {0: 15, 1: 15})] * 2
     assert found[0].point.over_seeds("judged").shape == (2, len(prompts))
 
 
-def test_the_furthest_fall_is_from_the_highest_so_far(tmp_path: Path) -> None:
-    curve = tmp_path / "curve.csv"
-    curve.write_text("step,validation_score,validation_gold_score\n0,1,9\n5,,\n10,4,9\n15,2.5,9\n20,5,9\n25,4.5,9\n")
-    assert fall_in(curve) == 0.0
-    curve.write_text("step,validation_score\n0,1\n5,\n10,4\n15,2.5\n20,5\n25,4.5\n")
-    assert fall_in(curve) == 1.5
-    curve.write_text("step,validation_gold_score\n0,3\n5,1\n")
-    assert fall_in(curve) == 2.0
-    curve.write_text("step,loss\n0,3\n5,1\n")
-    assert fall_in(curve) is None
+def test_the_furthest_fall_is_from_the_highest_so_far() -> None:
+    curve = [{"gold": value, "reward": "9"} for value in ("1", "", "4", "2.5", "5", "4.5")]
+    assert fall_in(curve, "gold") == 1.5
+    assert fall_in(curve, "reward") == 0.0
+    assert fall_in(curve, "loss") is None
+    assert fall_in(curve, None) is None
+
+
+def test_what_other_policies_answered_may_change_but_not_what_sft_did(books: Books, tmp_path: Path) -> None:
+    file = books.root / "artifacts" / "evaluate" / RESPONSES
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[0]["sampled"]["ppo"]["gold_score"] += 1.0
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report_on(books.root, [books.sweep], tmp_path / "out")
+    rows[0]["sampled"]["sft"]["gold_score"] += 1.0
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(
+        UserError, match=r"now was held against another SFT's answers in artifacts/evaluate/responses\.jsonl"
+    ):
+        report_on(books.root, [books.sweep], tmp_path / "again")
+
+
+def test_where_the_reward_model_judges_its_score_is_told_once_and_watched(books: Books, tmp_path: Path) -> None:
+    for file in [books.root / "artifacts" / "evaluate" / RESPONSES, *books.sweep.glob("*/evaluation/responses.jsonl")]:
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for answer in (one for row in rows for key, models in row.items() if key != "prompt" for one in models.values()):
+            for axis in GOLD_FIGURES:
+                answer.pop(axis)
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (books.root / "artifacts" / "evaluate" / "metrics.json").write_text('{"yardsticks": {"judged_by": "reward model"}}')
+    sweep = json.loads((books.sweep / "sweep.json").read_text())
+    inputs = held_by(books.root, sweep["settings"])
+    (books.sweep / "sweep.json").write_text(json.dumps(sweep | {"inputs": inputs}))
+    page = report_on(books.root, [books.sweep], tmp_path / "out")
+    header, _, *lines = [line for line in page.splitlines() if line.startswith("|")]
+    assert header.split(" | ")[1:6] == ["reward score", "win rate against SFT", "at equal length", "KL, nats", "tokens"]
+    (ours,) = (line for line in lines if line.startswith("| PPO, kl_ctl 0.1") and "[" in line)
+    assert ours.split(" | ")[-2] == "0.50"  # of validation_score, not of the gold score beside it
+    assert "judged by the reward model" in page
+    assert "PPO climbs this very reward model" in page
+    assert "gold" not in page
+    assert "reward model's score" not in (tmp_path / "out" / "frontier.html").read_text()
+
+
+def test_a_seed_that_an_experiment_sets_is_that_of_its_jobs(books: Books) -> None:
+    """`-m experiment=a,b`: settings say nothing of seeds, and the sweep has no one seed of its own."""
+    book = json.loads((books.sweep / "sweep.json").read_text())
+    jobs = [{"experiment": name} for name in "abcde"]
+    (books.sweep / "sweep.json").write_text(json.dumps(book | {"jobs": jobs}))
+    for number, values in enumerate(jobs):
+        file = books.sweep / str(number) / "job.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"settings": values}))
+    prompts, _ = read_answers(books.root / "artifacts" / "evaluate" / RESPONSES)
+    found = read_sweep(books.root, books.sweep, prompts, "gold rater")
+    assert [(one.point.setting, list(one.point.runs)) for one in found] == [
+        ({"experiment": name}, [seed]) for name, seed in zip("abcd", (0, 1, 0, 1), strict=True)
+    ]
 
 
 def test_the_table_has_every_point_beside_what_the_repository_has(books: Books, told: str) -> None:
@@ -66,8 +116,9 @@ def test_the_table_has_every_point_beside_what_the_repository_has(books: Books, 
     ]
     assert "PPO, kl_ctl 0.3" in told
     assert "Bonferroni" in page
-    assert "30 rollouts of 128 responses" in page
-    assert re.search(r"Of 4 runs 4 diverged .*; 1 jobs failed", page)
+    assert "- PPO: 15 rollouts of 128 responses of its own, scored by a reward model that learnt the 4,999 rankings." in page
+    assert re.search(r"Of 4 runs \d diverged .*, \d ended below SFT's gold score; 1 jobs failed", page)
+    assert "Of a policy that was trained once this compares what lies here" in page, "those in artifacts"
 
 
 def test_seeds_are_spread_out_in_a_table_of_their_own(books: Books, told: str) -> None:
@@ -120,7 +171,7 @@ def test_a_sweep_over_the_seed_alone_is_one_point_beside_that_of_the_repository(
     (books.sweep / "sweep.json").write_text(json.dumps(book | {"jobs": jobs}))
     for number, values in enumerate(jobs):
         file = books.sweep / str(number) / "job.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"settings": values}))
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"settings": values, "seed": number}))
     report_on(books.root, [books.sweep], tmp_path / "seeds")
     (one,) = [row for row in rows_of(tmp_path / "seeds" / "frontier.csv") if row["method"] == "ppo" and not row["setting"]]
     assert one["seeds"] == "4"
@@ -140,6 +191,14 @@ def test_two_sweeps_are_read_side_by_side(books: Books, tmp_path: Path) -> None:
     report_on(books.root, [books.sweep, other], tmp_path / "both")
     methods = [row["method"] for row in rows_of(tmp_path / "both" / "frontier.csv") if "=0." in row["setting"]]
     assert methods == ["ppo", "ppo", "dpo", "dpo"]
+
+
+def test_two_sweeps_of_one_stage_need_names_of_their_own(books: Books, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / books.sweep.name
+    shutil.copytree(books.sweep, other)
+    with pytest.raises(UserError, match="several sweeps of one stage are called now: rename a folder"):
+        report_on(books.root, [books.sweep, other], tmp_path / "both")
+    assert not (tmp_path / "both").exists()
 
 
 def test_answers_to_other_prompts_are_not_compared(books: Books) -> None:

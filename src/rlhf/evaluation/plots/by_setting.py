@@ -9,8 +9,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rlhf.evaluation.names import shown_setting
 from rlhf.evaluation.plots.style import picture
-from rlhf.evaluation.report import shown_key
 from rlhf.evaluation.swept.read import SWEEP, Swept
 
 PANEL = (5.2, 2.7)  # inches
@@ -45,7 +45,7 @@ def _panel(axes: Axes, swept: Sequence[Swept], key: str, figures: Figures) -> No
     values = list(dict.fromkeys(one.point.setting.get(key, "") for one in having))
     lines: dict[str, list[Swept]] = {}
     for one in having:
-        others = ", ".join(f"{shown_key(name)} {value}" for name, value in one.point.setting.items() if name != key)
+        others = shown_setting({name: value for name, value in one.point.setting.items() if name != key})
         lines.setdefault(others, []).append(one)
     for label, along in lines.items():
         told = [(values.index(one.point.setting.get(key, "")), figures(one)) for one in along if figures(one)]

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from rlhf.evaluation.names import shown_method, shown_setting
 from rlhf.evaluation.plots.style import COLOURS, picture
 from rlhf.evaluation.points import BEST_OF_N
-from rlhf.evaluation.report import shown_key, shown_method
 from rlhf.evaluation.standings import Standing
 from rlhf.evaluation.statistics import Floats, Interval
 
@@ -36,18 +36,19 @@ def _panels(found: Sequence[Standing], panels: Sequence[tuple[str, Callable[[Sta
         _points(axes, found, score)
         _axes(axes, label)
         if number == 0:
+            _ring(axes, [s for s in found if s.pareto], score)
             _name_the_best(axes, [s for s in found if s.pareto], score)
             axes.legend(frameon=False, fontsize=8, loc="best")
 
 
 def _points(axes: Axes, found: Sequence[Standing], score: Callable[[Standing], Interval]) -> None:
-    """A point each, with both intervals; those that no other beats in KL and the judge's score have a ring."""
+    """A point each, with both intervals."""
     for method in dict.fromkeys(s.point.method for s in found):
         of_method = sorted((s for s in found if s.point.method == method), key=lambda s: s.kl.mean)
         line = "-" if method in LINED else "none"
         x, y = [distance(s.kl.mean) for s in of_method], [score(s).mean for s in of_method]
         y_ends = np.transpose([score(s).arms for s in of_method])
-        x_ends = np.transpose([_across(s.kl).arms for s in of_method])
+        x_ends = np.transpose([across(s.kl).arms for s in of_method])
         colour = COLOURS.get(method, COLOURS["ppo"])
         axes.errorbar(
             x,
@@ -62,8 +63,12 @@ def _points(axes: Axes, found: Sequence[Standing], score: Callable[[Standing], I
             label=shown_method(method),
             alpha=0.85,
         )
-        ringed = [(a, b) for a, b, s in zip(x, y, of_method, strict=True) if s.pareto]
-        axes.plot(*zip(*ringed, strict=True), "o", ms=9, mfc="none", mec=colour, mew=1.2) if ringed else None
+
+
+def _ring(axes: Axes, kept: Sequence[Standing], score: Callable[[Standing], Interval]) -> None:
+    """Around those that no other beats by the judge."""
+    x, y = [distance(s.kl.mean) for s in kept], [score(s).mean for s in kept]
+    axes.plot(x, y, "o", ms=9, mfc="none", mec="#444444", mew=1.0, label="no other has more for no more KL")
 
 
 def _name_the_best(axes: Axes, kept: Sequence[Standing], score: Callable[[Standing], Interval]) -> None:
@@ -75,8 +80,9 @@ def _name_the_best(axes: Axes, kept: Sequence[Standing], score: Callable[[Standi
         if any(abs(x - a) < ROOM[0] and abs(y - b) < ROOM[1] for a, b in placed):
             continue
         placed.append((x, y))
-        text = ", ".join(f"{shown_key(key)} {value}" for key, value in standing.point.setting.items())
-        axes.annotate(text, place, (6, -9), textcoords="offset points", fontsize=7, color="#444444")
+        axes.annotate(
+            shown_setting(standing.point.setting), place, (6, -9), textcoords="offset points", fontsize=7, color="#444444"
+        )
 
 
 def _axes(axes: Axes, label: str) -> None:
@@ -89,7 +95,7 @@ def _axes(axes: Axes, label: str) -> None:
     above.set_xlabel("KL, nats a response (best of n: at most)")
 
 
-def _across(kl: Interval) -> Interval:
+def across(kl: Interval) -> Interval:
     return Interval(distance(kl.mean), distance(kl.low), distance(kl.high))
 
 

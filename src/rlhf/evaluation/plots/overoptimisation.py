@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rlhf.evaluation.names import shown_method
 from rlhf.evaluation.overoptimisation import Law, predict
 from rlhf.evaluation.plots.frontier import distance
 from rlhf.evaluation.plots.style import COLOURS, SIZE, picture
 from rlhf.evaluation.points import BEST_OF_N
-from rlhf.evaluation.report import shown_method
 from rlhf.evaluation.standings import Standing
 from rlhf.evaluation.statistics import Floats
 
@@ -36,7 +36,11 @@ def _panels(laws: Mapping[str, Law], found: Sequence[Standing], sft: Standing, f
     _gains(right, np.array([int(s.point.setting["step"]) for s in trained]), trained, sft, "snapshots")
     left.set_xlabel("√KL from SFT (nats a response)")
     left.set_ylabel("gain over SFT")
-    left.set_title("fitted law: solid where it has a peak, else dashed", fontsize=8, color="#777777")
+    left.set_title(
+        "fitted law: solid where it has a peak, else dashed; bars: 95 % intervals of gold scores",
+        fontsize=8,
+        color="#777777",
+    )
     right.set_xlabel("training step of PPO")
     for axes in (left, right):
         axes.axhline(0, color="#bbbbbb", lw=0.8, zorder=0)
@@ -45,7 +49,9 @@ def _panels(laws: Mapping[str, Law], found: Sequence[Standing], sft: Standing, f
 
 def _gains(axes: Axes, places: Floats, along: Sequence[Standing], sft: Standing, method: str) -> None:
     colour, name = COLOURS[method], shown_method(method)
-    axes.plot(places, [s.judged.mean - sft.judged.mean for s in along], "o", ms=4, color=colour, label=f"{name}: gold")
+    gains = [s.judged.mean - sft.judged.mean for s in along]
+    arms = np.transpose([s.judged.arms for s in along])
+    axes.errorbar(places, gains, yerr=arms, fmt="o", ms=4, lw=0.8, color=colour, label=f"{name}: gold")
     reward = [s.reward.mean - sft.reward.mean for s in along]
     axes.plot(places, reward, "x", ms=5, color=colour, alpha=0.6, label=f"{name}: reward model")
 

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlhf.evaluation.figures import has_gold_scores
+from rlhf.evaluation.names import shown_name
 from rlhf.evaluation.plots.style import COLOURS, YARDSTICK, picture
-from rlhf.evaluation.report import decoded, shown_name
+from rlhf.evaluation.report import decoded
 
 Entry = tuple[str, str, dict[str, Any]]
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlhf.data.files import read_records
 from rlhf.errors import UserError
-from rlhf.evaluation.written import POOL, RESPONSES
+from rlhf.evaluation.contest import GREEDY, INDEPENDENT, SAMPLED, SFT
+from rlhf.evaluation.written import POOL, RESPONSES, Comparison
 from rlhf.runtime.hashes import md5_of
 from rlhf.runtime.messages import shown
 from rlhf.runtime.pipeline import read_yaml
@@ -36,16 +41,34 @@ def check(root: Path, plan: Plan) -> dict[str, str]:
     ]
     if lines:
         raise UserError("\n".join(lines))
-    inputs = [*INPUTS, plan.settings["evaluate.scorer"]] if plan.settings["evaluate.judge"] == "python" else INPUTS
+    inputs = inputs_of(plan.settings)
     other = [path for path in inputs if not (root / path).exists() or md5_of(root / path) != made_from.get(path)]
     if other:
         raise UserError(f"{EVALUATION} was made from another {', '.join(other)} than lies here: {MEND}")
-    return held_by(root)
+    return held_by(root, plan.settings)
 
 
-def held_by(root: Path) -> dict[str, str]:
-    """The md5 of what SFT answered and of all that it was judged by, by path."""
-    return {path: md5_of(root / path) for path in (*INPUTS, (EVALUATION / RESPONSES).as_posix())}
+def inputs_of(settings: Mapping[str, Any]) -> list[str]:
+    """What questions, answers of SFT and scores come from; settings are flat."""
+    return [*INPUTS, *([settings["evaluate.scorer"]] if settings["evaluate.judge"] == "python" else [])]
+
+
+def held_by(root: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    """The md5 of all that answers of these settings are judged by, and of what SFT answered; that of other policies may
+    change."""
+    answered = [
+        [comparison.to_row()["prompt"], *(comparison.answers[decoding][SFT] for decoding in (SAMPLED, INDEPENDENT, GREEDY))]
+        for comparison in read_records(root / EVALUATION / RESPONSES, Comparison)
+    ]
+    digest = hashlib.md5(json.dumps(answered).encode(), usedforsecurity=False).hexdigest()
+    found = {path: md5_of(root / path) if (root / path).exists() else "" for path in inputs_of(settings)}
+    return found | {f"SFT's answers in {EVALUATION / RESPONSES}": digest}
+
+
+def judged_by(root: Path) -> str:
+    """Whose scores they are: gold rater, reward model, or a scorer and its file."""
+    figures = json.loads((root / EVALUATION / "metrics.json").read_text(encoding="utf-8"))
+    return str(figures["yardsticks"]["judged_by"])
 
 
 def exam_seed(root: Path) -> int:

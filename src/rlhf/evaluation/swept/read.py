@@ -9,37 +9,41 @@ from pathlib import Path
 
 from rlhf.errors import UserError
 from rlhf.evaluation.points import Marks, Point
+from rlhf.evaluation.swept.held_against import held_by
 from rlhf.evaluation.written import RESPONSES, marks_in, read_answers
 from rlhf.records import Messages
 from rlhf.runtime.sweeps import ledger
-from rlhf.runtime.sweeps.table import EXAM
 
 SEED, SWEEP = "seed", "sweep"  # of several sweeps that are read together, the name of a point's own
-WATCHED = ("validation_gold_score", "validation_score")  # of a curve: what all methods have comes first
+WATCHED = {"gold rater": "validation_gold_score", "reward model": "validation_score"}  # by the judge, in a curve
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
     """A point of a sweep, what its training cost, and how even its way was.
 
-    seconds: CPU seconds of each run, evaluation included. fall: of each run, the furthest that the watched score fell below
-    what it had been before, in its own unit; 0 on a way that only rises, None where nothing was watched.
+    seconds: CPU seconds of each run, evaluation included. fall: of each run, the furthest that the judge's validation score
+    fell below what it had been before; 0 on a way that only rises, None where it was not watched. steps: of each run, how
+    many it took.
     """
 
     point: Point
     seconds: dict[int, float]
     fall: dict[int, float | None]
+    steps: dict[int, int]
 
 
-def read_sweep(folder: Path, prompts: Sequence[Messages], exam: Mapping[str, str]) -> list[Swept]:
+def read_sweep(root: Path, folder: Path, prompts: Sequence[Messages], judge: str) -> list[Swept]:
     """The points of a sweep in the order of their jobs. Jobs that are not done are left out.
 
     Raises:
-        UserError: there is no sweep, or it answers other prompts than these, or was held against another exam.
+        UserError: there is no sweep, or it answers other prompts than these, or was held against another exam than the
+            repository's.
     """
     book = ledger.read(folder / ledger.SWEEP)
     if book is None:
         raise UserError(f"{folder} holds no sweep: {ledger.SWEEP} is not there")
+    exam = held_by(root, book["settings"])
     other = [path for path, md5 in exam.items() if book["inputs"].get(path) != md5]
     if other:
         raise UserError(f"{folder} was held against another {', '.join(other)} than lies here: run the sweep again")
@@ -47,23 +51,28 @@ def read_sweep(folder: Path, prompts: Sequence[Messages], exam: Mapping[str, str
     for place, job in ledger.jobs_of(folder):
         if job["status"] == ledger.DONE:
             setting = tuple((key, value) for key, value in job["settings"].items() if key != SEED)
-            seed = int(job["settings"].get(SEED, book["settings"][SEED]))
-            found.setdefault(setting, {})[seed] = (place, job)
-    return [_swept(book["stage"], dict(setting), runs, prompts) for setting, runs in found.items()]
+            found.setdefault(setting, {})[job[SEED]] = (place, job)
+    return [_swept(book["stage"], dict(setting), runs, prompts, WATCHED.get(judge)) for setting, runs in found.items()]
 
 
 def _swept(
-    stage: str, setting: dict[str, str], runs: dict[int, tuple[Path, ledger.Book]], prompts: Sequence[Messages]
+    stage: str,
+    setting: dict[str, str],
+    runs: dict[int, tuple[Path, ledger.Book]],
+    prompts: Sequence[Messages],
+    watched: str | None,
 ) -> Swept:
+    curves = {seed: _curve(place / "curve.csv") for seed, (place, _) in runs.items()}
     return Swept(
         point=Point(stage, setting, {seed: _marks(place, prompts) for seed, (place, _) in runs.items()}),
         seconds={seed: job["cpu_seconds"] for seed, (_, job) in runs.items()},
-        fall={seed: fall_in(place / "curve.csv") for seed, (place, _) in runs.items()},
+        fall={seed: fall_in(curve, watched) for seed, curve in curves.items()},
+        steps={seed: int(curve[-1]["step"]) for seed, curve in curves.items()},
     )
 
 
 def _marks(place: Path, prompts: Sequence[Messages]) -> Marks:
-    file = place / EXAM / RESPONSES
+    file = place / ledger.EXAM / RESPONSES
     asked, answers = read_answers(file)
     if list(asked) != list(prompts):
         raise UserError(f"{file} answers other prompts than artifacts/evaluate/{RESPONSES}: they cannot be compared")
@@ -71,10 +80,12 @@ def _marks(place: Path, prompts: Sequence[Messages]) -> Marks:
     return marks_in(answers, name)
 
 
-def fall_in(curve: Path) -> float | None:
+def _curve(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as rows:
+        return list(csv.DictReader(rows))
+
+
+def fall_in(curve: Sequence[Mapping[str, str]], watched: str | None) -> float | None:
     """The furthest fall of the watched score below its highest so far."""
-    with curve.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    watched = [[float(row[name]) for row in rows if row.get(name)] for name in WATCHED]
-    values = next((found for found in watched if found), [])
+    values = [float(row[watched]) for row in curve if row.get(watched)] if watched else []
     return max((max(values[: i + 1]) - value for i, value in enumerate(values)), default=None)

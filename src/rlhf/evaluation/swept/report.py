@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.files import read_records
+from rlhf.errors import UserError
 from rlhf.evaluation.answers import Answers
 from rlhf.evaluation.measures import best_of_n_kl_bound
+from rlhf.evaluation.names import shown_point
 from rlhf.evaluation.plots import by_setting, frontier
 from rlhf.evaluation.plots.page import write_page
 from rlhf.evaluation.points import BEST_OF_N, Point
-from rlhf.evaluation.report import shown_point
 from rlhf.evaluation.standings import N, known_points, row, standings
 from rlhf.evaluation.swept import tables
-from rlhf.evaluation.swept.held_against import EVALUATION, exam_seed, held_by
+from rlhf.evaluation.swept.budgets import budgets_of
+from rlhf.evaluation.swept.held_against import EVALUATION, exam_seed, judged_by
 from rlhf.evaluation.swept.read import SWEEP, Swept, read_sweep
 from rlhf.evaluation.tournament import place_of, tournament
 from rlhf.evaluation.written import POOL, RESPONSES, Samples, marks_in, read_answers
@@ -33,8 +35,9 @@ def report_on(root: Path, sweeps: Sequence[Path], output: Path) -> str:
     """Reads sweeps side by side into one folder; a table of it, and where the rest is."""
     prompts, answers = read_answers(root / EVALUATION / RESPONSES)
     pool = read_records(root / EVALUATION / POOL, Samples)
-    held = held_by(root)
-    swept = [one for sweep in sweeps for one in told_apart(read_sweep(sweep, prompts, held), sweep, len(sweeps))]
+    by = judged_by(root)
+    found = {sweep: read_sweep(root, sweep, prompts, by) for sweep in sweeps}
+    swept = [one for points in told_apart(found).values() for one in points]
     if not swept:
         return ""
     exam = exam_seed(root)
@@ -43,27 +46,37 @@ def report_on(root: Path, sweeps: Sequence[Path], output: Path) -> str:
     judge = "gold" if answers["sft", "sampled"].gold else "reward"
     points = [*known, *(one.point for one in swept)]
     (sft,) = known[0].runs.values()
-    found = standings(points, sft, BOOTSTRAP, seed)
-    books = [ledger.read(sweep / ledger.SWEEP) or {} for sweep in sweeps]
-    settings = [(book["stage"], book["settings"]) for book in books]
+    stood = standings(points, sft, BOOTSTRAP, seed)
+    books = [(ledger.read(sweep / ledger.SWEEP) or {}, points) for sweep, points in found.items()]
     failed = sum(job["status"] == ledger.FAILED for sweep in sweeps for _, job in ledger.jobs_of(sweep))
 
     output.mkdir(parents=True, exist_ok=True)
-    page = tables.page(found, swept, judge, tables.budgets_of(root, settings), failed)
+    page = tables.page(stood, swept, judge, by, budgets_of(root, books), failed)
     (output / "sweep.md").write_text(page, encoding="utf-8")
-    write_rows(output / "frontier.csv", [row(standing) for standing in found])
-    frontier.draw(found, judge, output / "frontier.png")
-    write_page(found, judge, output / "frontier.html")
+    write_rows(output / "frontier.csv", [row(standing) for standing in stood])
+    frontier.draw(stood, judge, output / "frontier.png")
+    write_page(stood, judge, output / "frontier.html")
     by_setting.draw(swept, judge, output / "by_setting.png")
     write_tournament([*also(answers, exam), *points], seed, output / "tournament.csv")
     return f"{page}\n{output}: sweep.md, frontier.png, frontier.html, by_setting.png, tournament.csv"
 
 
-def told_apart(found: Sequence[Swept], sweep: Path, sweeps: int) -> list[Swept]:
-    """Points of several sweeps may have the same settings, and differ in what their sweeps share: then by its name."""
-    if sweeps == 1:
-        return list(found)
-    return [replace(one, point=replace(one.point, setting={**one.point.setting, SWEEP: sweep.name})) for one in found]
+def told_apart(found: Mapping[Path, Sequence[Swept]]) -> dict[Path, list[Swept]]:
+    """Points of several sweeps may have the same settings, and differ in what their sweeps share: then by the sweeps' names.
+
+    Raises:
+        UserError: two sweeps of one stage have the same name.
+    """
+    if len(found) == 1:
+        return {sweep: list(points) for sweep, points in found.items()}
+    names = [sweep.resolve().name for sweep in found]
+    called = [(points[0].point.method, name) for name, points in zip(names, found.values(), strict=True) if points]
+    if twice := sorted({name for method, name in called if called.count((method, name)) > 1}):
+        raise UserError(f"several sweeps of one stage are called {', '.join(twice)}: rename a folder to tell them apart")
+    return {
+        sweep: [replace(one, point=replace(one.point, setting={**one.point.setting, SWEEP: name})) for one in points]
+        for name, (sweep, points) in zip(names, found.items(), strict=True)
+    }
 
 
 def also(answers: Mapping[tuple[str, str], Answers], seed: int) -> list[Point]:

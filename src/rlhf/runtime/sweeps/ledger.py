@@ -24,6 +24,9 @@ from rlhf.runtime.sweeps.plan import RESUME, Plan
 
 SWEEP, JOB, LOCK, SWEEP_LOCK = "sweep.json", "job.json", "job.lock", "sweep.lock"
 RUNNING, DONE, FAILED = "running", "done", "failed"
+TRAINED = "trained"  # by an earlier try, whose exam failed
+EXAM = "evaluation"  # the folder of a job that holds what its policy answered to the exam, and its figures
+NO_RESULT = "tracking."  # settings on which no result depends
 Book = dict[str, Any]
 NOTHING: Mapping[str, str] = {}
 
@@ -90,7 +93,7 @@ def _refuse_another(found: Book, asked: Book, folder: Path) -> None:
         if not isinstance(old, dict):
             lines += [f"  {what}: {old} there, {new} now"] * (old != new)
             continue
-        names = [name for name in old | new if old.get(name) != new.get(name)]
+        names = [name for name in old | new if old.get(name) != new.get(name) and not name.startswith(NO_RESULT)]
         lines += [f"  {name}: {_shown(old.get(name))} there, {_shown(new.get(name))} now" for name in names]
     if not lines and found["jobs"] != asked["jobs"]:
         lines = [f"  the order of the settings: {', '.join(found['swept'])} there, {', '.join(asked['swept'])} now"]
@@ -144,7 +147,11 @@ def forget_failures(folder: Path) -> None:
 
 
 def forget(place: Path) -> None:
-    (place / JOB).unlink()
+    """Lets a job be tried again: the exam alone, where that had begun."""
+    if (place / EXAM).is_dir():
+        write(place / JOB, (read(place / JOB) or {}) | {"status": TRAINED})
+    else:
+        (place / JOB).unlink()
 
 
 def bury(folder: Path, message: str) -> list[Path]:
@@ -159,13 +166,15 @@ def bury(folder: Path, message: str) -> list[Path]:
     return buried
 
 
-def begin(folder: Path, values: Mapping[str, str]) -> None:
-    """Clears what an earlier try has left, and marks the job as running."""
+def begin(folder: Path, values: Mapping[str, str], seed: int) -> bool:
+    """Clears what an earlier try has left, but for a policy that is trained, and marks the job as running; whether it is."""
+    trained = (read(folder / JOB) or {}).get("status") == TRAINED
     for path in folder.iterdir():
-        if path.name == LOCK or path.suffix == ".log":
+        if path.name == LOCK or path.suffix == ".log" or (trained and path.name not in (EXAM, ".hydra")):
             continue
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    write(folder / JOB, {"status": RUNNING, "settings": dict(values), "since": time.time()})
+    write(folder / JOB, {"status": RUNNING, "settings": dict(values), "seed": seed, "since": time.time()})
+    return trained
 
 
 def end(folder: Path, status: str, message: str = "", cpu_seconds: float = 0.0) -> None:

@@ -19,6 +19,7 @@ from rlhf.runtime.overrides import hydra_messages
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
 
 RESUME = "sweep.resume"
 MANY = ("experiment", "seed")  # may be swept in every stage: a set of changes, and what every draw follows from
@@ -54,10 +55,10 @@ def plan(root: Path, stage: str, arguments: Sequence[str]) -> Plan | None:
     asked = get_args_parser().parse_args(arguments)
     if asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion:
         return None
-    found = _expand(root, asked.overrides, asked.multirun)
+    found = _expand(root, stage, asked.overrides, asked.multirun)
     if found is None:
         return None
-    jobs, places = found
+    jobs, place = found
     swept = _swept(jobs)
     _check(root, stage, swept)
     composed = [settings.compose_beside_hydra(root, job)[0] for job in jobs]
@@ -71,15 +72,15 @@ def plan(root: Path, stage: str, arguments: Sequence[str]) -> Plan | None:
         swept=swept,
         jobs=values_of_jobs,
         settings=_side_by_side(flat) | {key: ", ".join(values) for key, values in swept.items()},
-        folder=_folder(root, stage, resume, places),
-        named=bool(places),
+        folder=(root / (resume or place or f"sweeps/{stage}/{time.strftime('%Y-%m-%d_%H-%M-%S')}")).resolve(),
+        named=place is not None,
         resumed=resume is not None,
         command=shlex.join(["python", f"stages/{stage}.py", *(a for a in arguments if not a.startswith(f"{RESUME}="))]),
     )
 
 
-def _expand(root: Path, given: Sequence[str], multirun: bool) -> tuple[list[list[str]], list[str]] | None:
-    """The overrides of every job, and the folders that were asked for; None where there are no jobs to speak of."""
+def _expand(root: Path, stage: str, given: Sequence[str], multirun: bool) -> tuple[list[list[str]], str | None] | None:
+    """The overrides of every job, and the folder that was asked for, if any; None where it is a single run."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -93,8 +94,24 @@ def _expand(root: Path, given: Sequence[str], multirun: bool) -> tuple[list[list
             return None
         of_experiment = parser.parse_overrides([f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()])
         overrides = [o for o in [*of_experiment, *parsed] if not o.key_or_group.startswith("hydra")]
-        places = [str(override.value()) for override in parsed if override.key_or_group == "hydra.sweep.dir"]
-        return BasicSweeper.split_arguments(overrides, None)[0], places
+        return BasicSweeper.split_arguments(overrides, None)[0], _place(root, stage, hydra)
+
+
+def _place(root: Path, stage: str, hydra: DictConfig) -> str | None:
+    """The folder that the command line or an experiment asks for; None for the usual one."""
+    from omegaconf import OmegaConf, open_dict
+
+    usual, asked = (
+        OmegaConf.to_container(found.sweep, resolve=False)
+        for found in (OmegaConf.load(root / "conf" / "config.yaml").hydra, hydra)
+    )
+    assert isinstance(usual, dict)
+    assert isinstance(asked, dict)
+    if asked["dir"] == usual["dir"]:
+        return None
+    with open_dict(hydra):
+        hydra.job.name = stage
+    return str(hydra.sweep.dir)
 
 
 def _first(override: Override) -> str:
@@ -118,7 +135,7 @@ def _swept(jobs: Sequence[Sequence[str]]) -> dict[str, list[str]]:
 
 
 def _as_dict(job: Sequence[str]) -> dict[str, str]:
-    return {key: value for key, _, value in (text.partition("=") for text in job)}
+    return {key: value for key, _, value in (text.lstrip("+").partition("=") for text in job)}
 
 
 def _check(root: Path, stage: str, swept: dict[str, list[str]]) -> None:
@@ -177,12 +194,3 @@ def _side_by_side(composed: Sequence[Values]) -> Values:
         alike = len(taken) == len(composed) and all(value == taken[0] for value in taken)
         found[key] = taken[0] if alike else ", ".join(dict.fromkeys(map(str, taken)))
     return found
-
-
-def _folder(root: Path, stage: str, resume: str | None, given: Sequence[str]) -> Path:
-    """Where the sweep lies or will lie."""
-    if resume is not None:
-        return (root / resume).resolve()
-    if given:
-        return (root / given[-1]).resolve()
-    return root / "sweeps" / stage / time.strftime("%Y-%m-%d_%H-%M-%S")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import json
 import os
 import shlex
 import sys
@@ -16,11 +18,13 @@ from typing import TYPE_CHECKING
 
 from rlhf.errors import UserError
 from rlhf.runtime import processes, progress, tracking
+from rlhf.runtime.messages import Values
 from rlhf.runtime.run import Run
+from rlhf.runtime.settings import flatten, values_of
 from rlhf.runtime.sweeps import ledger
-from rlhf.runtime.sweeps.ledger import JOB
+from rlhf.runtime.sweeps.ledger import EXAM, JOB
 from rlhf.runtime.sweeps.plan import RESUME, Plan
-from rlhf.runtime.sweeps.table import EXAM, write_table
+from rlhf.runtime.sweeps.table import write_table
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -50,7 +54,8 @@ class Job:
     """What a run of a stage knows of the sweep that it is a part of."""
 
     name: str
-    policy: str  # its settings, as the name of the policy that it makes
+    policy: str  # the name of the policy that it makes, no other's: by all of its settings
+    trained: bool  # by an earlier try: only the exam is missing
     parent: str | None  # the sweep's run in MLflow
     tags: dict[str, str]
     reading: Reading | None
@@ -160,17 +165,24 @@ def _job(
         with here, ledger.job_lock(folder):
             if ledger.is_settled(folder):
                 return
-            name = f"{plan.stage} #{number}"
-            ledger.begin(folder, values)
+            name, settings = f"{plan.stage} #{number}", values_of(composed)
+            trained = ledger.begin(folder, values, settings["seed"])
             (folder / ".hydra").mkdir()
             OmegaConf.save(composed, folder / ".hydra" / "config.yaml")
             said = ", ".join(f"{key}={value}" for key, value in values.items())
             print(f"{name}: {said}", flush=True)
-            about = Job(name, f"{plan.stage} {said}", parent, {"sweep": shown, "job": str(number)}, reading)
+            policy = f"{plan.stage} {said} ({_digest(settings)})"
+            about = Job(name, policy, trained, parent, {"sweep": shown, "job": str(number)}, reading)
             _attempt(folder, name, lambda: run(composed, job=about))
         _say_how_far(plan, done, start)
 
     return job
+
+
+def _digest(settings: Values) -> str:
+    """Of all settings that results depend on: policies of two sweeps must not share a name, and with it random numbers."""
+    flat = flatten({key: value for key, value in settings.items() if key not in ("sweep", "tracking")})
+    return hashlib.md5(json.dumps(flat, sort_keys=True).encode(), usedforsecurity=False).hexdigest()[:8]
 
 
 def _attempt(folder: Path, name: str, work: Callable[[], int]) -> None:

@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.runtime.outputs import numbers, write_rows
-from rlhf.runtime.sweeps.ledger import DONE, jobs_of
+from rlhf.runtime.sweeps.ledger import DONE, EXAM, SWEEP, jobs_of, read
 
 TABLE = "sweep.csv"
-EXAM = "evaluation"  # the folder of a job that holds what its policy answered to the exam, and its figures
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """The figures are those of the exam where there was one, else those of the stage itself."""
+    """A job's figures are those of its exam, and behind them, by names like `ppo/score`, those of its training."""
+    stage = (read(folder / SWEEP) or {}).get("stage", "")
     rows = []
     for place, job in jobs_of(folder):
-        found = [file for file in (place / EXAM / "metrics.json", place / "metrics.json") if file.is_file()]
-        figures = numbers(json.loads(found[0].read_text(encoding="utf-8"))) if found and job["status"] == DONE else {}
+        files = ((place / EXAM / "metrics.json", ""), (place / "metrics.json", f"{stage}/"))
+        figures: dict[str, float] = {}
+        for file, prefix in files if job["status"] == DONE else ():
+            figures |= numbers(json.loads(file.read_text(encoding="utf-8")), prefix) if file.is_file() else {}
         times = {key: job[key] for key in ("seconds", "cpu_seconds") if key in job}
         rows.append(
             {"job": int(place.name), "status": job["status"] or "not begun", **job["settings"]}
