@@ -38,8 +38,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         return {}
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader) or {}
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a wheel without libyaml has Python's alone
+    return loader(path.read_text(encoding="utf-8")).get_single_data() or {}
 
 
 def visible(config: Config, params: Sequence[str] | None) -> Config:
