@@ -13,6 +13,7 @@ import pytest
 from rlhf.errors import UserError
 from rlhf.evaluation.raters import GOLD_FIGURES
 from rlhf.evaluation.swept.held_against import held_by
+from rlhf.evaluation.swept.measures import rank_agreement
 from rlhf.evaluation.swept.read import fall_in, read_sweep
 from rlhf.evaluation.swept.report import report_on
 from rlhf.evaluation.written import RESPONSES, read_answers
@@ -191,6 +192,24 @@ def test_two_sweeps_are_read_side_by_side(books: Books, tmp_path: Path) -> None:
     report_on(books.root, [books.sweep, other], tmp_path / "both")
     methods = [row["method"] for row in rows_of(tmp_path / "both" / "frontier.csv") if "=0." in row["setting"]]
     assert methods == ["ppo", "ppo", "dpo", "dpo"]
+
+
+def test_measures_that_know_no_judge_are_held_against_his_order(tmp_path: Path) -> None:
+    """Six policies, one of them in both sweeps: ROUGE-L puts all in order, the loss none, the reward model one pair of them."""
+    gold, rewards = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 1.0, 2.0, 3.0, 5.0, 4.0]
+    for name, policies in (("a", range(3)), ("b", range(2, 6))):
+        jobs = [{"ppo.kl_ctl": str(policy)} for policy in policies]
+        for number, policy in enumerate(policies):
+            place = tmp_path / name / str(number)
+            (place / "evaluation").mkdir(parents=True)
+            figures = {"gold_score": gold[policy], "rouge_l": gold[policy] / 10, "nll_demonstrations": gold[policy]}
+            (place / "evaluation" / "metrics.json").write_text(json.dumps(figures | {"reward_score": rewards[policy]}))
+            (place / "job.json").write_text(json.dumps({"status": "done", "settings": jobs[number]}))
+        (tmp_path / name / "sweep.json").write_text(json.dumps({"stage": "ppo", "jobs": jobs}))
+    (told, _) = rank_agreement([tmp_path / "a", tmp_path / "b"])
+    assert "over 6 policies: ROUGE-L with demonstrations +1.00, likelihood of demonstrations -1.00" in told
+    assert f"the reward model's score {1 - 6 * 2 / (6 * 35):+.2f} (" in told
+    assert rank_agreement([tmp_path / "b"]) == [], "four are too few"
 
 
 def test_two_sweeps_of_one_stage_need_names_of_their_own(books: Books, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def _points(axes: Axes, found: Sequence[Standing], score: Callable[[Standing], I
 def _ring(axes: Axes, kept: Sequence[Standing], score: Callable[[Standing], Interval]) -> None:
     """Around those that no other beats by the judge."""
     x, y = [distance(s.kl.mean) for s in kept], [score(s).mean for s in kept]
-    axes.plot(x, y, "o", ms=9, mfc="none", mec="#444444", mew=1.0, label="no other has more for no more KL")
+    axes.plot(x, y, "o", ms=9, mfc="none", mec="#444444", mew=1.0, label="no other has more at no more KL")
 
 
 def _name_the_best(axes: Axes, kept: Sequence[Standing], score: Callable[[Standing], Interval]) -> None:

@@ -19,6 +19,7 @@ from rlhf.evaluation.standings import N, known_points, row, standings
 from rlhf.evaluation.swept import tables
 from rlhf.evaluation.swept.budgets import budgets_of
 from rlhf.evaluation.swept.held_against import EVALUATION, exam_seed, judged_by
+from rlhf.evaluation.swept.measures import rank_agreement
 from rlhf.evaluation.swept.read import SWEEP, Swept, read_sweep
 from rlhf.evaluation.tournament import place_of, tournament
 from rlhf.evaluation.written import POOL, RESPONSES, Samples, marks_in, read_answers
@@ -51,7 +52,7 @@ def report_on(root: Path, sweeps: Sequence[Path], output: Path) -> str:
     failed = sum(job["status"] == ledger.FAILED for sweep in sweeps for _, job in ledger.jobs_of(sweep))
 
     output.mkdir(parents=True, exist_ok=True)
-    page = tables.page(stood, swept, judge, by, budgets_of(root, books), failed)
+    page = tables.page(stood, swept, judge, by, [*rank_agreement(sweeps), *budgets_of(root, books)], failed)
     (output / "sweep.md").write_text(page, encoding="utf-8")
     write_rows(output / "frontier.csv", [row(standing) for standing in stood])
     frontier.draw(stood, judge, output / "frontier.png")

@@ -15,7 +15,7 @@ ENDS_AT_LEAST = 0.9  # of the answers of a run that has not diverged
 
 
 def page(
-    found: Sequence[Standing], swept: Sequence[Swept], judge: str, judged_by: str, budgets: Sequence[str], failed: int
+    found: Sequence[Standing], swept: Sequence[Swept], judge: str, judged_by: str, notes: Sequence[str], failed: int
 ) -> str:
     """The whole of sweep.md."""
     known = {id(one.point): one for one in swept}
@@ -31,7 +31,7 @@ def page(
         *_seeds(found, swept, judge, failed),
         *_method(found, judge, judged_by),
         "",
-        *budgets,
+        *notes,
     ]
     return "\n".join(parts) + "\n"
 
