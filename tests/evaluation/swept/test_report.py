@@ -195,7 +195,7 @@ def test_two_sweeps_are_read_side_by_side(books: Books, tmp_path: Path) -> None:
 
 
 def test_measures_that_know_no_judge_are_held_against_his_order(tmp_path: Path) -> None:
-    """Six policies, one of them in both sweeps: ROUGE-L puts all in order, the loss none, the reward model one pair of them."""
+    """Six policies, one of them in both sweeps: ROUGE-L has their order, the loss its reverse, the reward model nearly."""
     gold, rewards = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 1.0, 2.0, 3.0, 5.0, 4.0]
     for name, policies in (("a", range(3)), ("b", range(2, 6))):
         jobs = [{"ppo.kl_ctl": str(policy)} for policy in policies]

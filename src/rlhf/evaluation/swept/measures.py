@@ -34,7 +34,5 @@ def rank_agreement(sweeps: Sequence[Path]) -> list[str]:
         for (name, sign), values in zip(MEASURES.values(), measured, strict=True)
     ]
     about = "policies of one setting are no independent cases, hence no intervals"
-    return [
-        f"Rank correlation (Spearman) with the gold score over {len(figures)} policies: {', '.join(told)} ({about}).",
-        "",
-    ]
+    over = f"Rank correlation (Spearman) with the gold score over {len(figures)} policies"
+    return [f"{over}: {', '.join(told)} ({about}).", ""]
