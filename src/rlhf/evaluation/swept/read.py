@@ -14,7 +14,7 @@ from rlhf.evaluation.written import RESPONSES, marks_in, read_answers
 from rlhf.records import Messages
 from rlhf.runtime.sweeps import ledger
 
-SEED, SWEEP = "seed", "sweep"  # of several sweeps that are read together, the name of a point's own
+SEED, SWEEP = "seed", "sweep"  # of several sweeps of one stage, the name of a point's own
 WATCHED = {"gold rater": "validation_gold_score", "reward model": "validation_score"}  # by the judge, in a curve
 
 

@@ -63,21 +63,22 @@ def report_on(root: Path, sweeps: Sequence[Path], output: Path) -> str:
 
 
 def told_apart(found: Mapping[Path, Sequence[Swept]]) -> dict[Path, list[Swept]]:
-    """Points of several sweeps may have the same settings, and differ in what their sweeps share: then by the sweeps' names.
+    """Points of several sweeps of one stage may differ in what their sweeps share: then by the sweeps' names.
 
     Raises:
-        UserError: two sweeps of one stage have the same name.
+        UserError: two of these have the same name.
     """
-    if len(found) == 1:
-        return {sweep: list(points) for sweep, points in found.items()}
-    names = [sweep.resolve().name for sweep in found]
-    called = [(points[0].point.method, name) for name, points in zip(names, found.values(), strict=True) if points]
-    if twice := sorted({name for method, name in called if called.count((method, name)) > 1}):
+    stages = {sweep: points[0].point.method for sweep, points in found.items() if points}
+    named = [(stage, sweep.resolve().name) for sweep, stage in stages.items()]
+    if twice := sorted({name for stage, name in named if named.count((stage, name)) > 1}):
         raise UserError(f"several sweeps of one stage are called {', '.join(twice)}: rename a folder to tell them apart")
-    return {
-        sweep: [replace(one, point=replace(one.point, setting={**one.point.setting, SWEEP: name})) for one in points]
-        for name, (sweep, points) in zip(names, found.items(), strict=True)
-    }
+    alone = [sweep for sweep, stage in stages.items() if list(stages.values()).count(stage) == 1]
+    return {sweep: list(points) if sweep in alone else _named(points, sweep) for sweep, points in found.items()}
+
+
+def _named(points: Sequence[Swept], sweep: Path) -> list[Swept]:
+    name = sweep.resolve().name
+    return [replace(one, point=replace(one.point, setting={**one.point.setting, SWEEP: name})) for one in points]
 
 
 def also(answers: Mapping[tuple[str, str], Answers], seed: int) -> list[Point]:
