@@ -158,5 +158,5 @@ def test_sweeps_of_two_stages_are_read_in_one_picture(shared: Clone, left_alone:
     page = (both / "sweep.md").read_text()
     assert "PPO, kl_ctl 0.6, clip_range 0.1" in page
     assert "DPO, beta 0.3" in page
-    assert "Of 4 runs" in page
+    assert "Of 8 runs" in page
     assert {"frontier.png", "frontier.html", "tournament.csv"} <= {path.name for path in both.iterdir()}
