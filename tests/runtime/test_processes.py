@@ -19,6 +19,6 @@ def test_the_peak_of_memory_is_that_since_it_was_forgotten() -> None:
     during = peak_gib()
     assert during > before + 0.4, "what was held counts, in GiB"
     del held
-    assert peak_gib() == during
+    assert peak_gib() == pytest.approx(during, abs=0.01), "the kernel counts by pages and threads"
     forget_peak()
     assert peak_gib() < during - 0.4
