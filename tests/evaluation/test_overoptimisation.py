@@ -91,7 +91,7 @@ def test_a_kl_that_is_estimated_is_drawn_with_the_gains() -> None:
 @pytest.mark.parametrize(
     ("form", "alpha", "beta", "statement"),
     [
-        ("best_of_n", 0.5, -0.2, "the data show no peak: beta's interval [-0.2, -0.2] lies below 0"),
+        ("best_of_n", 0.5, -0.2, "the law has no peak: beta's interval [-0.2, -0.2] lies below 0"),
         ("best_of_n", 1.5, 0.15, "the predicted peak (KL 25) lies beyond the largest KL seen (16)"),
         ("rl", 1.2, 0.4, "the predicted peak (KL 55) lies beyond the largest KL seen (16)"),
         ("best_of_n", 0.2, 0.5, "the predicted peak (KL 0.04) lies below the smallest KL seen (0.25)"),
@@ -103,7 +103,7 @@ def test_a_peak_that_was_not_passed_is_not_claimed(form: Form, alpha: float, bet
     assert not found.identified
     assert found.peak is None
     unknown = "" if beta < 0 else "the data do not identify a peak: "
-    assert found.statement == unknown + statement
+    assert found.statement.partition("; yet")[0] == unknown + statement
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -125,6 +125,23 @@ def test_the_best_checkpoint_and_the_misfit_are_those_seen() -> None:
     assert found.checkpoints == 3
     assert found.residual == pytest.approx(0.3)  # three seen, two fitted: one degree of freedom is left
     assert (found.best.index, found.best.kl, found.best.gain.mean) == pytest.approx((2, 4.0, measured[2]))
+
+
+def test_a_fall_that_no_law_describes_is_told() -> None:
+    """Up, and at once down to where it cannot fall further: the law of reinforcement learning has no such form."""
+    measured = np.tile(np.array([0.0, 1.0, -4.0, -4.0, -4.0, -4.0, -4.0])[:, None, None], (1, 1, 50))
+    measured = measured + 0.1 * np.random.default_rng(0).normal(size=measured.shape)
+    found = fit("rl", KL, measured, 100, 0)
+    assert (found.best.index, found.identified) == (1, False)
+    assert found.fallen.low < 5.0 < found.fallen.high
+    ends = f"[{found.fallen.low:.2g}, {found.fallen.high:.2g}]"
+    assert found.statement.endswith(f"; yet the gain that was seen fell by 5 {ends} from its highest to the largest KL")
+
+
+def test_a_gain_that_only_rises_has_not_fallen() -> None:
+    found = fit("rl", KL, gains("rl", 1.5, 0.1, noise=0.2), 100, 0)
+    assert (found.fallen.mean, found.fallen.low, found.fallen.high) == (0.0, 0.0, 0.0)
+    assert "yet" not in found.statement
 
 
 def test_the_best_checkpoint_has_the_interval_of_its_own_gains() -> None:
@@ -165,9 +182,8 @@ def test_a_peak_that_may_lie_below_what_was_seen_is_not_claimed() -> None:
     measured = gains("best_of_n", 1.05, 0.5, noise=0.5)[beyond]
     found = fit("best_of_n", KL[beyond], measured, 400, 0)
     assert found.beta.low > 0
-    assert re.fullmatch(
-        r"the data do not identify a peak: its KL may be as low as 0\.\d+, and the smallest KL seen is 1", found.statement
-    )
+    unknown = "the data do not identify a peak: its KL may be as low as"
+    assert re.match(rf"{unknown} 0\.\d+, and the smallest KL seen is 1; yet", found.statement)
     assert (found.identified, found.peak) == (False, None)
 
 

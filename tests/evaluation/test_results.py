@@ -83,6 +83,7 @@ def test_a_law_is_shown_beside_what_was_seen_and_how_well_it_fits(metrics: dict[
     turned = {
         "best": {"index": 4, "kl": 9.0, "gain": {"mean": 1.5, "low": 1.25, "high": 1.75}},
         "peak": {name: {"mean": 4.0, "low": 3.0, "high": 5.0} for name in ("gain", "kl", "distance")},
+        "fallen": {"mean": 0.5, "low": 0.25, "high": 0.75},
         "alpha": {"mean": 2.0, "low": 1.0, "high": 3.0},
         "beta": {"mean": 0.5, "low": 0.25, "high": 0.75},
         "checkpoints": 7,
@@ -93,7 +94,10 @@ def test_a_law_is_shown_beside_what_was_seen_and_how_well_it_fits(metrics: dict[
     page = report.table(metrics | {"yardsticks": metrics["yardsticks"] | {"overoptimisation": laws}}).splitlines()
     header = next(i for i, line in enumerate(page) if line.startswith("| over-optimisation |"))
     peak, law = "4.00 [3.00, 5.00]", "2.00 [1.00, 3.00] | 0.50 [0.25, 0.75] | 0.12"
-    assert page[header + 2] == f"| PPO, on its way | 7 | 1.50 [1.25, 1.75] | 9.00 | {peak} | {peak} | {law} |"
+    assert (
+        page[header + 2]
+        == f"| PPO, on its way | 7 | 1.50 [1.25, 1.75] | 9.00 | 0.50 [0.25, 0.75] | {peak} | {peak} | {law} |"
+    )
     assert page[header].count("|") == page[header + 2].count("|")
     assert page[header + 4 : header + 6] == ["best of n: a fit needs more.", "PPO, on its way: the peak lies at a KL of 4."]
 

@@ -47,6 +47,7 @@ class Law:
     checkpoints: int  # with a KL above 0
     residual: float  # standard deviation of their gains about the law
     best: Best
+    fallen: Interval  # how far the gain has fallen from the best of the checkpoints to that of the largest KL
     identified: bool
     statement: str
     peak: Peak | None  # where identified
@@ -72,9 +73,16 @@ def fit(form: Form, kl: Floats, gains: Floats, samples: int, seed: int) -> Law:
     trouble = _trouble(beta, peak, mean_kl[seen])
     top = int(mean_gain.argmax())
     best = Best(top, float(mean_kl[top]), percentiles(mean_gain[top], drawn_gains[:, top]))
+    far = int(mean_kl.argmax())
+    fallen = percentiles(mean_gain[top] - mean_gain[far], drawn_gains[:, top] - drawn_gains[:, far])
     residual = float(np.sqrt((misfit**2).sum() / (seen.sum() - 2)))
     statement = trouble or f"the peak lies at a KL of {peak.kl.mean:.2g} {_brackets(peak.kl)} nats"
-    return Law(form, alpha, beta, int(seen.sum()), residual, best, not trouble, statement, None if trouble else peak)
+    if trouble and fallen.low > 0:
+        trouble += (
+            f"; yet the gain that was seen fell by {fallen.mean:.2g} {_brackets(fallen)} from its highest to the largest KL"
+        )
+        statement = trouble
+    return Law(form, alpha, beta, int(seen.sum()), residual, best, fallen, not trouble, statement, None if trouble else peak)
 
 
 def predict(law: Law, kl: Floats) -> Floats:
@@ -141,7 +149,7 @@ def _trouble(beta: Interval, peak: Peak, seen: Floats) -> str:
     """Why there is no peak to speak of, or nothing."""
     unknown, predicted = "the data do not identify a peak", f"the predicted peak (KL {peak.kl.mean:.2g})"
     if beta.high < 0:
-        return f"the data show no peak: beta's interval {_brackets(beta)} lies below 0"
+        return f"the law has no peak: beta's interval {_brackets(beta)} lies below 0"
     if beta.low <= 0:
         return f"{unknown}: beta's interval {_brackets(beta)} holds 0"
     if peak.kl.mean > seen.max():

@@ -118,6 +118,7 @@ def _laws(laws: dict[str, Any]) -> list[str]:
         "checkpoints",
         "highest gain seen",
         "at KL",
+        "fallen since by",
         "gain at the law's peak",
         "at KL",
         "alpha",
@@ -128,7 +129,7 @@ def _laws(laws: dict[str, Any]) -> list[str]:
     about = (
         "Gain: gold score above SFT's. Laws (Gao et al. 2022), d the root of the KL: best of n d (alpha - beta d), PPO on "
         "its way d (alpha - beta log d). Misfit: standard deviation of the checkpoints' gains about the law. The highest "
-        "gain is the highest of several noisy means, and so rather too high."
+        "gain is the highest of several noisy means, and so rather too high; fallen since: to that of the largest KL."
     )
     return ["", *lines, *(f"{shown_method(path)}: {law['statement']}." for path, law in laws.items()), "", about]
 
@@ -140,6 +141,7 @@ def _law_row(path: str, law: dict[str, Any]) -> list[str]:
         str(law["checkpoints"]),
         _with_interval(best["gain"]),
         f"{best['kl']:.2f}",
+        _with_interval(law["fallen"]),
         _with_interval(peak["gain"]) if peak else MISSING,
         _with_interval(peak["kl"]) if peak else MISSING,
         _with_interval(law["alpha"]),
