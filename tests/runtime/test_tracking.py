@@ -243,7 +243,7 @@ def test_inputs_that_cannot_be_read_cost_their_tags_and_nothing_else(
     (run,) = runs_in(store)
     assert (run.info.status, run.data.params["data.path"]) == ("FINISHED", "data/raw.txt")
     (warning,) = capfd.readouterr().err.splitlines()
-    assert "stages: [" in warning
+    assert "while parsing a flow node" in warning
 
 
 def test_a_metric_that_is_refused_takes_those_sent_with_it_along_and_no_more(
