@@ -90,8 +90,8 @@ def header(jobs: int) -> list[str]:
         "overhead",
         together,
         "ratio",
-        "CPU s",
-        f"CPU s, {jobs}",
+        "CPU s, one after another",
+        f"CPU s, {jobs} at once",
     ]
 
 

@@ -20,6 +20,7 @@ from rlhf import config
 from rlhf.runtime import settings, tracking
 from rlhf.runtime.hashes import md5_of
 from rlhf.runtime.run import Run
+from rlhf.runtime.tracking import process
 from tests.runtime.conftest import ROOT, copy_store
 
 SETTINGS = {"tracking.experiment": "Default", "tracking.copy_models": False, "data.path": "data/raw.txt"}
@@ -142,7 +143,8 @@ def test_a_run_whose_stage_was_killed_does_not_stay_open(store: str, tmp_path: P
     tracker = tracking.start(tmp_path, "ppo", SETTINGS)
     tracker.log_metrics({"ppo/loss": 0.5}, 1)
     assert tracker.writer is not None
-    tracker.writer.communicate(bytes(tracker.backlog))  # the pipe ends without a word, as it does on SIGKILL
+    tracker.writer.leave()  # the pipe ends without a word, as it does on SIGKILL
+    tracker.writer.process.wait()
     (run,) = runs_in(store)
     assert run.info.status == "KILLED"
     assert history(store, run.info.run_id, "ppo/loss") == [(1, 0.5)]
@@ -151,11 +153,11 @@ def test_a_run_whose_stage_was_killed_does_not_stay_open(store: str, tmp_path: P
 def test_a_writer_that_stands_still_holds_nobody_up_and_loses_nothing(store: str, tmp_path: Path) -> None:
     tracker = tracking.start(tmp_path, "ppo", SETTINGS)
     assert tracker.writer is not None
-    tracker.writer.send_signal(signal.SIGSTOP)
+    tracker.writer.process.send_signal(signal.SIGSTOP)
     for step in range(1, 3001):
         tracker.log_metrics({"ppo/loss": 0.5}, step)
-    assert len(tracker.backlog) > 0, "the pipe was never full"
-    tracker.writer.send_signal(signal.SIGCONT)
+    assert len(tracker.writer.backlog) > 0, "the pipe was never full"
+    tracker.writer.process.send_signal(signal.SIGCONT)
     tracker.close("FINISHED")
     (run,) = runs_in(store)
     assert len(history(store, run.info.run_id, "ppo/loss")) == 3000
@@ -185,6 +187,91 @@ def test_stages_that_start_at_once_with_a_new_experiment_all_arrive(store: str, 
 @pytest.mark.parametrize("inside", ["", "/.dvc/tmp/exps/tmpq1w2e3"])
 def test_the_default_store_is_at_the_root_of_the_repository_for_queued_experiments_too(inside: str) -> None:
     assert tracking.default_uri(Path(f"/home/someone/project{inside}")) == "sqlite:////home/someone/project/mlflow.db"
+
+
+# --- one run after another in one process -------------------------------------------------------------------------------
+
+
+def pid_of(tracker: tracking.Tracker) -> int:
+    assert tracker.writer is not None
+    return tracker.writer.process.pid
+
+
+def test_a_process_writes_its_runs_by_one_writer_and_each_is_whole(
+    store: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pids = []
+    for number, status in enumerate(("FINISHED", "FAILED", "FINISHED")):
+        tracker = tracking.start(tmp_path, f"ppo {number}", SETTINGS | {"number": number})
+        pids.append(pid_of(tracker))
+        tracker.log_file(tmp_path / f"absent_{number}.json")
+        for step in range(1, 1201):
+            tracker.log_metrics({"ppo/loss": number + step}, step)
+        tracker.close(status)
+
+    assert len(set(pids)) == 1
+    runs = runs_in(store)
+    expected = [("ppo 0", "FINISHED", "0"), ("ppo 1", "FAILED", "1"), ("ppo 2", "FINISHED", "2")]
+    assert [(run.info.run_name, run.info.status, run.data.params["number"]) for run in runs] == expected
+    for number, run in enumerate(runs):
+        assert history(store, run.info.run_id, "ppo/loss") == [(step, number + step) for step in range(1, 1201)]
+    warnings = capfd.readouterr().err.splitlines()
+    assert [f"absent_{number}.json" in warning for number, warning in enumerate(warnings)] == [True] * 3
+
+
+def test_runs_that_are_open_at_once_have_a_writer_each(store: str, tmp_path: Path) -> None:
+    parent = tracking.start(tmp_path, "sweep", SETTINGS)
+    children = []
+    for number in range(2):
+        child = tracking.start(tmp_path, f"job {number}", SETTINGS, parent=parent.run_id())
+        children.append(pid_of(child))
+        child.close("FINISHED")
+    assert children[0] == children[1] != pid_of(parent)
+    parent.close("FINISHED")
+    assert sorted(run.info.run_name for run in runs_in(store)) == ["job 0", "job 1", "sweep"]
+
+
+def test_a_writer_that_was_killed_between_two_runs_costs_nothing(
+    store: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = tracking.start(tmp_path, "ppo", SETTINGS)
+    killed = first.writer.process if first.writer else None
+    first.close("FINISHED")
+    assert killed is not None
+    killed.kill()
+    killed.wait()
+    second = tracking.start(tmp_path, "dpo", SETTINGS)
+    second.close("FINISHED")
+    assert [(run.info.run_name, run.info.status) for run in runs_in(store)] == [("ppo", "FINISHED"), ("dpo", "FINISHED")]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_writer_without_a_run_ends_with_its_stage_in_silence(
+    store: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tracker = tracking.start(tmp_path, "ppo", SETTINGS)
+    writer = tracker.writer
+    tracker.close("FINISHED")
+    assert writer is not None
+    writer.leave()
+    assert writer.process.wait() == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_mlflow_is_imported_ahead_for_the_run_that_follows(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking.warm_up(tmp_path)
+    (waiting,) = (kept for kept in process._idle if kept.place == tmp_path)
+    tracker = tracking.start(tmp_path, "ppo", SETTINGS)
+    assert pid_of(tracker) == waiting.process.pid
+    tracker.close("FINISHED")
+    assert [run.info.status for run in runs_in(store)] == ["FINISHED"]
+
+    process._idle.clear()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    tracking.warm_up(tmp_path)
+    assert not process._idle, "a server is asked whether it lives before MLflow is imported"
 
 
 # --- faults after the run was opened ------------------------------------------------------------------------------------
@@ -244,6 +331,7 @@ def test_inputs_that_cannot_be_read_cost_their_tags_and_nothing_else(
     assert (run.info.status, run.data.params["data.path"]) == ("FINISHED", "data/raw.txt")
     (warning,) = capfd.readouterr().err.splitlines()
     assert "while parsing a flow node" in warning
+    assert f'"{tmp_path}/dvc.lock", line ' in warning
 
 
 def test_a_metric_that_is_refused_takes_those_sent_with_it_along_and_no_more(
@@ -289,11 +377,11 @@ def test_a_writer_that_is_killed_costs_one_warning_and_its_run_ends_like_its_sta
 ) -> None:
     tracker, _ = busy
     assert tracker.writer is not None
-    tracker.writer.send_signal(signal.SIGSTOP)
+    tracker.writer.process.send_signal(signal.SIGSTOP)
     for step in range(1, 3001):
         tracker.log_metrics({"ppo/loss": 0.5}, step)
-    tracker.writer.kill()  # with a pipe that is full, and a message cut in two
-    tracker.writer.wait()
+    tracker.writer.process.kill()  # with a pipe that is full, and a message cut in two
+    tracker.writer.process.wait()
     tracker.close(status)
     assert [run.info.status for run in runs_in(store)] == [status]
     (warning,) = capfd.readouterr().err.splitlines()
@@ -305,7 +393,7 @@ def test_a_writer_that_is_told_to_stop_with_its_stage_writes_to_the_end(
 ) -> None:
     tracker, model = busy
     assert tracker.writer is not None
-    tracker.writer.terminate()
+    tracker.writer.process.terminate()
     tracker.log_metrics({"ppo/loss": 0.5}, 1)
     model.close()
     tracker.close("KILLED")

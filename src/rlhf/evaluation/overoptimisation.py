@@ -70,18 +70,13 @@ def fit(form: Form, kl: Floats, gains: Floats, samples: int, seed: int) -> Law:
     seen = mean_kl > 0
     misfit = mean_gain[seen] - _basis(form, mean_kl[seen]) @ found
     peak = _peak(form, found, drawn)
-    trouble = _trouble(beta, peak, mean_kl[seen])
     top = int(mean_gain.argmax())
     best = Best(top, float(mean_kl[top]), percentiles(mean_gain[top], drawn_gains[:, top]))
     far = int(mean_kl.argmax())
     fallen = percentiles(mean_gain[top] - mean_gain[far], drawn_gains[:, top] - drawn_gains[:, far])
     residual = float(np.sqrt((misfit**2).sum() / (seen.sum() - 2)))
+    trouble = _trouble(beta, peak, mean_kl[seen], fallen)
     statement = trouble or f"the peak lies at a KL of {peak.kl.mean:.2g} {_brackets(peak.kl)} nats"
-    if trouble and fallen.low > 0:
-        trouble += (
-            f"; yet the gain that was seen fell by {fallen.mean:.2g} {_brackets(fallen)} from its highest to the largest KL"
-        )
-        statement = trouble
     return Law(form, alpha, beta, int(seen.sum()), residual, best, fallen, not trouble, statement, None if trouble else peak)
 
 
@@ -145,8 +140,16 @@ def _ordered(mean: Floats, resampled: Floats) -> Interval:
     return Interval(float(mean), *map(float, ends))
 
 
-def _trouble(beta: Interval, peak: Peak, seen: Floats) -> str:
-    """Why there is no peak to speak of, or nothing."""
+def _trouble(beta: Interval, peak: Peak, seen: Floats, fallen: Interval) -> str:
+    """Why there is no peak to speak of, and whether the gain has fallen all the same; nothing where there is one."""
+    why = _why_no_peak(beta, peak, seen)
+    if why and fallen.low > 0:
+        how_far = f"{fallen.mean:.2g} {_brackets(fallen)}"
+        return f"{why}; yet the gain that was seen fell by {how_far} from its highest to the largest KL"
+    return why
+
+
+def _why_no_peak(beta: Interval, peak: Peak, seen: Floats) -> str:
     unknown, predicted = "the data do not identify a peak", f"the predicted peak (KL {peak.kl.mean:.2g})"
     if beta.high < 0:
         return f"the law has no peak: beta's interval {_brackets(beta)} lies below 0"

@@ -35,7 +35,8 @@ class Way:
 def snapshots_in(training: Path) -> dict[int, Path]:
     """The policies that PPO kept, by step, without the last one where that is the policy it ended with."""
     found = {int(place.name.removeprefix("step_")): place for place in sorted((training / SNAPSHOTS).glob("step_*"))}
-    return {step: place for step, place in found.items() if step != last_step(training)}
+    last = last_step(training)
+    return {step: place for step, place in found.items() if step != last}
 
 
 def last_step(training: Path) -> int:

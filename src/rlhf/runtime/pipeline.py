@@ -39,7 +39,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a wheel without libyaml has Python's alone
-    return loader(path.read_text(encoding="utf-8")).get_single_data() or {}
+    with path.open(encoding="utf-8") as file:  # the file itself, for its name is in what libyaml says of a fault
+        return loader(file).get_single_data() or {}
 
 
 def visible(config: Config, params: Sequence[str] | None) -> Config:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from rlhf.data.files import read_records
 from rlhf.errors import UserError
 from rlhf.evaluation.contest import GREEDY, INDEPENDENT, SAMPLED, SFT
 from rlhf.evaluation.written import POOL, RESPONSES, Comparison
-from rlhf.runtime.hashes import md5_of
+from rlhf.runtime.hashes import md5_of, md5_of_json
 from rlhf.runtime.messages import shown
 from rlhf.runtime.pipeline import read_yaml
 from rlhf.runtime.settings import flatten
@@ -60,9 +59,8 @@ def held_by(root: Path, settings: Mapping[str, Any]) -> dict[str, str]:
         [comparison.to_row()["prompt"], *(comparison.answers[decoding][SFT] for decoding in (SAMPLED, INDEPENDENT, GREEDY))]
         for comparison in read_records(root / EVALUATION / RESPONSES, Comparison)
     ]
-    digest = hashlib.md5(json.dumps(answered).encode(), usedforsecurity=False).hexdigest()
     found = {path: md5_of(root / path) if (root / path).exists() else "" for path in inputs_of(settings)}
-    return found | {f"SFT's answers in {EVALUATION / RESPONSES}": digest}
+    return found | {f"SFT's answers in {EVALUATION / RESPONSES}": md5_of_json(answered)}
 
 
 def judged_by(root: Path) -> str:

@@ -40,9 +40,7 @@ def read_sweep(root: Path, folder: Path, prompts: Sequence[Messages], judge: str
         UserError: there is no sweep, or it answers other prompts than these, or was held against another exam than the
             repository's.
     """
-    book = ledger.read(folder / ledger.SWEEP)
-    if book is None:
-        raise UserError(f"{folder} holds no sweep: {ledger.SWEEP} is not there")
+    book = book_of(folder)
     exam = held_by(root, book["settings"])
     other = [path for path, md5 in exam.items() if book["inputs"].get(path) != md5]
     if other:
@@ -53,6 +51,14 @@ def read_sweep(root: Path, folder: Path, prompts: Sequence[Messages], judge: str
             setting = tuple((key, value) for key, value in job["settings"].items() if key != SEED)
             found.setdefault(setting, {})[job[SEED]] = (place, job)
     return [_swept(book["stage"], dict(setting), runs, prompts, WATCHED.get(judge)) for setting, runs in found.items()]
+
+
+def book_of(folder: Path) -> ledger.Book:
+    """What was asked of a sweep; UserError where there is none."""
+    book = ledger.read(folder / ledger.SWEEP)
+    if book is None:
+        raise UserError(f"{folder} holds no sweep: {ledger.SWEEP} is not there")
+    return book
 
 
 def _swept(

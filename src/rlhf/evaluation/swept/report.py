@@ -20,7 +20,7 @@ from rlhf.evaluation.swept import tables
 from rlhf.evaluation.swept.budgets import budgets_of
 from rlhf.evaluation.swept.held_against import EVALUATION, exam_seed, judged_by
 from rlhf.evaluation.swept.measures import rank_agreement
-from rlhf.evaluation.swept.read import SWEEP, Swept, read_sweep
+from rlhf.evaluation.swept.read import SWEEP, Swept, book_of, read_sweep
 from rlhf.evaluation.tournament import place_of, tournament
 from rlhf.evaluation.written import POOL, RESPONSES, Samples, marks_in, read_answers
 from rlhf.runtime.outputs import write_rows
@@ -48,7 +48,7 @@ def report_on(root: Path, sweeps: Sequence[Path], output: Path) -> str:
     points = [*known, *(one.point for one in swept)]
     (sft,) = known[0].runs.values()
     stood = standings(points, sft, BOOTSTRAP, seed)
-    books = [(ledger.read(sweep / ledger.SWEEP) or {}, points) for sweep, points in found.items()]
+    books = [(book_of(sweep), points) for sweep, points in found.items()]
     failed = sum(job["status"] == ledger.FAILED for sweep in sweeps for _, job in ledger.jobs_of(sweep))
 
     output.mkdir(parents=True, exist_ok=True)

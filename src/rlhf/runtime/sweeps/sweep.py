@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import json
 import os
 import shlex
 import sys
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rlhf.errors import UserError
 from rlhf.runtime import processes, progress, tracking
+from rlhf.runtime.hashes import md5_of_json
 from rlhf.runtime.messages import Values
 from rlhf.runtime.run import Run
 from rlhf.runtime.settings import flatten, values_of
@@ -69,6 +68,7 @@ def sweep(
     launch: Callable[[Callable[[DictConfig], None], list[str]], None],
 ) -> int:
     """The exit code: 0, or 1 if a job has failed."""
+    tracking.warm_up(root)
     exam = reading.check(root, plan) if reading else {}
     plan, book = ledger.open_sweep(root, plan, exam)
     with ledger.held(plan.folder):
@@ -77,10 +77,7 @@ def sweep(
         about = "; ".join(f"{key} {', '.join(values)}" for key, values in plan.swept.items())
         done = ledger.count(plan.folder, ledger.DONE)
         print(f"sweep of {len(plan.jobs)} jobs in {shown}, {done} done: {about}", flush=True)
-        tracker = tracking.start(root, plan.stage, plan.settings, f"{plan.stage} sweep", run_id=book.get("mlflow_run"))
-        if run_id := tracker.run_id():
-            ledger.write(plan.folder / ledger.SWEEP, book | {"mlflow_run": run_id})
-        tracker.log_tags({"sweep": shown, "command": plan.command})
+        tracker, run_id = _open_run(root, plan, book, shown)
         job = _job(plan, run, reading, run_id, shown, done)
         status = "FAILED"
         try:
@@ -98,6 +95,15 @@ def sweep(
             tracker.close_children()
             tracker.close(status)
     return 1 if failed else 0
+
+
+def _open_run(root: Path, plan: Plan, book: ledger.Book, shown: str) -> tuple[tracking.Tracker, str | None]:
+    """The sweep's own run in MLflow, opened or opened again, and its id, which the jobs' runs will name."""
+    tracker = tracking.start(root, plan.stage, plan.settings, f"{plan.stage} sweep", run_id=book.get("mlflow_run"))
+    if run_id := tracker.run_id():
+        ledger.write(plan.folder / ledger.SWEEP, book | {"mlflow_run": run_id})
+    tracker.log_tags({"sweep": shown, "command": plan.command})
+    return tracker, run_id
 
 
 def _read(root: Path, folder: Path, reading: Reading | None, failed: Sequence[str]) -> None:
@@ -182,7 +188,7 @@ def _job(
 def _digest(settings: Values) -> str:
     """Of all settings that results depend on: policies of two sweeps must not share a name, and with it random numbers."""
     flat = flatten({key: value for key, value in settings.items() if key not in ("sweep", "tracking")})
-    return hashlib.md5(json.dumps(flat, sort_keys=True).encode(), usedforsecurity=False).hexdigest()[:8]
+    return md5_of_json(flat)[:8]
 
 
 def _attempt(folder: Path, name: str, work: Callable[[], int]) -> None:

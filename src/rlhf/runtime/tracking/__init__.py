@@ -8,33 +8,19 @@ run gets its final status wherever its store still answers.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import select
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-REMOTE_PATIENCE = 5.0  # seconds that a server which does not answer may cost a stage, all in all
+from rlhf.runtime.tracking.process import WriterProcess, writer_in
+from rlhf.runtime.tracking.protocol import CLOSE, CLOSED, OPEN, OPENED, READY, REMOTE_PATIENCE, WARM, WARNED, Message, warn
+
 START_PATIENCE = 20.0  # seconds to import MLflow, which no server is to blame for
 COPY_PATIENCE = 600.0  # seconds to copy models, where that is asked for
-REASON_LENGTH = 300
 LOCAL_PATIENCE = 60.0  # seconds for a local store, which is slow only where the disk is
-
-OPENED = "run "  # the writer's own lines on its standard output: this and the id of the run that it opened;
-WARNED = "warned"  # it has given a warning
-
-TELEMETRY_OFF = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DVC_NO_ANALYTICS": "true",
-}
 
 
 def default_uri(root: Path) -> str:
@@ -53,25 +39,15 @@ def is_remote(uri: str) -> bool:
 
 @dataclass
 class Tracker:
-    """The stage's end of the pipe. Every method returns at once, `close` excepted."""
+    """The stage's end of the pipe. Every method returns at once, but for `run_id` and `close`."""
 
-    opening: dict[str, Any]
-    writer: subprocess.Popen[bytes] | None
+    opening: Message
+    writer: WriterProcess | None  # None where there is none any more
     patience: float
-    backlog: bytearray = field(default_factory=bytearray)
-    heard: bytearray = field(default_factory=bytearray)  # of what the writer says
 
     def run_id(self) -> str | None:
         """The id of the run, as soon as it is open; None where it cannot be opened."""
-        deadline = time.monotonic() + START_PATIENCE + self.patience
-        while (found := _run_id_in(self.heard)) is None and self.writer and self.writer.stdout:
-            left = max(0.0, deadline - time.monotonic())
-            if not select.select([self.writer.stdout], [], [], left)[0]:
-                return None
-            if not (read := os.read(self.writer.stdout.fileno(), 1 << 12)):
-                return None
-            self.heard += read
-        return found
+        return self.writer.wait_for(OPENED, START_PATIENCE + self.patience) if self.writer else None
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         self._send(kind="tags", tags=dict(tags))
@@ -91,49 +67,37 @@ class Tracker:
         self._send(kind="children", time=_now())
 
     def close(self, status: str) -> None:
-        """Waits for the writer to finish, at most as long as its store deserves."""
-        uri = self.opening["uri"]
-        if self.writer is not None and self.writer.poll():
-            self._replace(self.writer)
-        self._send(kind="close", status=status, time=_now())
-        if self.writer is None:
-            return
-        if is_remote(uri) and self.writer.stdout is not None and not self.heard:
-            select.select([self.writer.stdout], [], [], START_PATIENCE)
-        try:
-            self.writer.communicate(bytes(self.backlog), timeout=self.patience)
-        except subprocess.TimeoutExpired:
-            self.writer.kill()
-            run_id, warned = self._last_words(self.writer)
-            if not warned:
-                warn(uri, f"not done after {self.patience:.0f} s", opened=run_id is not None)
+        """Waits for the writer to finish, at most as long as its store deserves. One that was killed left the run open:
+        another takes it over, to close it."""
+        last = {"kind": CLOSE, "status": status, "time": _now()}
+        if self.writer and (code := self._finish(self.writer, last)):
+            run_id = self.writer.said(OPENED)
+            warn(self.opening["uri"], f"its writer ended with code {code}", opened=run_id is not None)
+            if run_id:
+                heir = writer_in(self.writer.place)
+                heir.send(self.opening | {"run_id": run_id})
+                self._finish(heir, last)
         self.writer = None
 
-    def _replace(self, dead: subprocess.Popen[bytes]) -> None:
-        """A writer that was killed leaves its run open: another one takes it over, to close it."""
-        run_id, _ = self._last_words(dead)
-        warn(self.opening["uri"], f"its writer ended with code {dead.returncode}", opened=run_id is not None)
-        self.backlog.clear()
-        self.writer = _launch(Path(self.opening["root"])) if run_id else None
-        self._send(**self.opening | {"run_id": run_id})
-
-    def _last_words(self, dead: subprocess.Popen[bytes]) -> tuple[str | None, bool]:
-        """The id of the run that a writer opened, and whether it gave a warning."""
-        said = bytes(self.heard) + dead.communicate()[0]
-        self.heard.clear()
-        return _run_id_in(said), WARNED in said.decode(errors="replace").splitlines()
+    def _finish(self, writer: WriterProcess, last: Message) -> int:
+        """Has the run closed; the code with which the writer ended before it could do so, 0 where nothing is left to do."""
+        uri = self.opening["uri"]
+        writer.send(last)
+        if is_remote(uri):
+            writer.wait_for(READY, START_PATIENCE)
+        if writer.wait_for(CLOSED, self.patience) is not None:
+            writer.keep()
+            return 0
+        if (code := writer.ended()) is None:
+            writer.kill()
+            if writer.said(WARNED) is None:
+                warn(uri, f"not done after {self.patience:.0f} s", opened=writer.said(OPENED) is not None)
+        writer.leave()
+        return code or 0
 
     def _send(self, **message: Any) -> None:
-        """Writes as much as the pipe takes without waiting; what is left goes first the next time."""
-        if self.writer is None or self.writer.stdin is None:
-            return
-        self.backlog += json.dumps(message).encode() + b"\n"
-        try:
-            with contextlib.suppress(BlockingIOError):
-                while self.backlog:
-                    del self.backlog[: os.write(self.writer.stdin.fileno(), self.backlog)]
-        except BrokenPipeError:  # the writer has ended, for a reason that `close` looks into
-            self.backlog.clear()
+        if self.writer:
+            self.writer.send(message)
 
 
 def start(
@@ -148,47 +112,29 @@ def start(
 
     parent: the run of MLflow that this one belongs to. run_id: a run that is there already, and goes on.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(root)
+    uri = _uri(root)
     patience = COPY_PATIENCE if settings["tracking.copy_models"] else REMOTE_PATIENCE if is_remote(uri) else LOCAL_PATIENCE
     shown = {key: "null" if value is None else str(value) for key, value in settings.items()}
     about = {"uri": uri, "root": str(root), "experiment": shown["tracking.experiment"], "stage": stage}
     which = {"name": name or stage, "parent": parent, "run_id": run_id}
-    opening = {"kind": "open", "settings": shown, "time": _now()} | about | which
-    tracker = Tracker(opening, _launch(root), patience)
-    tracker._send(**opening)
-    return tracker
+    opening = {"kind": OPEN, "settings": shown, "time": _now()} | about | which
+    writer = writer_in(home_of(root))  # where MLflow puts the artifacts of a local store
+    writer.send(opening)
+    return Tracker(opening, writer, patience)
 
 
-def _launch(root: Path) -> subprocess.Popen[bytes]:
-    writer = subprocess.Popen(
-        [sys.executable, "-m", "rlhf.runtime.tracking.writer"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=home_of(root),  # where MLflow puts the artifacts of a local store
-        env=os.environ | TELEMETRY_OFF | {"PYTHONPATH": str(Path(__file__).parents[3])},
-        start_new_session=True,  # Ctrl-C is for the stage: the writer ends when its pipe does
-    )
-    assert writer.stdin is not None
-    os.set_blocking(writer.stdin.fileno(), False)
-    return writer
+def warm_up(root: Path) -> None:
+    """Has MLflow imported for a run that will be opened before long; not where there is a server to be asked first."""
+    if not is_remote(_uri(root)):
+        writer = writer_in(home_of(root))
+        writer.send({"kind": WARM})
+        writer.keep()
 
 
-def _run_id_in(said: bytes | bytearray) -> str | None:
-    """The id in the line that a writer says it in, once the line is whole."""
-    lines = said.decode(errors="replace").split("\n")[:-1]
-    return next((line.removeprefix(OPENED) for line in lines if line.startswith(OPENED)), None)
+def _uri(root: Path) -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(root)
 
 
 def _now() -> int:
     """Milliseconds since 1970, as MLflow counts."""
     return int(time.time() * 1000)
-
-
-def warn(uri: str, reason: str, opened: bool = False) -> None:
-    """One line, without what could be a password in the address; `opened` where MLflow has the run, if not all of it."""
-    scheme, _, rest = uri.partition("://")
-    secret, at, place = rest.rpartition("@")
-    reason = reason.replace(secret + at, "")[:REASON_LENGTH]
-    lost = "not all is in" if opened else "no"
-    text = f"warning: {lost} MLflow at {scheme}://{place} ({reason}); the run goes on without it"
-    print(text, file=sys.stderr, flush=True)

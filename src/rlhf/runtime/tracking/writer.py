@@ -2,8 +2,8 @@
 
     python -m rlhf.runtime.tracking.writer
 
-A run that cannot be opened ends it. What fails later costs itself (a metric: its batch) and, the first time, a warning. It
-ends with its input, too: a run whose stage was killed is marked as KILLED.
+One run follows another, until the input ends; a run whose stage was killed is then marked as KILLED. A run that cannot be
+opened ends it, too. What fails later costs itself (a metric: its batch) and, the first time in a run, a warning.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlhf.runtime.hashes import md5_of
-from rlhf.runtime.tracking import OPENED, REMOTE_PATIENCE, WARNED, warn
 from rlhf.runtime.tracking.inputs import provenance
+from rlhf.runtime.tracking.protocol import CLOSE, CLOSED, OPENED, READY, REMOTE_PATIENCE, WARM, WARNED, Message, warn
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,9 +38,8 @@ PARAMS_A_BATCH = 100
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 
-Message = dict[str, Any]
 FLUSH: Message = {"kind": "flush"}
-KILLED: Message = {"kind": "close", "status": "KILLED"}
+KILLED: Message = {"kind": CLOSE, "status": "KILLED"}
 
 
 class Writer:
@@ -49,11 +48,11 @@ class Writer:
     def __init__(self, opening: Message) -> None:
         self.uri, self.warned = opening["uri"], False
         self.client = connect(self.uri)
-        print("ready", flush=True)
+        say(READY)
         self.experiment = find_experiment(self.client, opening["experiment"])
         self.root = Path(opening["root"])
         self.run_id = self.reopened(opening["run_id"]) or self.create_run(opening)
-        print(f"{OPENED}{self.run_id}", flush=True)
+        say(f"{OPENED}{self.run_id}")
         self.copy_models = opening["settings"]["tracking.copy_models"] == "True"
         self.waiting: list[Metric] = []
         self.sent = time.monotonic()
@@ -104,7 +103,7 @@ class Writer:
             if not self.warned:
                 self.warned = True
                 warn(self.uri, reason(error), opened=True)
-                print(WARNED, flush=True)
+                say(WARNED)
 
     def params(self, settings: dict[str, str]) -> None:
         from mlflow.entities import Param
@@ -216,27 +215,41 @@ def messages(descriptor: int) -> Iterator[Message | None]:
 
 
 def serve(descriptor: int) -> None:
-    """Opens a run with the first message, does what the others say, and closes it when they end."""
+    """Writes the runs that the messages of this pipe tell of, until it ends or one of them cannot be opened."""
     stream = messages(descriptor)
-    opening = next((message for message in stream if message), None)
-    if opening is None:
-        return
+    for message in stream:
+        if message and message["kind"] == WARM:
+            import mlflow  # noqa: F401
+        elif message and not write_run(message, stream):
+            return
+
+
+def write_run(opening: Message, stream: Iterator[Message | None]) -> bool:
+    """Opens a run, does what the messages say, and closes it when they say so or end; whether there may be another."""
     try:
         writer, last = Writer(opening), KILLED
     except Exception as error:  # whatever it is, the stage goes on
         warn(opening["uri"], reason(error))
-        return
+        return False
     with ThreadPoolExecutor(1) as worker:
         for kind in ("settings", "origin"):
             worker.submit(writer.take, opening | {"kind": kind})
         for message in stream:
-            if message and message["kind"] == "close":
+            if message and message["kind"] == CLOSE:
                 last = message
-            else:
-                worker.submit(writer.take, message or FLUSH)
+                break
+            worker.submit(writer.take, message or FLUSH)
         worker.submit(writer.take, FLUSH)
         # Beside what is still under way: the upload of a file, say, can take longer than the stage waits.
         writer.take(last)
+    say(CLOSED)
+    return last is not KILLED
+
+
+def say(line: str) -> None:
+    """To the stage, if it lives."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(sys.stdout.fileno(), line.encode() + b"\n")
 
 
 def reason(error: Exception) -> str:
