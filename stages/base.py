@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import _checkout  # noqa: F401
 
+from rlhf.runtime.stage import stage
+
+if __name__ == "__main__":
+    stage(__file__)  # leaves: what follows is imported for a run, once its settings are found to be good
+
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import TinyModel
@@ -17,7 +22,6 @@ from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import Demonstration
 from rlhf.runtime.engine import make_engine
 from rlhf.runtime.run import Run
-from rlhf.runtime.stage import stage
 from rlhf.training.loop import LoopState, Passes
 from rlhf.training.sft import document_examples, train_sft
 
@@ -64,7 +68,3 @@ def train(run: Run, tiny: TinyModel) -> tuple[PreTrainedTokenizerBase, PreTraine
     engine = make_engine(model, base.lr, base.warmup_share, steps, config.optimizer, config.engine)
     run.follow_to_end(train_sft(LoopState(engine), read, held_out, passes, batching), steps)
     return tokenizer, model
-
-
-if __name__ == "__main__":
-    stage(main)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import _checkout  # noqa: F401
 
+from rlhf.evaluation.swept import POLICIES
+from rlhf.runtime.stage import stage
+
+if __name__ == "__main__":
+    stage(__file__, POLICIES)  # leaves: what follows is imported for a run, once its settings are found to be good
+
 from collections.abc import Sequence
 from functools import partial
 
 from rlhf.data.files import read_records, write_records
 from rlhf.data.world import load_world
-from rlhf.evaluation.swept import POLICIES
 from rlhf.labeling.on_policy import answer_and_label
 from rlhf.labeling.sampling import make_sampler
 from rlhf.models.card import write_policy
@@ -20,7 +25,6 @@ from rlhf.records import Preference, Prompt
 from rlhf.runtime.engine import make_engine
 from rlhf.runtime.memory import memory_of
 from rlhf.runtime.run import Run
-from rlhf.runtime.stage import stage
 from rlhf.training.dpo import paired_examples, with_reference
 from rlhf.training.dpo_rounds import Rounds, shares_of, train_rounds
 from rlhf.training.loop import LoopState, Passes
@@ -84,7 +88,3 @@ def label_anew(
     made = answer_and_label(sampler, prompts, world, run.config.labeler.temperature, run.seed("round", number))
     write_records(run.output / f"preferences_round_{number}.jsonl", made)
     return made
-
-
-if __name__ == "__main__":
-    stage(main, POLICIES)

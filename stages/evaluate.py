@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import _checkout  # noqa: F401
 
+from rlhf.runtime.stage import stage
+
+if __name__ == "__main__":
+    stage(__file__)  # leaves: what follows is imported for a run, once its settings are found to be good
+
 from functools import partial
 from itertools import chain, count, tee
 
-from rlhf.evaluation.contest import (
-    SAMPLED,
-    about_the_exam,
-    best_of_n,
-    contest,
-    contestants_in,
-    pool_of,
-    yardsticks_of,
-)
+from rlhf.evaluation.answers import SAMPLED
+from rlhf.evaluation.contest import about_the_exam, best_of_n, contest, contestants_in, pool_of, yardsticks_of
 from rlhf.evaluation.exam import open_exam
 from rlhf.evaluation.paths import Way, last_step, on_the_way, snapshots_in
 from rlhf.evaluation.report import curve_row
@@ -23,7 +21,6 @@ from rlhf.evaluation.results import write_results
 from rlhf.models.policy import load_policy
 from rlhf.models.tokens import load_tokenizer, same_tokens
 from rlhf.runtime.run import Run
-from rlhf.runtime.stage import stage
 
 MODELS = ("base", "sft", "ppo", "dpo")
 
@@ -57,7 +54,3 @@ def main(run: Run) -> None:
     contestants, way = answered[:entrants], Way(answered[entrants:], last_step(training))
     about = about_the_exam(contestants, exam, judges, yardsticks[SAMPLED], settings, seed)
     run.finish(write_results(run.output, exam, judges, contestants, way, pool, about, settings, seed))
-
-
-if __name__ == "__main__":
-    stage(main)

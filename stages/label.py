@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import _checkout  # noqa: F401
 
+from rlhf.runtime.stage import stage
+
+if __name__ == "__main__":
+    stage(__file__)  # leaves: what follows is imported for a run, once its settings are found to be good
+
 from rlhf.data.files import read_records, write_records
 from rlhf.data.world import load_world
 from rlhf.labeling.agreement import (
@@ -20,7 +25,6 @@ from rlhf.labeling.gold import label_gold
 from rlhf.labeling.pairs import counts, of_first_prompts, preferences_of, with_pairs
 from rlhf.records import Preference, Responses
 from rlhf.runtime.run import Run
-from rlhf.runtime.stage import stage
 
 
 def main(run: Run) -> None:
@@ -50,7 +54,3 @@ def main(run: Run) -> None:
         run.curve(preference_curve(gaps, temperature))
         metrics |= noise_figures(gaps, temperature) | {"mean_gold": mean_gold(rankings, ratings)}
     run.finish(metrics)
-
-
-if __name__ == "__main__":
-    stage(main)

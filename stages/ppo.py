@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import _checkout  # noqa: F401
 
+from rlhf.evaluation.swept import POLICIES
+from rlhf.runtime.stage import stage
+
+if __name__ == "__main__":
+    stage(__file__, POLICIES)  # leaves: what follows is imported for a run, once its settings are found to be good
+
 from functools import partial
 
 from rlhf.data.files import read_records
-from rlhf.evaluation.swept import POLICIES
 from rlhf.models.card import write_policy
 from rlhf.models.policy import context_of, load_policy
 from rlhf.models.reward import load_reward_model
 from rlhf.models.tokens import load_tokenizer, same_tokens
 from rlhf.records import Demonstration, Prompt
 from rlhf.runtime.run import Run
-from rlhf.runtime.stage import stage
 from rlhf.training.ppo import train_ppo
 from rlhf.training.ppo_metrics import explain_negative_kl
 from rlhf.training.ppo_setup import make_environment, make_state
@@ -61,7 +65,3 @@ def main(run: Run) -> None:
     ended = {"last_step": state.step, "stopped_by": state.stopped_by}
     run.finish(of_kept | ended | {"truncated_prompts": environment.truncated_prompts})
     run.log_model(run.output / "model", of_kept)
-
-
-if __name__ == "__main__":
-    stage(main, POLICIES)

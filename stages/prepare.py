@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import _checkout  # noqa: F401
 
+from rlhf.runtime.stage import stage
+
+if __name__ == "__main__":
+    stage(__file__)  # leaves: what follows is imported for a run, once its settings are found to be good
+
 import shutil
 
 from rlhf.data.prepared import check, counts, length_curve, write
 from rlhf.data.sources import prepare
 from rlhf.runtime.run import Run
-from rlhf.runtime.stage import stage
 
 
 def main(run: Run) -> None:
@@ -24,7 +28,3 @@ def main(run: Run) -> None:
     run.finish(counts(prepared))
     if config.data.source != "world" and not prepared.preferences:
         print("prepare: the data bring no preferences, so `dvc repro sft` is as far as they go")
-
-
-if __name__ == "__main__":
-    stage(main)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import _checkout  # noqa: F401
 
+from rlhf.runtime.stage import stage
+
+if __name__ == "__main__":
+    stage(__file__)  # leaves: what follows is imported for a run, once its settings are found to be good
+
 from typing import Any
 
 from rlhf.data.files import read_records
@@ -19,7 +24,6 @@ from rlhf.records import SPLITS, Ranking, Responses
 from rlhf.runtime.engine import make_engine
 from rlhf.runtime.outputs import write_curve
 from rlhf.runtime.run import Run
-from rlhf.runtime.stage import stage
 from rlhf.training import reward as training
 from rlhf.training.loop import LoopState, Passes
 from rlhf.training.rows import refuse_dropped
@@ -67,7 +71,3 @@ def main(run: Run) -> None:
             metrics["test"] |= beside_the_gold(told, test.rankings, world)
     run.finish(metrics)
     run.log_model(run.output / "model")
-
-
-if __name__ == "__main__":
-    stage(main)

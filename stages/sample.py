@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import _checkout  # noqa: F401
 
+from rlhf.runtime.stage import stage
+
+if __name__ == "__main__":
+    stage(__file__)  # leaves: what follows is imported for a run, once its settings are found to be good
+
 from itertools import tee
 
 from rlhf.data.files import read_records, write_records
@@ -13,7 +18,6 @@ from rlhf.models.policy import load_policy
 from rlhf.models.tokens import load_tokenizer, same_tokens
 from rlhf.records import SPLITS, Prompt
 from rlhf.runtime.run import Run
-from rlhf.runtime.stage import stage
 
 
 def main(run: Run) -> None:
@@ -34,7 +38,3 @@ def main(run: Run) -> None:
     write_records(run.output / "responses.jsonl", [responses for drawn in draws for responses in drawn.responses])
     per_split = {split: sum(prompt.split == split for prompt in prompts) for split in SPLITS}
     run.finish(figures_of(draws) | {"prompts": per_split})
-
-
-if __name__ == "__main__":
-    stage(main)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import _checkout  # noqa: F401
 
+from rlhf.runtime.stage import stage
+
+if __name__ == "__main__":
+    stage(__file__)  # leaves: what follows is imported for a run, once its settings are found to be good
+
 from rlhf.data.files import read_records
 from rlhf.models.card import write_policy
 from rlhf.models.forward import Batching
@@ -12,7 +17,6 @@ from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import Demonstration
 from rlhf.runtime.engine import make_engine
 from rlhf.runtime.run import Run
-from rlhf.runtime.stage import stage
 from rlhf.training.loop import LoopState, Passes
 from rlhf.training.rows import refuse_dropped
 from rlhf.training.sft import demonstration_examples, train_sft
@@ -52,7 +56,3 @@ def main(run: Run) -> None:
         }
     )
     run.log_model(run.output / "model")
-
-
-if __name__ == "__main__":
-    stage(main)

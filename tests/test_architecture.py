@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,16 @@ def test_a_stage_chooses_its_checkout_before_it_imports_anything_else(path: Path
     future, first = [node for node in tree(path).body if isinstance(node, ast.Import | ast.ImportFrom)][:2]
     assert [*imported_names(future), *imported_names(first)] == ["__future__.annotations", "_checkout"]
     assert all(name.partition(".")[0] in sys.stdlib_module_names for name in imports(CHECKOUT))
+
+
+@pytest.mark.parametrize("path", STAGES, ids=shown)
+def test_a_stage_says_what_is_wrong_before_it_imports_what_takes_seconds(path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", str(path), "no_such=1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert done.returncode != 0
+    assert "_checkout" in imported
+    assert not imported & {"torch", "transformers", "datasets", "mlflow", "matplotlib", "deepspeed"}
 
 
 @pytest.mark.parametrize("path", STAGES, ids=shown)

@@ -13,17 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 
 from rlhf.config import Config, Evaluate
 from rlhf.data.world import World, load_world
-from rlhf.evaluation.answers import Answers
-from rlhf.evaluation.contest import (
-    SAMPLED,
-    Contestant,
-    about_the_exam,
-    best_of_n,
-    contest,
-    metrics_of,
-    pool_of,
-    yardsticks_of,
-)
+from rlhf.evaluation.answers import SAMPLED, Answers, Contestant
+from rlhf.evaluation.contest import about_the_exam, best_of_n, contest, metrics_of, pool_of, yardsticks_of
 from rlhf.evaluation.exam import Exam, Judges, set_exam
 from rlhf.evaluation.figures import Yardstick
 from rlhf.evaluation.raters import by_world

@@ -14,12 +14,8 @@ import torch
 from rlhf.data.world import World
 from rlhf.errors import UserError
 from rlhf.evaluation import report
-from rlhf.evaluation.answers import Answers, best_of
-from rlhf.evaluation.contest import (
-    SAMPLED,
-    Contestant,
-    contestants_in,
-)
+from rlhf.evaluation.answers import SAMPLED, Answers, Contestant, best_of
+from rlhf.evaluation.contest import contestants_in
 from rlhf.evaluation.exam import set_exam
 from rlhf.evaluation.figures import Yardstick
 from rlhf.evaluation.raters import GOLD_FIGURES, by_world

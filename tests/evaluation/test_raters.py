@@ -14,8 +14,8 @@ from rlhf.data.scorer import load_scorer
 from rlhf.data.world import World
 from rlhf.errors import UserError
 from rlhf.evaluation import report
-from rlhf.evaluation.answers import Answers
-from rlhf.evaluation.contest import SAMPLED, yardsticks_of
+from rlhf.evaluation.answers import SAMPLED, Answers
+from rlhf.evaluation.contest import yardsticks_of
 from rlhf.evaluation.exam import Judges
 from rlhf.evaluation.figures import Yardstick
 from rlhf.evaluation.raters import GOLD_FIGURES, by_scorer, rater_of

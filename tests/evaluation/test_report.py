@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlhf.evaluation.answers import Answers
-from rlhf.evaluation.contest import Contestant
+from rlhf.evaluation.answers import Answers, Contestant
 from rlhf.evaluation.names import shown_name
 from rlhf.evaluation.report import side_by_side, spread
 from rlhf.records import Message

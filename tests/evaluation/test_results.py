@@ -14,8 +14,8 @@ import pytest
 
 from rlhf.data.files import read_records
 from rlhf.evaluation import report
-from rlhf.evaluation.answers import Answers
-from rlhf.evaluation.contest import GREEDY, INDEPENDENT, SAMPLED, Contestant, about_the_exam, metrics_of, yardsticks_of
+from rlhf.evaluation.answers import GREEDY, INDEPENDENT, SAMPLED, Answers, Contestant
+from rlhf.evaluation.contest import about_the_exam, metrics_of, yardsticks_of
 from rlhf.evaluation.exam import Judges
 from rlhf.evaluation.figures import Yardstick
 from rlhf.evaluation.paths import Way, laws_along, on_the_way, snapshots_in

@@ -19,8 +19,12 @@ NO_MLFLOW_WARNING = f"warning: no MLflow at {NO_MLFLOW} "
 
 STAGE = """
 import _checkout
-from rlhf.runtime.run import Run
 from rlhf.runtime.stage import stage
+
+if __name__ == "__main__":
+    stage(__file__)
+
+from rlhf.runtime.run import Run
 
 
 def main(run: Run) -> None:
@@ -28,10 +32,6 @@ def main(run: Run) -> None:
         pass
     {body}
     run.finish({{"kl_ctl": run.config.ppo.kl_ctl, "nested": {{"loss": row["loss"]}}}})
-
-
-if __name__ == "__main__":
-    stage(main)
 """
 
 

@@ -160,8 +160,8 @@ TRAINS = """
 
 def test_where_the_exam_failed_the_policy_is_kept_and_examined_again(repository: Repository) -> None:
     script = repository.write_stage(TRAINS)
-    text = script.read_text().replace("def main(", f"{EXAM}\n\ndef main(", 1)
-    script.write_text(text.replace("stage(main)", "stage(main, READING)"))
+    text = script.read_text().replace("if __name__", f"{EXAM}\n\nif __name__", 1)
+    script.write_text(text.replace("stage(__file__)", "stage(__file__, READING)"))
     command = ("-m", "ppo.kl_ctl=0.1,0.2", "hydra.sweep.dir=mine")
     done, said = repository.run_untracked(*command)
     assert (done.returncode, said[:2]) == (1, ["ppo #0: mine.py fell over", "ppo #1: mine.py fell over"])

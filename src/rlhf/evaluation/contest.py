@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from rlhf.config import Evaluate
-from rlhf.evaluation.answers import Answers, answer, best_gold_scores, best_of, demonstrations_nll, draw_pool
+from rlhf.evaluation.answering import answer, best_gold_scores, demonstrations_nll, draw_pool
+from rlhf.evaluation.answers import GREEDY, SAMPLED, SFT, Answers, Contestant, Figures, best_of
 from rlhf.evaluation.exam import Exam, Judges
-from rlhf.evaluation.figures import Figures, Yardstick, best_gold_figures, figures_of, reward_model_figures
+from rlhf.evaluation.figures import Yardstick, best_gold_figures, figures_of, reward_model_figures
 from rlhf.evaluation.measures import best_of_n_kl_bound
 from rlhf.evaluation.tournament import tournament
 from rlhf.models.policy import PreTrainedModel
 from rlhf.seeds import derive_seed
-
-SAMPLED, GREEDY, INDEPENDENT = "sampled", "greedy", "independent"
-SFT = "sft"
-
-
-@dataclass(frozen=True, slots=True)
-class Contestant:
-    """A model under one way of decoding: the answers it gave, and the figures of them.
-
-    independent: sampled answers with random numbers of this model's own, for the tournament; the models share those of
-    `answers`, and two that share random numbers say the same wherever they agree.
-    """
-
-    model: str
-    decoding: str
-    answers: Answers
-    figures: Figures
-    independent: Answers | None = None
 
 
 def contest(

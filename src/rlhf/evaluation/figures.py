@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from rlhf.data.words import words
-from rlhf.evaluation.answers import Answers
+from rlhf.evaluation.answers import Answers, Figures
 from rlhf.evaluation.length_control import length_controlled_win_rate
 from rlhf.evaluation.measures import distinct, rouge_l, share_closed
 from rlhf.evaluation.statistics import Floats, bootstrap, pairwise_accuracy, spearman, wins
-
-Figures = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

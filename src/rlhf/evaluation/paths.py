@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from rlhf.errors import UserError
-from rlhf.evaluation.answers import answer
-from rlhf.evaluation.contest import SAMPLED, Contestant, sample_seed
+from rlhf.evaluation.answering import answer
+from rlhf.evaluation.answers import SAMPLED, Contestant
+from rlhf.evaluation.contest import sample_seed
 from rlhf.evaluation.exam import Exam, Judges
 from rlhf.evaluation.figures import Yardstick, figures_of
 from rlhf.evaluation.overoptimisation import Form, Law, fit

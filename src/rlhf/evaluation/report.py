@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf.evaluation.contest import Contestant
+from rlhf.evaluation.answers import Contestant
 from rlhf.evaluation.figures import has_gold_scores
 from rlhf.evaluation.names import MISSING, shown_interval, shown_method, shown_name
 from rlhf.evaluation.raters import SCORER

@@ -8,10 +8,10 @@ from pathlib import Path
 from rlhf.config import Evaluate
 from rlhf.data.files import write_records
 from rlhf.evaluation import report
-from rlhf.evaluation.answers import Answers
-from rlhf.evaluation.contest import Contestant, metrics_of
+from rlhf.evaluation.answers import Answers, Contestant, Figures
+from rlhf.evaluation.contest import metrics_of
 from rlhf.evaluation.exam import Exam, Judges
-from rlhf.evaluation.figures import Figures, has_gold_scores
+from rlhf.evaluation.figures import has_gold_scores
 from rlhf.evaluation.paths import SNAPSHOTS, Way, laws_along, path_points, snapshot_points
 from rlhf.evaluation.plots import frontier as frontier_plot
 from rlhf.evaluation.plots import overoptimisation as overoptimisation_plot

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rlhf.evaluation.answers import Answers
-from rlhf.evaluation.contest import SFT
+from rlhf.evaluation.answers import SFT, Answers
 from rlhf.evaluation.frontier import best_of_n, pareto
 from rlhf.evaluation.length_control import length_controlled_win_rate
 from rlhf.evaluation.measures import best_of_n_kl_bound

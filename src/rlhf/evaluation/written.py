@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from rlhf.data.files import read_records
-from rlhf.evaluation.answers import Answers
-from rlhf.evaluation.contest import INDEPENDENT, SAMPLED, Contestant
+from rlhf.evaluation.answers import INDEPENDENT, SAMPLED, Answers, Contestant
 from rlhf.evaluation.points import Marks
 from rlhf.evaluation.raters import GOLD_FIGURES
 from rlhf.evaluation.statistics import Floats

@@ -1,7 +1,14 @@
-"""Turns a `main(run)` into a stage: a Hydra application on conf/, a DVC stage on params.yaml, an MLflow run of its own.
+"""Turns a script with a `main(run)` into a stage: a Hydra application on conf/, a DVC stage on params.yaml, an MLflow run.
 
     if __name__ == "__main__":
-        stage(main)
+        stage(__file__)
+
+    import torch, …
+
+    def main(run: Run) -> None: …
+
+What stands below is not read in that process until a run begins, and then as a module: what its libraries take to be
+imported, seconds, is no time that `--help`, a sweep's launcher or a message about a setting should cost.
 
 Run directly, conf/ is composed with the command line's overrides and the outputs go to `hydra.run.dir` (`-m` sweeps, one
 folder a job). Under DVC, which sets DVC_STAGE, params.yaml holds the settings and artifacts/NAME takes the outputs.
@@ -11,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import os
 import signal
 import sys
@@ -30,13 +38,13 @@ if TYPE_CHECKING:
 LOGGED = (".json", ".csv", ".png", ".md", ".html")
 
 
-def stage(main: Callable[[Run], None], reading: sweep.Reading | None = None) -> NoReturn:
+def stage(file: str, reading: sweep.Reading | None = None) -> NoReturn:
     """Runs a stage script to its end and leaves with 0, 1 (what the user can mend: one message), 130 or 143 (stopped).
 
-    reading: what a sweep of this stage asks of the policies that its jobs make.
+    file: the script's. reading: what a sweep of this stage asks of the policies that its jobs make.
     """
-    script = Path(main.__code__.co_filename).resolve()
-    code = processes.attempt(script.stem, lambda: _launch(main, script, reading))
+    script = Path(file).resolve()
+    code = processes.attempt(script.stem, lambda: _launch(script, reading))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the work is done: nothing is left to close
     gc.freeze()  # nor is there garbage to be looked for, which takes the interpreter the best part of a second
     sys.exit(code)
@@ -48,7 +56,7 @@ def _dvc_arguments(name: str) -> list[str]:
     return ["-cd", ".", "-cn", "params", *places, "hydra/job_logging=none", "hydra/hydra_logging=none"]
 
 
-def _launch(main: Callable[[Run], None], script: Path, reading: sweep.Reading | None) -> int:
+def _launch(script: Path, reading: sweep.Reading | None) -> int:
     """Checks the command line, and starts the one run or the sweep that it asks for; the exit code."""
     processes.end_with_parent()
     device.device_choice()
@@ -60,13 +68,12 @@ def _launch(main: Callable[[Run], None], script: Path, reading: sweep.Reading | 
     os.chdir(root)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions out instead of printing them
     if "DVC_STAGE" not in os.environ and (planned := plan(root, script.stem, arguments)):
-        run = functools.partial(_run, main, script)
+        run = functools.partial(_run, script)
         return sweep.sweep(root, planned, run, reading, lambda job, more: _hydra(job, script, [*arguments, *more]))
     codes: list[int] = []
 
-    @functools.wraps(main)  # Hydra calls the job after the script that it finds beneath
     def job(composed: DictConfig) -> None:
-        codes.append(processes.attempt(script.stem, lambda: _run(main, script, composed)))
+        codes.append(processes.attempt(script.stem, lambda: _run(script, composed)))
 
     _hydra(job, script, arguments)
     return max(codes, default=0)
@@ -77,11 +84,20 @@ def _hydra(job: Callable[[DictConfig], None], script: Path, arguments: Sequence[
     import hydra
 
     sys.argv = [str(script), *arguments]
+    job.__module__ = script.stem  # Hydra names the job after it
     with overrides.hydra_messages():
         hydra.main(version_base=None, config_path=str(script.parents[1] / "conf"), config_name="config")(job)()
 
 
-def _run(main: Callable[[Run], None], script: Path, composed: DictConfig, job: sweep.Job | None = None) -> int:
+def _main_of(script: Path) -> Callable[[Run], None]:
+    """What the script does in a run; this process may be one that was launched for a job."""
+    if (stages := str(script.parent)) not in sys.path:
+        sys.path.insert(0, stages)
+    main: Callable[[Run], None] = importlib.import_module(script.stem).main
+    return main
+
+
+def _run(script: Path, composed: DictConfig, job: sweep.Job | None = None) -> int:
     """One run of the stage, from composed settings to closed books."""
     from hydra.core.hydra_config import HydraConfig
 
@@ -102,7 +118,8 @@ def _run(main: Callable[[Run], None], script: Path, composed: DictConfig, job: s
         device.pin(config.engine.threads)
         tracker.log_tags(device.tags(place) | (job.tags if job else {}))
         if job is None or not job.trained:
-            main(Run(name, pipeline.visible(config, declared.params), output, place, root, tracker, declared, label))
+            seen = pipeline.visible(config, declared.params)
+            _main_of(script)(Run(name, seen, output, place, root, tracker, declared, label))
         if job and job.reading:
             (output / sweep.EXAM).mkdir()
             job.reading.examine(Run("evaluate", config, output / sweep.EXAM, place, root, tracker, label=label), job.policy)

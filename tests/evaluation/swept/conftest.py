@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from rlhf.data.files import write_records
-from rlhf.evaluation.answers import Answers
-from rlhf.evaluation.contest import SAMPLED, contest
+from rlhf.evaluation.answers import SAMPLED, Answers
+from rlhf.evaluation.contest import contest
 from rlhf.evaluation.figures import Yardstick
 from rlhf.evaluation.swept.held_against import INPUTS, SETTINGS, held_by
 from rlhf.evaluation.written import POOL, RESPONSES, comparisons, samples

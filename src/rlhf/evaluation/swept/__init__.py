@@ -5,9 +5,16 @@ python -m rlhf.evaluation.swept SWEEP [SWEEP ...] --output DIR     # several swe
 
 from pathlib import Path
 
-from rlhf.evaluation.swept.examine import examine
 from rlhf.evaluation.swept.held_against import check
+from rlhf.runtime.run import Run
 from rlhf.runtime.sweeps.sweep import Reading
+
+
+def examine(run: Run, name: str) -> None:
+    """Lets the policy of one job take the exam."""
+    from rlhf.evaluation.swept import examination  # imports models, which who launches jobs has no need of
+
+    examination.examine(run, name)
 
 
 def report(root: Path, folder: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlhf.data.files import read_records
 from rlhf.errors import UserError
-from rlhf.evaluation.contest import GREEDY, INDEPENDENT, SAMPLED, SFT
+from rlhf.evaluation.answers import GREEDY, INDEPENDENT, SAMPLED, SFT
 from rlhf.evaluation.written import POOL, RESPONSES, Comparison
 from rlhf.runtime.hashes import md5_of, md5_of_json
 from rlhf.runtime.messages import shown

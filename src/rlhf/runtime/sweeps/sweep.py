@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import shlex
 import sys
@@ -160,7 +159,6 @@ def _job(
     """What Hydra calls for each job, in this process or another: whatever fails is written down, and the others go on."""
     launcher, start = os.getpid(), time.time()
 
-    @functools.wraps(run.args[0])  # type: ignore[attr-defined]  # Hydra calls the job after the script that it finds beneath
     def job(composed: DictConfig) -> None:
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf

@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import partial
 
 from rlhf.data.files import write_records
-from rlhf.evaluation.contest import GREEDY, INDEPENDENT, SAMPLED, SFT, contest, held_against, metrics_of
+from rlhf.evaluation.answers import GREEDY, INDEPENDENT, SAMPLED, SFT
+from rlhf.evaluation.contest import contest, held_against, metrics_of
 from rlhf.evaluation.exam import open_exam
 from rlhf.evaluation.swept.held_against import exam_seed
 from rlhf.evaluation.written import RESPONSES, comparisons, read_answers
