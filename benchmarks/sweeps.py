@@ -3,8 +3,12 @@
 Needs what `dvc repro` leaves, and a machine with nothing else to do. Prints of each sweep
 
 - overhead: the time that the sweep takes beyond that of its jobs, run one after another: starting Python, MLflow's parent
-  run, launching, and reading all of it at the end. A job's own time is training, its exam, and its books in MLflow.
+  run, launching, and reading all of it at the end. A job's own time is what a run by hand takes, too: the imports (once a
+  process), training, its exam, and its books in MLflow.
 - ratio: the time with N jobs at once, over an Nth of the time one after another: 1 is the best that N cores could do.
+- ratio at one pace: that ratio, over how much more CPU time the same jobs took when N ran at once. They do the same work to
+  the last bit: what it costs more is due to cores that share a cache, or on a virtual machine a core, and to what else
+  the machine does, and no launcher can mend it.
 
 Before both the stage runs once by itself, untimed: what it remembers of the reference is then there for either. The order is
 that of the rows; every sweep stays in sweeps/ with its figures.
@@ -15,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -33,11 +36,11 @@ ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """A sweep that has ended. Seconds on the clock, of all its processes on their cores, and of its jobs added up."""
+    """A sweep that has ended. Seconds on the clock, those of its jobs added up, and what the jobs took of their cores."""
 
     seconds: float
-    cpu_seconds: float
     jobs_seconds: float
+    jobs_cpu_seconds: float
     jobs: int
 
 
@@ -66,18 +69,14 @@ def timed(stage: str, more: Sequence[str]) -> Timed:
     """Runs the stage's default sweep to its end; UserError if a job of it fails."""
     place = Path("sweeps") / stage / f"timed_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     command = [sys.executable, f"stages/{stage}.py", f"experiment=sweep_{stage}", *more, f"hydra.sweep.dir={place}"]
-    before, start = cpu_of_children(), time.monotonic()
+    start = time.monotonic()
     done = subprocess.run(command, check=False, env=ONE_THREAD)
-    seconds, cpu = time.monotonic() - start, cpu_of_children() - before
+    seconds = time.monotonic() - start
     if done.returncode:
         raise UserError(f"{' '.join(command)} ended with {done.returncode}: there is nothing to time")
     books = [json.loads(file.read_text(encoding="utf-8")) for file in place.glob("*/job.json")]
-    return Timed(seconds, cpu, sum(book["seconds"] for book in books), len(books))
-
-
-def cpu_of_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    of_jobs = (sum(book[key] for book in books) for key in ("seconds", "cpu_seconds"))
+    return Timed(seconds, *of_jobs, len(books))
 
 
 def header(jobs: int) -> list[str]:
@@ -90,12 +89,14 @@ def header(jobs: int) -> list[str]:
         "overhead",
         together,
         "ratio",
-        "CPU s, one after another",
-        f"CPU s, {jobs} at once",
+        "CPU s of its jobs",
+        f"CPU s of its jobs, {jobs} at once",
+        "ratio at one pace",
     ]
 
 
 def row(stage: str, alone: Timed, together: Timed, jobs: int) -> list[str]:
+    ratio, pace = together.seconds * jobs / alone.seconds, together.jobs_cpu_seconds / alone.jobs_cpu_seconds
     return [
         f"sweep_{stage}",
         str(alone.jobs),
@@ -103,9 +104,10 @@ def row(stage: str, alone: Timed, together: Timed, jobs: int) -> list[str]:
         f"{alone.jobs_seconds:.0f}",
         f"{alone.seconds / alone.jobs_seconds - 1:.1%}",
         f"{together.seconds:.0f}",
-        f"{together.seconds * jobs / alone.seconds:.2f}",
-        f"{alone.cpu_seconds:.0f}",
-        f"{together.cpu_seconds:.0f}",
+        f"{ratio:.2f}",
+        f"{alone.jobs_cpu_seconds:.0f}",
+        f"{together.jobs_cpu_seconds:.0f}",
+        f"{ratio / pace:.2f}",
     ]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -265,3 +266,4 @@ def _key(name: str) -> str:
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # meant for the stage, whose end is still to be told
     serve(sys.stdin.fileno())
+    gc.freeze()  # the interpreter would look for garbage in all that MLflow has imported, while others need the core
