@@ -6,19 +6,18 @@ Needs what `dvc repro` leaves, and a machine with nothing else to do. Prints of 
   run, launching, and reading all of it at the end. A job's own time is what a run by hand takes, too: the imports (once a
   process), training, its exam, and its books in MLflow.
 - ratio: the time with N jobs at once, over an Nth of the time one after another: 1 is the best that N cores could do.
-- ratio at one pace: that ratio, over how much more CPU time the same jobs took when N ran at once. They do the same work to
-  the last bit: what it costs more is due to cores that share a cache, or on a virtual machine a core, and to what else
-  the machine does, and no launcher can mend it.
+- ratio at one pace: that ratio, over how much more CPU time the same jobs took when N ran at once, imports aside. They do
+  the same work to the last bit: what it costs more is due to cores that share a cache, or on a virtual machine a core, and
+  to what else the machine does, and no launcher can mend it.
 
-Before both the stage runs once by itself, untimed: what it remembers of the reference is then there for either. The order is
-that of the rows; every sweep stays in sweeps/ with its figures.
+Before both of DPO's the stage runs once by itself, untimed: what it remembers of the reference is then there for either. The
+order is that of the rows; every sweep stays in sweeps/ with its figures.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -31,12 +30,11 @@ from rlhf.runtime import markdown
 from rlhf.runtime.processes import attempt
 
 STAGES = ("dpo", "ppo")
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """A sweep that has ended. Seconds on the clock, those of its jobs added up, and what the jobs took of their cores."""
+    """A sweep that has ended. Seconds on the clock, those of its jobs, and their CPU seconds, imports aside."""
 
     seconds: float
     jobs_seconds: float
@@ -57,7 +55,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--jobs {asked.jobs} is no number of jobs at once: give 2 or more")
     rows = []
     for stage in asked.stages:
-        subprocess.run([sys.executable, f"stages/{stage}.py"], check=True, env=ONE_THREAD)
+        if stage == "dpo":
+            run(stage)
         alone = timed(stage, ())
         together = timed(stage, ("hydra/launcher=joblib", f"hydra.launcher.n_jobs={asked.jobs}"))
         rows.append(row(stage, alone, together, asked.jobs))
@@ -68,15 +67,18 @@ def main(arguments: Sequence[str]) -> int:
 def timed(stage: str, more: Sequence[str]) -> Timed:
     """Runs the stage's default sweep to its end; UserError if a job of it fails."""
     place = Path("sweeps") / stage / f"timed_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
-    command = [sys.executable, f"stages/{stage}.py", f"experiment=sweep_{stage}", *more, f"hydra.sweep.dir={place}"]
     start = time.monotonic()
-    done = subprocess.run(command, check=False, env=ONE_THREAD)
+    run(stage, f"experiment=sweep_{stage}", *more, f"hydra.sweep.dir={place}")
     seconds = time.monotonic() - start
-    if done.returncode:
-        raise UserError(f"{' '.join(command)} ended with {done.returncode}: there is nothing to time")
     books = [json.loads(file.read_text(encoding="utf-8")) for file in place.glob("*/job.json")]
-    of_jobs = (sum(book[key] for book in books) for key in ("seconds", "cpu_seconds"))
-    return Timed(seconds, *of_jobs, len(books))
+    own = sum(book["import_seconds"] + book["seconds"] for book in books)
+    return Timed(seconds, own, sum(book["cpu_seconds"] for book in books), len(books))
+
+
+def run(stage: str, *arguments: str) -> None:
+    command = [sys.executable, f"stages/{stage}.py", *arguments]
+    if code := subprocess.run(command, check=False).returncode:
+        raise UserError(f"{' '.join(command)} ended with {code}: there is nothing to time")
 
 
 def header(jobs: int) -> list[str]:

@@ -7,7 +7,7 @@ import _checkout  # noqa: F401
 from rlhf.runtime.stage import stage
 
 if __name__ == "__main__":
-    stage(__file__)  # leaves: what follows is imported for a run, once its settings are found to be good
+    stage(__file__)  # leaves
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 

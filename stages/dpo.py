@@ -8,7 +8,7 @@ from rlhf.evaluation.swept import POLICIES
 from rlhf.runtime.stage import stage
 
 if __name__ == "__main__":
-    stage(__file__, POLICIES)  # leaves: what follows is imported for a run, once its settings are found to be good
+    stage(__file__, POLICIES)  # leaves
 
 from collections.abc import Sequence
 from functools import partial

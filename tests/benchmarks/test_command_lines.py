@@ -46,6 +46,32 @@ def test_arguments_that_mean_nothing_are_refused(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["sft", "dpo"], "sft has no default sweep"), (["--jobs", "1"], "--jobs 1 is no number of jobs at once")],
+)
+def test_sweeps_that_cannot_be_timed_are_refused(arguments: list[str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        sweeps.main(arguments)
+
+
+def test_what_a_sweep_costs_is_told_apart_from_the_pace_of_the_machine() -> None:
+    alone, together = sweeps.Timed(110.0, 100.0, 80.0, 4), sweeps.Timed(66.0, 120.0, 88.0, 4)
+    told = dict(zip(sweeps.header(2), sweeps.row("dpo", alone, together, 2), strict=True))
+    assert told == {
+        "sweep": "sweep_dpo",
+        "jobs": "4",
+        "one after another, s": "110",
+        "of that its jobs, s": "100",
+        "overhead": "10.0%",
+        "2 at once, s": "66",
+        "ratio": "1.20",
+        "CPU s of its jobs": "80",
+        "CPU s of its jobs, 2 at once": "88",
+        "ratio at one pace": "1.09",
+    }
+
+
 def test_the_methods_can_be_read_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         closed_form.main(["--help"])

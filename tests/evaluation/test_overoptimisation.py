@@ -65,14 +65,15 @@ def test_peaks_are_those_of_the_calculus(form: Form, alpha: float, beta: float, 
 def test_intervals_cover_the_law_95_times_in_100(form: Form) -> None:
     alpha, beta = (1.0 if form == "best_of_n" else 0.5), 0.4
     distance = alpha / (2 * beta) if form == "best_of_n" else exp(alpha / beta - 1)
-    repetitions, covered, peaks = 200, np.zeros(2), []
+    repetitions, covered, peaks, fits = 200, np.zeros(2), [], []
     for seed in range(repetitions):
         found = fit(form, KL, gains(form, alpha, beta, noise=0.3, seed=seed), 200, seed)
         truths = ((found.alpha, alpha), (found.beta, beta))
         covered += [interval.low <= truth <= interval.high for interval, truth in truths]
+        fits.append(found.fits)
         peaks += [found.peak.kl.low <= distance**2 <= found.peak.kl.high] if found.peak else []
     assert len(peaks) > 190
-    for share in (*covered / repetitions, np.mean(peaks)):
+    for share in (*covered / repetitions, np.mean(peaks), np.mean(fits)):
         assert 0.89 < share < 0.99  # within four standard errors of .94
 
 
@@ -135,7 +136,8 @@ def test_a_fall_that_no_law_describes_is_told() -> None:
     assert (found.best.index, found.identified) == (1, False)
     assert found.fallen.low < 5.0 < found.fallen.high
     ends = f"[{found.fallen.low:.2g}, {found.fallen.high:.2g}]"
-    assert found.statement.endswith(f"; yet the gain that was seen fell by 5 {ends} from its highest to the largest KL")
+    says = f"; yet the gain that was seen fell by 5 {ends} from its highest to the largest KL; the data reject the law: "
+    assert says in found.statement
 
 
 def test_a_gain_that_only_rises_has_not_fallen() -> None:
@@ -196,3 +198,14 @@ def test_too_few_checkpoints_are_refused_with_their_number(kl: list[float], dist
 def test_what_is_found_can_be_written_as_json() -> None:
     for beta in (0.4, 0.0):
         json.dumps(asdict(fit("rl", KL, gains("rl", 0.3, beta, noise=0.5), 100, 0)), allow_nan=False)
+
+
+@pytest.mark.parametrize(("true", "fitted"), [("best_of_n", "rl"), ("rl", "best_of_n")])
+def test_a_law_that_the_data_reject_says_so(true: Form, fitted: Form) -> None:
+    """Both laws rise, turn and fall; the noise decides whether one can be told from the other."""
+    told = {noise: fit(fitted, KL, gains(true, 1.0, 0.4, noise=noise), 200, 0) for noise in (0.1, 10.0)}
+    assert [told[noise].fits for noise in (0.1, 10.0)] == [False, True]
+    misfit, chance = told[0.1].residual, told[0.1].chance
+    says = f"; the data reject the law: its misfit is {misfit:.2g}, by chance alone it would be {chance:.2g} at most"
+    assert told[0.1].statement.endswith(says)
+    assert "reject" not in told[10.0].statement

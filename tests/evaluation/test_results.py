@@ -88,12 +88,13 @@ def test_a_law_is_shown_beside_what_was_seen_and_how_well_it_fits(metrics: dict[
         "beta": {"mean": 0.5, "low": 0.25, "high": 0.75},
         "checkpoints": 7,
         "residual": 0.125,
+        "chance": 0.25,
         "statement": "the peak lies at a KL of 4",
     }
     laws = {"best_of_n": {"statement": "a fit needs more"}, "snapshots": turned}
     page = report.table(metrics | {"yardsticks": metrics["yardsticks"] | {"overoptimisation": laws}}).splitlines()
     header = next(i for i, line in enumerate(page) if line.startswith("| over-optimisation |"))
-    peak, law = "4.00 [3.00, 5.00]", "2.00 [1.00, 3.00] | 0.50 [0.25, 0.75] | 0.12"
+    peak, law = "4.00 [3.00, 5.00]", "2.00 [1.00, 3.00] | 0.50 [0.25, 0.75] | 0.12 | 0.25"
     assert (
         page[header + 2]
         == f"| PPO, on its way | 7 | 1.50 [1.25, 1.75] | 9.00 | 0.50 [0.25, 0.75] | {peak} | {peak} | {law} |"

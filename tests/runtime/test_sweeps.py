@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 
@@ -158,6 +159,10 @@ TRAINS = """
 """
 
 
+def jobs_seconds(folder: Path) -> list[float]:
+    return [json.loads(file.read_text())["seconds"] for file in sorted(folder.glob("*/job.json"))]
+
+
 def test_where_the_exam_failed_the_policy_is_kept_and_examined_again(repository: Repository) -> None:
     script = repository.write_stage(TRAINS)
     text = script.read_text().replace("if __name__", f"{EXAM}\n\nif __name__", 1)
@@ -165,13 +170,14 @@ def test_where_the_exam_failed_the_policy_is_kept_and_examined_again(repository:
     command = ("-m", "ppo.kl_ctl=0.1,0.2", "hydra.sweep.dir=mine")
     done, said = repository.run_untracked(*command)
     assert (done.returncode, said[:2]) == (1, ["ppo #0: mine.py fell over", "ppo #1: mine.py fell over"])
-    before = stamps(repository.root / "mine")
+    before, spent = stamps(repository.root / "mine"), jobs_seconds(repository.root / "mine")
 
     (repository.root / "easy").touch()
     done, said = repository.run_untracked(*command, "sweep.resume=mine")
     assert (done.returncode, said) == (0, [])
     after = stamps(repository.root / "mine")
     assert (repository.root / "trained").read_text() == "once more\n" * 2
+    assert all(now > then > 0 for now, then in zip(jobs_seconds(repository.root / "mine"), spent, strict=True))
     kept = {f"{job}/{name}" for job in "01" for name in ("curve.csv", "metrics.json")}
     assert {name: before[name] for name in kept} == {name: after[name] for name in kept}
     assert [(one["status"], one["mark"], one["ppo/kl_ctl"]) for one in table(repository.root / "mine")] == [

@@ -8,7 +8,10 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -231,6 +234,20 @@ def test_runs_that_are_open_at_once_have_a_writer_each(store: str, tmp_path: Pat
     assert sorted(run.info.run_name for run in runs_in(store)) == ["job 0", "job 1", "sweep"]
 
 
+def test_a_run_that_goes_on_keeps_the_parameters_that_it_has(
+    store: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = tracking.start(tmp_path, "ppo", SETTINGS)
+    run_id = first.run_id()
+    first.close("FAILED")
+    again = tracking.start(tmp_path, "ppo", SETTINGS | {"tracking.experiment": "other", "seed": 1}, run_id=run_id)
+    again.close("FINISHED")
+    (run,) = runs_in(store)
+    assert (run.info.run_id, run.info.status) == (run_id, "FINISHED")
+    assert (run.data.params["tracking.experiment"], run.data.params["seed"]) == ("Default", "1")
+    assert capfd.readouterr().err == ""
+
+
 def test_a_writer_that_was_killed_between_two_runs_costs_nothing(
     store: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,6 +280,11 @@ def test_mlflow_is_imported_ahead_for_the_run_that_follows(
 ) -> None:
     tracking.warm_up(tmp_path)
     (waiting,) = (kept for kept in process._idle if kept.place == tmp_path)
+    libraries = Path(f"/proc/{waiting.process.pid}/maps")
+    deadline = time.monotonic() + tracking.START_PATIENCE
+    while "/pandas/" not in libraries.read_text():  # which MLflow imports, and nothing else here
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     tracker = tracking.start(tmp_path, "ppo", SETTINGS)
     assert pid_of(tracker) == waiting.process.pid
     tracker.close("FINISHED")
@@ -426,6 +448,7 @@ def test_a_dead_server_costs_one_warning_without_its_password(
         uri = f"http://someone:hunter2@127.0.0.1:{taken.getsockname()[1]}"
         (warning,) = warnings_of_a_run(uri, tmp_path, monkeypatch, capfd)
     assert warning.startswith(f"warning: no MLflow at http://127.0.0.1:{taken_port(uri)} (")
+    assert "refused" in warning
     assert "hunter2" not in warning
 
 
@@ -475,3 +498,57 @@ def test_a_server_that_never_answers_is_given_up_after_one_connection(
         with pytest.raises(BlockingIOError):
             silent.accept()
     assert "timed out" in warning
+
+
+@pytest.fixture
+def server(store: str, tmp_path: Path) -> Iterator[str]:
+    """A real server, on this store."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        store,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    with (tmp_path / "server.log").open("w") as log:
+        running = subprocess.Popen(
+            [*command, "--workers", "1"], cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
+        )
+    deadline = time.monotonic() + 120
+    while socket.socket().connect_ex(("127.0.0.1", port)):
+        assert running.poll() is None, (tmp_path / "server.log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    yield f"http://someone:hunter2@127.0.0.1:{port}"
+    os.killpg(running.pid, signal.SIGTERM)
+    running.wait()
+
+
+@pytest.mark.slow
+def test_a_server_that_works_hears_of_every_run_and_nobody_else_does(
+    server: str, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    writers = []
+    for name in ("ppo", "dpo"):
+        tracker = tracking.start(tmp_path, name, SETTINGS)
+        writers.append(tracker.writer)
+        tracker.log_metrics({f"{name}/loss": 0.5}, 1)
+        tracker.close("FINISHED")
+    writer, again = writers
+    assert writer is again
+    assert writer is not None
+    writer.leave()
+    assert writer.process.wait() == 0
+    told = [(run.info.run_name, run.info.status, run.data.metrics) for run in runs_in(store)]
+    assert told == [(name, "FINISHED", {f"{name}/loss": 0.5}) for name in ("ppo", "dpo")]
+    assert capfd.readouterr() == ("", "")

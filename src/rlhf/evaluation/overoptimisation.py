@@ -5,7 +5,7 @@ d is √KL from SFT and R the gold gain over SFT. Best of n: R = d (α − β d)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Literal
 
@@ -16,6 +16,7 @@ from rlhf.errors import UserError
 from rlhf.evaluation.statistics import LEVEL, Floats, Interval, percentiles, resampled_means
 
 Form = Literal["best_of_n", "rl"]
+ROUNDING = 1e-9
 FEWEST = 3  # checkpoints of different KL: two numbers are fitted, and their misfit is told
 
 
@@ -46,11 +47,16 @@ class Law:
     beta: Interval
     checkpoints: int  # with a KL above 0
     residual: float  # standard deviation of their gains about the law
+    chance: float  # what it would be at most, 19 times of 20, were the law right: other prompts and seeds move the gains
     best: Best
     fallen: Interval  # how far the gain has fallen from the best of the checkpoints to that of the largest KL
     identified: bool
     statement: str
     peak: Peak | None  # where identified
+
+    @property
+    def fits(self) -> bool:
+        return self.residual <= self.chance + ROUNDING
 
 
 def fit(form: Form, kl: Floats, gains: Floats, samples: int, seed: int) -> Law:
@@ -68,16 +74,19 @@ def fit(form: Form, kl: Floats, gains: Floats, samples: int, seed: int) -> Law:
     found, drawn = _least_squares(form, mean_kl, mean_gain), _least_squares(form, drawn_kl, drawn_gains)
     alpha, beta = (percentiles(found[i], drawn[:, i]) for i in (0, 1))
     seen = mean_kl > 0
-    misfit = mean_gain[seen] - _basis(form, mean_kl[seen]) @ found
+    misfit = _misfit(form, mean_kl, mean_gain, found)[seen]
+    misfits = _misfit(form, drawn_kl, drawn_gains, drawn)[:, seen]
     peak = _peak(form, found, drawn)
     top = int(mean_gain.argmax())
     best = Best(top, float(mean_kl[top]), percentiles(mean_gain[top], drawn_gains[:, top]))
     far = int(mean_kl.argmax())
     fallen = percentiles(mean_gain[top] - mean_gain[far], drawn_gains[:, top] - drawn_gains[:, far])
-    residual = float(np.sqrt((misfit**2).sum() / (seen.sum() - 2)))
+    residual, chance = float(_spread(misfit)), float(np.quantile(_spread(misfits - misfit), LEVEL))
     trouble = _trouble(beta, peak, mean_kl[seen], fallen)
     statement = trouble or f"the peak lies at a KL of {peak.kl.mean:.2g} {_brackets(peak.kl)} nats"
-    return Law(form, alpha, beta, int(seen.sum()), residual, best, fallen, not trouble, statement, None if trouble else peak)
+    points, told = int(seen.sum()), None if trouble else peak
+    law = Law(form, alpha, beta, points, residual, chance, best, fallen, not trouble, statement, told)
+    return law if law.fits else replace(law, statement=f"{statement}; {_rejected(law)}")
 
 
 def predict(law: Law, kl: Floats) -> Floats:
@@ -110,6 +119,17 @@ def _basis(form: Form, kl: Floats) -> Floats:
 def _least_squares(form: Form, kl: Floats, gains: Floats) -> Floats:
     """(..., 2) α and β of (..., K)."""
     return (np.linalg.pinv(_basis(form, kl)) @ gains[..., None])[..., 0]
+
+
+def _misfit(form: Form, kl: Floats, gains: Floats, law: Floats) -> Floats:
+    """(..., K) gains less those of the law (..., 2)."""
+    return gains - (_basis(form, kl) @ law[..., None])[..., 0]
+
+
+def _spread(misfit: Floats) -> Floats:
+    """(...) standard deviation of (..., K) misfits, two numbers having been fitted."""
+    spread: Floats = np.sqrt((misfit**2).sum(-1) / (misfit.shape[-1] - 2))
+    return spread
 
 
 def _peak(form: Form, found: Floats, drawn: Floats) -> Peak:
@@ -165,6 +185,10 @@ def _why_no_peak(beta: Interval, peak: Peak, seen: Floats) -> str:
         end = f"to {peak.kl.high:.2g}" if isfinite(peak.kl.high) else "without an end"
         return f"{unknown}: its KL may be from {peak.kl.low:.2g} {end}, and the largest KL seen is {seen.max():.2g}"
     return ""
+
+
+def _rejected(law: Law) -> str:
+    return f"the data reject the law: its misfit is {law.residual:.2g}, by chance alone it would be {law.chance:.2g} at most"
 
 
 def _brackets(interval: Interval) -> str:

@@ -51,8 +51,8 @@ def write_results(
 def summary(metrics: Figures) -> Figures:
     """The few figures that a table of experiments has room for; sampled answers."""
     judge = "gold_score" if has_gold_scores(metrics) else "reward_score"
-    best = next(name for name in metrics if name.startswith("best_of_"))
-    found: Figures = {model: {judge: metrics[model][judge]} for model in ("sft", best)}
+    best_of_n = next(name for name in metrics if name.startswith("best_of_"))
+    found: Figures = {model: {judge: metrics[model][judge]} for model in ("sft", best_of_n)}
     for model in ("ppo", "dpo"):
         figures = metrics[model]
         found[model] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +86,11 @@ class Run:
         """Writes metrics.json: nested, of numbers and words."""
         outputs.write_metrics(self.output / "metrics.json", metrics)
         self.tracker.log_metrics(outputs.numbers(metrics, f"{self.name}/"), self._last_step())
+
+    def tell_again(self) -> None:
+        """Sends MLflow the figures of a metrics.json that an earlier try has left."""
+        metrics = json.loads((self.output / "metrics.json").read_text(encoding="utf-8"))
+        self.tracker.log_metrics(outputs.numbers(metrics, f"{self.name}/"), int(metrics.get("step", 0)))
 
     def log_model(self, directory: Path, row: Row | None = None) -> None:
         """Makes a model known to MLflow, tied to the step of the row it was made at (the last one) and its validation

@@ -8,7 +8,7 @@
     def main(run: Run) -> None: …
 
 What stands below is not read in that process until a run begins, and then as a module: what its libraries take to be
-imported, seconds, is no time that `--help`, a sweep's launcher or a message about a setting should cost.
+imported, seconds, is no time that `--help`, a message about a setting or the start of a sweep should cost.
 
 Run directly, conf/ is composed with the command line's overrides and the outputs go to `hydra.run.dir` (`-m` sweeps, one
 folder a job). Under DVC, which sets DVC_STAGE, params.yaml holds the settings and artifacts/NAME takes the outputs.
@@ -68,8 +68,8 @@ def _launch(script: Path, reading: sweep.Reading | None) -> int:
     os.chdir(root)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions out instead of printing them
     if "DVC_STAGE" not in os.environ and (planned := plan(root, script.stem, arguments)):
-        run = functools.partial(_run, script)
-        return sweep.sweep(root, planned, run, reading, lambda job, more: _hydra(job, script, [*arguments, *more]))
+        work = sweep.Work(functools.partial(_main_of, script), functools.partial(_run, script))
+        return sweep.sweep(root, planned, work, reading, lambda job, more: _hydra(job, script, [*arguments, *more]))
     codes: list[int] = []
 
     def job(composed: DictConfig) -> None:
@@ -112,14 +112,18 @@ def _run(script: Path, composed: DictConfig, job: sweep.Job | None = None) -> in
     label, parent = (job.name, job.parent) if job else ("", None)
     tracker = tracking.start(root, name, settings.flatten(values), label, parent)
     start, status = time.monotonic(), "FAILED"
-    processes.forget_peak()
     try:
+        main = _main_of(script)  # while the other process imports MLflow
+        start = time.monotonic()
+        processes.forget_peak()
         place = device.choose_device(device.device_choice(), config.data.source)
         device.pin(config.engine.threads)
         tracker.log_tags(device.tags(place) | (job.tags if job else {}))
-        if job is None or not job.trained:
-            seen = pipeline.visible(config, declared.params)
-            _main_of(script)(Run(name, seen, output, place, root, tracker, declared, label))
+        run = Run(name, pipeline.visible(config, declared.params), output, place, root, tracker, declared, label)
+        if job and job.trained:
+            run.tell_again()
+        else:
+            main(run)
         if job and job.reading:
             (output / sweep.EXAM).mkdir()
             job.reading.examine(Run("evaluate", config, output / sweep.EXAM, place, root, tracker, label=label), job.policy)

@@ -59,6 +59,6 @@ def _gains(axes: Axes, places: Floats, along: Sequence[Standing], sft: Standing,
 def _law(axes: Axes, law: Law, places: Floats, colour: str) -> None:
     """Over the distances that were seen, and no further: a law that knows no peak there knows none elsewhere."""
     along = np.linspace(float(places.min()), float(places.max()), 200)
-    axes.plot(along, predict(law, along**2), "-" if law.identified else "--", lw=1, color=colour)
+    axes.plot(along, predict(law, along**2), "-" if law.identified and law.fits else "--", lw=1, color=colour)
     if law.peak:
         axes.axvline(law.peak.distance.mean, color=colour, ls=":", lw=1)

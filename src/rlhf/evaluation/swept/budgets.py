@@ -23,7 +23,7 @@ def budgets_of(root: Path, sweeps: Sequence[tuple[Book, Sequence[Swept]]]) -> li
     counts = {"rankings": label["rankings"]["train"], "pairs": label["pairs"]["train"]}
     told = {"ppo": _ppo, "dpo": _dpo}
     lines = [told[book["stage"]](book["settings"], points, counts) for book, points in sweeps if points]
-    about = "Budgets are not equal. PPO and DPO in artifacts were trained as params.yaml says."
+    about = "Budgets are not equal. PPO and DPO in artifacts were trained as dvc.lock says."
     of_best = "- Best of n: nothing is trained; n responses and n scores for every answer it gives."
     return [about, "", *dict.fromkeys([*lines, of_best])]
 

@@ -26,6 +26,7 @@ SWEEP, JOB, LOCK, SWEEP_LOCK = "sweep.json", "job.json", "job.lock", "sweep.lock
 RUNNING, DONE, FAILED = "running", "done", "failed"
 TRAINED = "trained"  # by an earlier try, whose exam failed
 EXAM = "evaluation"  # the folder of a job that holds what its policy answered to the exam, and its figures
+SPENT = ("seconds", "cpu_seconds")  # of a job, but for the imports, which the first job of a process makes for all
 NO_RESULT = "tracking."  # settings on which no result depends
 Book = dict[str, Any]
 NOTHING: Mapping[str, str] = {}
@@ -166,22 +167,26 @@ def bury(folder: Path, message: str) -> list[Path]:
     return buried
 
 
-def begin(folder: Path, values: Mapping[str, str], seed: int) -> bool:
+def begin(folder: Path, values: Mapping[str, str], seed: int, import_seconds: float) -> bool:
     """Clears what an earlier try has left, but for a policy that is trained, and marks the job as running; whether it is."""
-    trained = (read(folder / JOB) or {}).get("status") == TRAINED
+    earlier = read(folder / JOB) or {}
+    trained = earlier.get("status") == TRAINED
+    spent = {key: earlier[key] for key in SPENT if trained and key in earlier}
     for path in folder.iterdir():
         if path.name == LOCK or path.suffix == ".log" or (trained and path.name not in (EXAM, ".hydra")):
             continue
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    write(folder / JOB, {"status": RUNNING, "settings": dict(values), "seed": seed, "since": time.time()})
+    about = {"status": RUNNING, "settings": dict(values), "seed": seed, "import_seconds": round(import_seconds, 3)}
+    write(folder / JOB, about | spent | {"since": time.time()})
     return trained
 
 
 def end(folder: Path, status: str, message: str = "", cpu_seconds: float = 0.0) -> None:
+    """Of a job whose policy an earlier try has trained, the seconds of that are told, too."""
     job = read(folder / JOB) or {}
-    seconds = time.time() - job.pop("since", time.time())
-    figures = {"seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)}
-    write(folder / JOB, job | {"status": status, "message": message} | figures)
+    took = dict(zip(SPENT, (time.time() - job.pop("since", time.time()), cpu_seconds), strict=True))
+    spent = {key: round(job.get(key, 0.0) + value, 3) for key, value in took.items()}
+    write(folder / JOB, job | {"status": status, "message": message} | spent)
 
 
 def jobs_of(folder: Path) -> list[tuple[Path, Book]]:

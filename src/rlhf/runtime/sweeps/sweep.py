@@ -48,6 +48,14 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """What a job is, in whatever process: the imports that it needs, once a process, and the run of the stage."""
+
+    load: Callable[[], object]
+    run: Callable[..., int]
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What a run of a stage knows of the sweep that it is a part of."""
 
@@ -62,7 +70,7 @@ class Job:
 def sweep(
     root: Path,
     plan: Plan,
-    run: Callable[..., int],
+    work: Work,
     reading: Reading | None,
     launch: Callable[[Callable[[DictConfig], None], list[str]], None],
 ) -> int:
@@ -77,7 +85,7 @@ def sweep(
         done = ledger.count(plan.folder, ledger.DONE)
         print(f"sweep of {len(plan.jobs)} jobs in {shown}, {done} done: {about}", flush=True)
         tracker, run_id = _open_run(root, plan, book, shown)
-        job = _job(plan, run, reading, run_id, shown, done)
+        job = _job(plan, work, reading, run_id, shown, done)
         status = "FAILED"
         try:
             with _resumable(plan, shown):
@@ -154,7 +162,7 @@ def _lost(folder: Path, work: Callable[[], None]) -> list[Path] | None:
 
 
 def _job(
-    plan: Plan, run: Callable[..., int], reading: Reading | None, parent: str | None, shown: str, done: int
+    plan: Plan, work: Work, reading: Reading | None, parent: str | None, shown: str, done: int
 ) -> Callable[[DictConfig], None]:
     """What Hydra calls for each job, in this process or another: whatever fails is written down, and the others go on."""
     launcher, start = os.getpid(), time.time()
@@ -170,14 +178,16 @@ def _job(
             if ledger.is_settled(folder):
                 return
             name, settings = f"{plan.stage} #{number}", values_of(composed)
-            trained = ledger.begin(folder, values, settings["seed"])
+            loading = time.monotonic()
+            work.load()
+            trained = ledger.begin(folder, values, settings["seed"], time.monotonic() - loading)
             (folder / ".hydra").mkdir()
             OmegaConf.save(composed, folder / ".hydra" / "config.yaml")
             said = ", ".join(f"{key}={value}" for key, value in values.items())
             print(f"{name}: {said}", flush=True)
             policy = f"{plan.stage} {said} ({_digest(settings)})"
             about = Job(name, policy, trained, parent, {"sweep": shown, "job": str(number)}, reading)
-            _attempt(folder, name, lambda: run(composed, job=about))
+            _attempt(folder, name, lambda: work.run(composed, job=about))
         _say_how_far(plan, done, start)
 
     return job

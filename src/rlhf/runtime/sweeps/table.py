@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.runtime.outputs import numbers, write_rows
-from rlhf.runtime.sweeps.ledger import DONE, EXAM, SWEEP, jobs_of, read
+from rlhf.runtime.sweeps.ledger import DONE, EXAM, SPENT, SWEEP, jobs_of, read
 
 TABLE = "sweep.csv"
 
@@ -21,7 +21,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
         figures: dict[str, float] = {}
         for file, prefix in files if job["status"] == DONE else ():
             figures |= numbers(json.loads(file.read_text(encoding="utf-8")), prefix) if file.is_file() else {}
-        times = {key: job[key] for key in ("seconds", "cpu_seconds") if key in job}
+        times = {key: job[key] for key in SPENT if key in job}
         rows.append(
             {"job": int(place.name), "status": job["status"] or "not begun", **job["settings"]}
             | figures

@@ -16,7 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.runtime.tracking.process import WriterProcess, writer_in
-from rlhf.runtime.tracking.protocol import CLOSE, CLOSED, OPEN, OPENED, READY, REMOTE_PATIENCE, WARM, WARNED, Message, warn
+from rlhf.runtime.tracking.protocol import (
+    CHILDREN,
+    CLOSE,
+    CLOSED,
+    FILE,
+    METRICS,
+    MODEL,
+    OPEN,
+    OPENED,
+    READY,
+    REMOTE_PATIENCE,
+    TAGS,
+    WARM,
+    WARNED,
+    Message,
+    warn,
+)
 
 START_PATIENCE = 20.0  # seconds to import MLflow, which no server is to blame for
 COPY_PATIENCE = 600.0  # seconds to copy models, where that is asked for
@@ -50,21 +66,21 @@ class Tracker:
         return self.writer.wait_for(OPENED, START_PATIENCE + self.patience) if self.writer else None
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
-        self._send(kind="tags", tags=dict(tags))
+        self._send(kind=TAGS, tags=dict(tags))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        self._send(kind="metrics", metrics=dict(metrics), step=step, time=_now())
+        self._send(kind=METRICS, metrics=dict(metrics), step=step, time=_now())
 
     def log_file(self, path: Path) -> None:
-        self._send(kind="file", path=str(path))
+        self._send(kind=FILE, path=str(path))
 
     def log_model(self, name: str, directory: Path, step: int, metrics: Mapping[str, float]) -> None:
         """`directory` is best given from the root: as a tag of the model it should mean the same everywhere."""
-        self._send(kind="model", name=name, path=str(directory), step=step, metrics=dict(metrics))
+        self._send(kind=MODEL, name=name, path=str(directory), step=step, metrics=dict(metrics))
 
     def close_children(self) -> None:
         """Marks as KILLED whatever belongs to this run and was left open, its writer having been killed with its stage."""
-        self._send(kind="children", time=_now())
+        self._send(kind=CHILDREN, time=_now())
 
     def close(self, status: str) -> None:
         """Waits for the writer to finish, at most as long as its store deserves. One that was killed left the run open:
@@ -76,10 +92,10 @@ class Tracker:
             if run_id:
                 heir = writer_in(self.writer.place)
                 heir.send(self.opening | {"run_id": run_id})
-                self._finish(heir, last)
+                self._finish(heir, last, warned=True)
         self.writer = None
 
-    def _finish(self, writer: WriterProcess, last: Message) -> int:
+    def _finish(self, writer: WriterProcess, last: Message, warned: bool = False) -> int:
         """Has the run closed; the code with which the writer ended before it could do so, 0 where nothing is left to do."""
         uri = self.opening["uri"]
         writer.send(last)
@@ -90,7 +106,7 @@ class Tracker:
             return 0
         if (code := writer.ended()) is None:
             writer.kill()
-            if writer.said(WARNED) is None:
+            if not warned and writer.said(WARNED) is None:
                 warn(uri, f"not done after {self.patience:.0f} s", opened=writer.said(OPENED) is not None)
         writer.leave()
         return code or 0

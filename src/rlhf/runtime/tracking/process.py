@@ -18,8 +18,9 @@ from pathlib import Path
 
 from rlhf.runtime.tracking.protocol import Message
 
-TELEMETRY_OFF = {
+QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "DO_NOT_TRACK": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DVC_NO_ANALYTICS": "true",
@@ -30,7 +31,7 @@ _idle: list[WriterProcess] = []  # each waits for the next run; all end with thi
 
 @dataclass
 class WriterProcess:
-    """One such process and its pipes. Only the methods that are given seconds wait, and for no longer than that."""
+    """One such process and its pipes. `wait_for` waits as long as it is told, `kill` for the end; nothing else waits."""
 
     place: Path  # where it runs
     process: subprocess.Popen[bytes]
@@ -128,7 +129,7 @@ def _launch(place: Path) -> WriterProcess:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=place,
-        env=os.environ | TELEMETRY_OFF | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        env=os.environ | QUIET | {"PYTHONPATH": str(Path(__file__).parents[3])},
         start_new_session=True,  # Ctrl-C is for the stage: the writer ends when its pipe does
     )
     assert writer.stdin is not None

@@ -10,6 +10,7 @@ Message = dict[str, Any]
 # What the stage sends, by `kind`, one JSON object a line. A run lies between these two.
 OPEN, CLOSE = "open", "close"
 WARM = "warm"  # between two runs: one will be opened before long
+TAGS, METRICS, FILE, MODEL, CHILDREN = "tags", "metrics", "file", "model", "children"
 
 # What the writer answers, each at the start of a line.
 READY = "ready"  # MLflow is imported, and its store has answered

@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,12 +27,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf.runtime.hashes import md5_of
+from rlhf.runtime.tracking import protocol
 from rlhf.runtime.tracking.inputs import provenance
 from rlhf.runtime.tracking.protocol import CLOSE, CLOSED, OPENED, READY, REMOTE_PATIENCE, WARM, WARNED, Message, warn
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, Run
 
 SECONDS_BETWEEN_SENDS = 3.0
 METRICS_A_BATCH = 1000  # MLflow's limits
@@ -39,6 +41,7 @@ PARAMS_A_BATCH = 100
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 
+STAGE = 1  # the pipe that leads back to it
 FLUSH: Message = {"kind": "flush"}
 KILLED: Message = {"kind": CLOSE, "status": "KILLED"}
 
@@ -50,21 +53,23 @@ class Writer:
         self.uri, self.warned = opening["uri"], False
         self.client = connect(self.uri)
         say(READY)
-        self.experiment = find_experiment(self.client, opening["experiment"])
         self.root = Path(opening["root"])
-        self.run_id = self.reopened(opening["run_id"]) or self.create_run(opening)
+        run = self.reopened(opening["run_id"]) or self.create_run(opening)
+        self.run_id, self.experiment = str(run.info.run_id), str(run.info.experiment_id)
+        self.told = set(run.data.params)  # before, which MLflow does not let change
         say(f"{OPENED}{self.run_id}")
         self.copy_models = opening["settings"]["tracking.copy_models"] == "True"
         self.waiting: list[Metric] = []
         self.sent = time.monotonic()
 
-    def create_run(self, opening: Message) -> str:
+    def create_run(self, opening: Message) -> Run:
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
         tags = {MLFLOW_PARENT_RUN_ID: opening["parent"]} if opening["parent"] else {}
-        return str(self.client.create_run(self.experiment, opening["time"], tags, opening["name"]).info.run_id)
+        experiment = find_experiment(self.client, opening["experiment"])
+        return self.client.create_run(experiment, opening["time"], tags, opening["name"])
 
-    def reopened(self, run_id: str | None) -> str | None:
+    def reopened(self, run_id: str | None) -> Run | None:
         """A run that goes on, as running again; None where there is none, or none any more."""
         from mlflow import MlflowException
 
@@ -72,34 +77,35 @@ class Writer:
             return None
         try:
             self.client.update_run(run_id, status="RUNNING")
+            return self.client.get_run(run_id)
         except MlflowException:
             return None
-        return run_id
 
     def take(self, message: Message) -> None:
         """Does what a message says. Whatever fails, the stage goes on, and so do the other messages."""
         try:
             match message["kind"]:
-                case "settings":
+                case protocol.OPEN:
                     self.params(message["settings"])
                 case "origin":
-                    self.tags(
-                        {"tags": {"stage": message["stage"]} | provenance(self.root, message["stage"], message["settings"])}
-                    )
-                case "tags":
+                    origin = provenance(self.root, message["stage"], message["settings"])
+                    self.tags({"tags": {"stage": message["stage"]} | origin})
+                case protocol.TAGS:
                     self.tags(message)
-                case "metrics":
+                case protocol.METRICS:
                     self.metrics(message)
-                case "file":
+                case protocol.FILE:
                     self.client.log_artifact(self.run_id, str(self.root / message["path"]))
-                case "model":
+                case protocol.MODEL:
                     self.model(message)
-                case "children":
+                case protocol.CHILDREN:
                     self.close_children(message)
                 case "flush":
                     self.flush()
-                case "close":
+                case protocol.CLOSE:
                     self.client.set_terminated(self.run_id, message["status"], message.get("time"))
+                case unknown:
+                    raise ValueError(f"a message of no kind that there is: {unknown}")
         except Exception as error:
             if not self.warned:
                 self.warned = True
@@ -109,7 +115,7 @@ class Writer:
     def params(self, settings: dict[str, str]) -> None:
         from mlflow.entities import Param
 
-        params = [Param(key, value[:PARAM_LENGTH]) for key, value in settings.items()]
+        params = [Param(key, value[:PARAM_LENGTH]) for key, value in settings.items() if key not in self.told]
         for first in range(0, len(params), PARAMS_A_BATCH):
             self.client.log_batch(self.run_id, params=params[first : first + PARAMS_A_BATCH])
 
@@ -183,7 +189,9 @@ def connect(uri: str) -> MlflowClient:
 
 def knock(uri: str) -> None:
     """A dead server is found out before MLflow, which takes a second to import, is. Any answer is a sign of life."""
-    with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(uri, timeout=REMOTE_PATIENCE - 1):
+    address = urllib.parse.urlsplit(uri)
+    bare = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()  # urllib takes a password for a host
+    with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(bare, timeout=REMOTE_PATIENCE - 1):
         pass
 
 
@@ -220,7 +228,8 @@ def serve(descriptor: int) -> None:
     stream = messages(descriptor)
     for message in stream:
         if message and message["kind"] == WARM:
-            import mlflow  # noqa: F401
+            with contextlib.suppress(Exception):  # who opens a run will hear of it
+                import mlflow  # noqa: F401
         elif message and not write_run(message, stream):
             return
 
@@ -233,13 +242,13 @@ def write_run(opening: Message, stream: Iterator[Message | None]) -> bool:
         warn(opening["uri"], reason(error))
         return False
     with ThreadPoolExecutor(1) as worker:
-        for kind in ("settings", "origin"):
-            worker.submit(writer.take, opening | {"kind": kind})
-        for message in stream:
-            if message and message["kind"] == CLOSE:
-                last = message
+        for message in (opening, opening | {"kind": "origin"}):
+            worker.submit(writer.take, message)
+        for said in stream:
+            if said and said["kind"] == CLOSE:
+                last = said
                 break
-            worker.submit(writer.take, message or FLUSH)
+            worker.submit(writer.take, said or FLUSH)
         worker.submit(writer.take, FLUSH)
         # Beside what is still under way: the upload of a file, say, can take longer than the stage waits.
         writer.take(last)
@@ -250,7 +259,7 @@ def write_run(opening: Message, stream: Iterator[Message | None]) -> bool:
 def say(line: str) -> None:
     """To the stage, if it lives."""
     with contextlib.suppress(BrokenPipeError):
-        os.write(sys.stdout.fileno(), line.encode() + b"\n")
+        os.write(STAGE, line.encode() + b"\n")
 
 
 def reason(error: Exception) -> str:
@@ -265,5 +274,6 @@ def _key(name: str) -> str:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # meant for the stage, whose end is still to be told
+    sys.stdout = sys.stderr  # whatever a library prints is no word of the writer's
     serve(sys.stdin.fileno())
     gc.freeze()  # the interpreter would look for garbage in all that MLflow has imported, while others need the core
