@@ -58,7 +58,10 @@ def test_peaks_are_those_of_the_calculus(form: Form, alpha: float, beta: float, 
     assert found.peak is not None
     assert (found.peak.distance.mean, found.peak.gain.mean) == pytest.approx((distance, gain))
     assert found.identified
-    assert found.statement == f"the peak lies at a KL of {distance**2:.2g} [{distance**2:.2g}, {distance**2:.2g}] nats"
+    assert (
+        found.statement
+        == f"by the law, the peak lies at a KL of {distance**2:.2g} [{distance**2:.2g}, {distance**2:.2g}] nats"
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -206,6 +209,6 @@ def test_a_law_that_the_data_reject_says_so(true: Form, fitted: Form) -> None:
     told = {noise: fit(fitted, KL, gains(true, 1.0, 0.4, noise=noise), 200, 0) for noise in (0.1, 10.0)}
     assert [told[noise].fits for noise in (0.1, 10.0)] == [False, True]
     misfit, chance = told[0.1].residual, told[0.1].chance
-    says = f"; the data reject the law: its misfit is {misfit:.2g}, by chance alone it would be {chance:.2g} at most"
+    says = f"; the data reject the law: its misfit is {misfit:.2g}, by chance it would be {chance:.2g} at most"
     assert told[0.1].statement.endswith(says)
     assert "reject" not in told[10.0].statement

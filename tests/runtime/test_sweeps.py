@@ -138,6 +138,15 @@ def test_a_job_that_was_ended_with_the_process_of_another_is_tried_again_alone(r
     assert table(repository.root / "mine") == [row(0, "0.1", "failed", gone), row(1, "0.2"), row(2, "0.3")]
 
 
+def test_what_fails_while_it_is_imported_is_written_down_like_any_other_failure(repository: Repository) -> None:
+    script = repository.write_stage()
+    script.write_text(script.read_text().replace("def main(", "raise ImportError('no such library')\n\n\ndef main("))
+    done, _ = repository.run_untracked("-m", "ppo.kl_ctl=0.1,0.2", "hydra.sweep.dir=mine")
+    assert done.returncode == 1
+    told = [(job["status"], job["message"]) for job in table(repository.root / "mine")]
+    assert told == [("failed", "ImportError: no such library")] * 2
+
+
 EXAM = """
 from rlhf.errors import UserError
 from rlhf.runtime.sweeps.sweep import Reading
@@ -159,10 +168,6 @@ TRAINS = """
 """
 
 
-def jobs_seconds(folder: Path) -> list[float]:
-    return [json.loads(file.read_text())["seconds"] for file in sorted(folder.glob("*/job.json"))]
-
-
 def test_where_the_exam_failed_the_policy_is_kept_and_examined_again(repository: Repository) -> None:
     script = repository.write_stage(TRAINS)
     text = script.read_text().replace("if __name__", f"{EXAM}\n\nif __name__", 1)
@@ -170,14 +175,20 @@ def test_where_the_exam_failed_the_policy_is_kept_and_examined_again(repository:
     command = ("-m", "ppo.kl_ctl=0.1,0.2", "hydra.sweep.dir=mine")
     done, said = repository.run_untracked(*command)
     assert (done.returncode, said[:2]) == (1, ["ppo #0: mine.py fell over", "ppo #1: mine.py fell over"])
-    before, spent = stamps(repository.root / "mine"), jobs_seconds(repository.root / "mine")
+    for file in (repository.root / "mine").glob("*/job.json"):
+        written = json.loads(file.read_text())
+        file.write_text(json.dumps(written | {"seconds": written["seconds"] + 1000, "cpu_seconds": 2000.0}))
+    before = stamps(repository.root / "mine")
 
     (repository.root / "easy").touch()
     done, said = repository.run_untracked(*command, "sweep.resume=mine")
     assert (done.returncode, said) == (0, [])
     after = stamps(repository.root / "mine")
     assert (repository.root / "trained").read_text() == "once more\n" * 2
-    assert all(now > then > 0 for now, then in zip(jobs_seconds(repository.root / "mine"), spent, strict=True))
+    for file in (repository.root / "mine").glob("*/job.json"):
+        written = json.loads(file.read_text())
+        assert 1000 < written["seconds"] < 1100
+        assert 2000 < written["cpu_seconds"] < 2100
     kept = {f"{job}/{name}" for job in "01" for name in ("curve.csv", "metrics.json")}
     assert {name: before[name] for name in kept} == {name: after[name] for name in kept}
     assert [(one["status"], one["mark"], one["ppo/kl_ctl"]) for one in table(repository.root / "mine")] == [

@@ -506,30 +506,25 @@ def server(store: str, tmp_path: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        store,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", store]
     with (tmp_path / "server.log").open("w") as log:
-        running = subprocess.Popen(
-            [*command, "--workers", "1"], cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
-        )
-    deadline = time.monotonic() + 120
-    while socket.socket().connect_ex(("127.0.0.1", port)):
-        assert running.poll() is None, (tmp_path / "server.log").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    yield f"http://someone:hunter2@127.0.0.1:{port}"
-    os.killpg(running.pid, signal.SIGTERM)
-    running.wait()
+        running = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not answers(port):
+            assert running.poll() is None, (tmp_path / "server.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield f"http://someone:hunter2@127.0.0.1:{port}"
+    finally:
+        os.killpg(running.pid, signal.SIGTERM)
+        running.wait()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.slow

@@ -40,14 +40,14 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """A fitted law. Its intervals tell of other prompts and seeds; whether its form is right, `residual` must tell."""
+    """A fitted law. Its intervals tell of other prompts and seeds; of its form, `residual` beside `chance` must tell."""
 
     form: Form
     alpha: Interval
     beta: Interval
     checkpoints: int  # with a KL above 0
     residual: float  # standard deviation of their gains about the law
-    chance: float  # what it would be at most, 19 times of 20, were the law right: other prompts and seeds move the gains
+    chance: float  # what it would be at most, 19 times of 20, were the law right: by other prompts, and seeds where several
     best: Best
     fallen: Interval  # how far the gain has fallen from the best of the checkpoints to that of the largest KL
     identified: bool
@@ -83,7 +83,7 @@ def fit(form: Form, kl: Floats, gains: Floats, samples: int, seed: int) -> Law:
     fallen = percentiles(mean_gain[top] - mean_gain[far], drawn_gains[:, top] - drawn_gains[:, far])
     residual, chance = float(_spread(misfit)), float(np.quantile(_spread(misfits - misfit), LEVEL))
     trouble = _trouble(beta, peak, mean_kl[seen], fallen)
-    statement = trouble or f"the peak lies at a KL of {peak.kl.mean:.2g} {_brackets(peak.kl)} nats"
+    statement = trouble or f"by the law, the peak lies at a KL of {peak.kl.mean:.2g} {_brackets(peak.kl)} nats"
     points, told = int(seen.sum()), None if trouble else peak
     law = Law(form, alpha, beta, points, residual, chance, best, fallen, not trouble, statement, told)
     return law if law.fits else replace(law, statement=f"{statement}; {_rejected(law)}")
@@ -188,7 +188,7 @@ def _why_no_peak(beta: Interval, peak: Peak, seen: Floats) -> str:
 
 
 def _rejected(law: Law) -> str:
-    return f"the data reject the law: its misfit is {law.residual:.2g}, by chance alone it would be {law.chance:.2g} at most"
+    return f"the data reject the law: its misfit is {law.residual:.2g}, by chance it would be {law.chance:.2g} at most"
 
 
 def _brackets(interval: Interval) -> str:

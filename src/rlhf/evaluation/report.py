@@ -130,8 +130,9 @@ def _laws(laws: dict[str, Any]) -> list[str]:
     about = (
         "Gain: gold score above SFT's. Laws (Gao et al. 2022), d the root of the KL: best of n d (alpha - beta d), PPO on "
         "its way d (alpha - beta log d). Misfit: standard deviation of the checkpoints' gains about the law, and what other "
-        "prompts and seeds would make of it, 19 times of 20, were the law right. The highest gain is the highest of several "
-        "noisy means, and so rather too high; fallen since: from there to the largest KL, and so rather too much."
+        "prompts (and seeds, where there are several) would make of it, 19 times of 20, were the law right. The highest "
+        "gain is the highest of several noisy means, and so rather too high; fallen since: from there to the largest KL, "
+        "and so rather too much."
     )
     return ["", *lines, *(f"{shown_method(path)}: {law['statement']}." for path, law in laws.items()), "", about]
 

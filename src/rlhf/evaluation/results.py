@@ -62,7 +62,12 @@ def summary(metrics: Figures) -> Figures:
         }
     law = metrics["yardsticks"].get("overoptimisation", {}).get(SNAPSHOTS, {})
     if best := law.get("best"):
-        fitted = {"alpha": law["alpha"]["mean"], "beta": law["beta"]["mean"], "misfit": law["residual"]}
+        fitted = {
+            "alpha": law["alpha"]["mean"],
+            "beta": law["beta"]["mean"],
+            "misfit": law["residual"],
+            "by_chance": law["chance"],
+        }
         found[SNAPSHOTS] = {"best_gain": best["gain"]["mean"], "at_kl": best["kl"]} | fitted
     if peak := law.get("peak"):
         found[SNAPSHOTS] |= {"peak_gain": peak["gain"]["mean"], "peak_at_kl": peak["kl"]["mean"]}

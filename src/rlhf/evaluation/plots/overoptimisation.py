@@ -57,8 +57,9 @@ def _gains(axes: Axes, places: Floats, along: Sequence[Standing], sft: Standing,
 
 
 def _law(axes: Axes, law: Law, places: Floats, colour: str) -> None:
-    """Over the distances that were seen, and no further: a law that knows no peak there knows none elsewhere."""
+    """Over the distances that were seen, and no further: a law that knows no peak there knows none elsewhere. Dashed, and
+    without its peak, where the data reject it or tell of none."""
     along = np.linspace(float(places.min()), float(places.max()), 200)
     axes.plot(along, predict(law, along**2), "-" if law.identified and law.fits else "--", lw=1, color=colour)
-    if law.peak:
+    if law.peak and law.fits:
         axes.axvline(law.peak.distance.mean, color=colour, ls=":", lw=1)

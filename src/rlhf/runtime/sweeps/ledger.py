@@ -26,7 +26,7 @@ SWEEP, JOB, LOCK, SWEEP_LOCK = "sweep.json", "job.json", "job.lock", "sweep.lock
 RUNNING, DONE, FAILED = "running", "done", "failed"
 TRAINED = "trained"  # by an earlier try, whose exam failed
 EXAM = "evaluation"  # the folder of a job that holds what its policy answered to the exam, and its figures
-SPENT = ("seconds", "cpu_seconds")  # of a job, but for the imports, which the first job of a process makes for all
+SPENT = ("seconds", "cpu_seconds")  # of a job, but for its imports
 NO_RESULT = "tracking."  # settings on which no result depends
 Book = dict[str, Any]
 NOTHING: Mapping[str, str] = {}
@@ -167,7 +167,7 @@ def bury(folder: Path, message: str) -> list[Path]:
     return buried
 
 
-def begin(folder: Path, values: Mapping[str, str], seed: int, import_seconds: float) -> bool:
+def begin(folder: Path, values: Mapping[str, str], seed: int) -> bool:
     """Clears what an earlier try has left, but for a policy that is trained, and marks the job as running; whether it is."""
     earlier = read(folder / JOB) or {}
     trained = earlier.get("status") == TRAINED
@@ -176,9 +176,15 @@ def begin(folder: Path, values: Mapping[str, str], seed: int, import_seconds: fl
         if path.name == LOCK or path.suffix == ".log" or (trained and path.name not in (EXAM, ".hydra")):
             continue
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    about = {"status": RUNNING, "settings": dict(values), "seed": seed, "import_seconds": round(import_seconds, 3)}
+    about = {"status": RUNNING, "settings": dict(values), "seed": seed}
     write(folder / JOB, about | spent | {"since": time.time()})
     return trained
+
+
+def loaded(folder: Path) -> None:
+    """Tells the imports, which the first job of a process makes for all of its jobs, apart from the job's own seconds."""
+    job, now = read(folder / JOB) or {}, time.time()
+    write(folder / JOB, job | {"import_seconds": round(now - job.get("since", now), 3), "since": now})
 
 
 def end(folder: Path, status: str, message: str = "", cpu_seconds: float = 0.0) -> None:

@@ -27,7 +27,7 @@ from rlhf.runtime.sweeps.table import write_table
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["EXAM", "JOB", "Job", "Reading", "sweep"]
+__all__ = ["EXAM", "JOB", "Job", "Reading", "Work", "sweep"]
 
 
 ENDED = (ledger.DONE, ledger.FAILED)
@@ -178,16 +178,14 @@ def _job(
             if ledger.is_settled(folder):
                 return
             name, settings = f"{plan.stage} #{number}", values_of(composed)
-            loading = time.monotonic()
-            work.load()
-            trained = ledger.begin(folder, values, settings["seed"], time.monotonic() - loading)
+            trained = ledger.begin(folder, values, settings["seed"])
             (folder / ".hydra").mkdir()
             OmegaConf.save(composed, folder / ".hydra" / "config.yaml")
             said = ", ".join(f"{key}={value}" for key, value in values.items())
             print(f"{name}: {said}", flush=True)
             policy = f"{plan.stage} {said} ({_digest(settings)})"
             about = Job(name, policy, trained, parent, {"sweep": shown, "job": str(number)}, reading)
-            _attempt(folder, name, lambda: work.run(composed, job=about))
+            _attempt(folder, name, work, lambda: work.run(composed, job=about))
         _say_how_far(plan, done, start)
 
     return job
@@ -199,11 +197,14 @@ def _digest(settings: Values) -> str:
     return md5_of_json(flat)[:8]
 
 
-def _attempt(folder: Path, name: str, work: Callable[[], int]) -> None:
+def _attempt(folder: Path, name: str, work: Work, run: Callable[[], int]) -> None:
     """Marks a job as done, or as failed and why. One that is stopped stays marked as running, and runs again."""
     start = time.process_time()
     try:
-        work()
+        work.load()
+        ledger.loaded(folder)
+        start = time.process_time()
+        run()
         status, said = ledger.DONE, ""
     except UserError as error:
         status, said = ledger.FAILED, str(error)

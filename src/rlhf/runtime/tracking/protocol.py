@@ -7,9 +7,9 @@ from typing import Any
 
 Message = dict[str, Any]
 
-# What the stage sends, by `kind`, one JSON object a line. A run lies between these two.
-OPEN, CLOSE = "open", "close"
+# What the stage sends, by `kind`, one JSON object a line. A run lies between OPEN and CLOSE.
 WARM = "warm"  # between two runs: one will be opened before long
+OPEN, CLOSE = "open", "close"
 TAGS, METRICS, FILE, MODEL, CHILDREN = "tags", "metrics", "file", "model", "children"
 
 # What the writer answers, each at the start of a line.

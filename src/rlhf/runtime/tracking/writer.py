@@ -56,6 +56,7 @@ class Writer:
         self.root = Path(opening["root"])
         run = self.reopened(opening["run_id"]) or self.create_run(opening)
         self.run_id, self.experiment = str(run.info.run_id), str(run.info.experiment_id)
+        self.experiment_now = opening["experiment"]  # a run that goes on stays in that in which it was begun
         self.told = set(run.data.params)  # before, which MLflow does not let change
         say(f"{OPENED}{self.run_id}")
         self.copy_models = opening["settings"]["tracking.copy_models"] == "True"
@@ -77,9 +78,9 @@ class Writer:
             return None
         try:
             self.client.update_run(run_id, status="RUNNING")
-            return self.client.get_run(run_id)
         except MlflowException:
             return None
+        return self.client.get_run(run_id)
 
     def take(self, message: Message) -> None:
         """Does what a message says. Whatever fails, the stage goes on, and so do the other messages."""
@@ -163,7 +164,8 @@ class Writer:
 
     def close_children(self, message: Message) -> None:
         theirs = f"tags.`mlflow.parentRunId` = '{self.run_id}' and attributes.status = 'RUNNING'"
-        for run in self.client.search_runs([self.experiment], theirs):
+        here = find_experiment(self.client, self.experiment_now)
+        for run in self.client.search_runs([self.experiment, here], theirs):
             self.client.set_terminated(run.info.run_id, "KILLED", message["time"])
 
 
