@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf.runtime.hashes import md5_of
-from rlhf.runtime.tracking import protocol
+from rlhf.runtime.tracking import protocol  # in `case`, where a name without a dot would match anything
 from rlhf.runtime.tracking.inputs import provenance
 from rlhf.runtime.tracking.protocol import CLOSE, CLOSED, OPENED, READY, REMOTE_PATIENCE, WARM, WARNED, Message, warn
 
