@@ -79,7 +79,7 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ("ppo.entirely_different=0.2", "ppo.entirely_different: no such setting"),
         ("data=wrld", "data=wrld: no such choice; did you mean data=world?"),
         ("experiment=smokee", "experiment=smokee: no such choice; did you mean experiment=smoke?"),
-        ("engine=jax", "engine=jax: no such choice; there are deepspeed, torch"),
+        ("engine=jax", "engine=jax: no such choice; there are single, zero0, zero1, zero2, zero3, zero3_offload"),
         ("ppo.lr=nan", "ppo.lr (nan) must be a finite number above 0"),
         ("ppo.lr=inf", "ppo.lr (inf) must be a finite number above 0"),
         ("ppo.lr=fast", "ppo.lr (fast) must be a finite number above 0"),
@@ -92,7 +92,7 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ("reward.layers=0", "reward.layers (0) must be a whole number of at least 1 or null"),
         ("label.prompts=-1", "label.prompts (-1) must be a whole number of at least 0"),
         ("reward.centre=1", "reward.centre (1) must be true or false"),
-        ("engine.zero_stage=4", "engine.zero_stage (4) must be a whole number of at least 0 and at most 3"),
+        ("engine.attention=fast", "engine.attention (fast) must be one of auto, eager, sdpa, flash_attention_2"),
         ("sample.models=[bas]", "sample.models.0 (bas) must be one of base, sft"),
         ("sample.models=[]", "sample.models ([]) must be a list of at least 1, each one of base, sft"),
         ("ppo.stop=3", "ppo.stop (3) must be a group of settings"),
@@ -241,7 +241,10 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "evaluate.scorer (mine.py) does not go with evaluate.judge (auto): python needs a file of yours, NAME.py, and "
             "no other judge reads one",
         ),
-        ("engine.zero_stage=1", "engine.zero_stage (1) must be 0 with engine.name (torch): choose engine=deepspeed"),
+        (
+            "engine.processes=2",
+            "engine.processes (2) must be 1 with engine.name (single): choose engine=zero1, zero2, zero3 or zero3_offload",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_with_the_name_the_value_and_what_it_must_be(overrides: str, message: str) -> None:

@@ -43,8 +43,8 @@ def distance(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
 
 
-def engine_of(model: nn.Module, name: str, stage: int) -> Engine:
-    return make_engine(model, 1e-2, 0.2, STEPS, ADAMW, engine_settings(name=name, zero_stage=stage))
+def engine_of(model: nn.Module, name: str) -> Engine:
+    return make_engine(model, 1e-2, 0.2, STEPS, ADAMW, engine_settings(name=name))
 
 
 def learn(state: LoopState, steps: int) -> list[dict[str, float]]:
@@ -55,11 +55,11 @@ def learn(state: LoopState, steps: int) -> list[dict[str, float]]:
 
 
 def resume(architecture: str, stage: int) -> LoopState:
-    first = LoopState(engine_of(make_policy(architecture), "deepspeed", stage))
+    first = LoopState(engine_of(make_policy(architecture), f"zero{stage}"))
     learn(first, 3)
     buffer = io.BytesIO()
     torch.save(first.engine.state_dict(), buffer)
-    second = LoopState(engine_of(make_policy(architecture), "deepspeed", stage), 3)
+    second = LoopState(engine_of(make_policy(architecture), f"zero{stage}"), 3)
     # Bytes of its own making, never a file: the state of ZeRO holds classes of DeepSpeed, which a weights-only load refuses.
     second.engine.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=False))
     learn(second, 3)
@@ -69,7 +69,7 @@ def resume(architecture: str, stage: int) -> LoopState:
 def refuses_nan(stage: int) -> bool:
     """The message, and weights as they were."""
     model = make_policy("llama")
-    engine = engine_of(model, "deepspeed", stage)
+    engine = engine_of(model, f"zero{stage}")
     before = whole(model)
     embedding = model.get_input_embeddings()
     try:
@@ -80,13 +80,13 @@ def refuses_nan(stage: int) -> bool:
 
 
 @cache
-def sft_rows(name: str, stage: int, architecture: str) -> tuple[list[dict[str, float]], nn.Module]:
+def sft_rows(name: str, architecture: str) -> tuple[list[dict[str, float]], nn.Module]:
     model = make_policy(architecture)
-    return learn(LoopState(engine_of(model, name, stage)), STEPS), model
+    return learn(LoopState(engine_of(model, name)), STEPS), model
 
 
 @cache
-def ppo_rows(name: str, stage: int, critic: str) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+def ppo_rows(name: str, critic: str) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
     """Two engines in one process, or one on a shared trunk; generation and scoring between their steps. The policy that
     stays is the one after the first of three."""
     stop = {"steps": 3, "kl_budget": 0.0, "plateau_evaluations": 0}
@@ -96,7 +96,7 @@ def ppo_rows(name: str, stage: int, critic: str) -> tuple[list[dict[str, float]]
     verdicts = iter([1.0, 3.0, 2.0, 0.5])
     environment = environment_for(policy, reward_model)
     environment = replace(environment, watch=replace(environment.watch, judge=lambda _: [next(verdicts)]))
-    engines = {"engine": engine_settings(name=name, zero_stage=stage)}
+    engines = {"engine": engine_settings(name=name)}
     state = make_state(all_settings(settings).model_copy(update=engines), policy, reward_model)
     rows = list(train_ppo(state, environment, settings))
     assert state.kept is not None
@@ -115,8 +115,8 @@ def saved(model: nn.Module) -> dict[str, Tensor]:
 def compare(stage: int) -> dict[str, Any]:
     found: dict[str, Any] = {"refuses_nan": refuses_nan(stage)}
     for architecture in ("llama", "gpt2"):
-        expected, theirs = sft_rows("torch", 0, architecture)
-        rows, model = sft_rows("deepspeed", stage, architecture)
+        expected, theirs = sft_rows("single", architecture)
+        rows, model = sft_rows(f"zero{stage}", architecture)
         found[architecture] = {
             "rows": [expected, rows],
             "weights": distance(whole(model), whole(theirs)),
@@ -124,7 +124,7 @@ def compare(stage: int) -> dict[str, Any]:
             "saved": distance(saved(model), whole(model)),
         }
     for critic in ("separate", "shared"):
-        (expected, weights), (rows, ours) = ppo_rows("torch", 0, critic), ppo_rows("deepspeed", stage, critic)
+        (expected, weights), (rows, ours) = ppo_rows("single", critic), ppo_rows(f"zero{stage}", critic)
         found[critic] = {"rows": [expected, rows], "weights": distance(ours, weights)}
     return found
 

@@ -82,6 +82,7 @@ def optimizer(**changes: Any) -> Optimizer:
         "beta1": 0.9,
         "beta2": 0.95,
         "eps": 1e-8,
+        "bits": 32,
     }
     return Optimizer(**settings | changes)
 
@@ -91,8 +92,8 @@ STEADY = {"eps": 1e3, "max_grad_norm": 1e9}
 
 
 def engine_settings(**changes: Any) -> Engine:
-    settings = {"name": "torch", "dtype": "float32", "threads": 1, "tokens_per_micro_batch": TOKENS}
-    settings |= {"responses_at_once": 512, "zero_stage": 0}
+    settings = {"name": "single", "processes": 1, "dtype": "float32", "threads": 1, "tokens_per_micro_batch": TOKENS}
+    settings |= {"responses_at_once": 512, "attention": "auto", "gradient_checkpointing": False}
     return Engine(**settings | changes)
 
 

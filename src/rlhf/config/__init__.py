@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from rlhf.config.machinery import Engine, Optimizer, Sweep, Tracking
+from rlhf.config.machinery import Engine, Lora, Optimizer, Sweep, Tracking
 from rlhf.config.ppo import PPO, Stop
 from rlhf.config.section import Section
 from rlhf.config.sources import Columns, Data, Labeler, Model, TinyModel
@@ -28,6 +28,7 @@ __all__ = [
     "Evaluate",
     "Label",
     "Labeler",
+    "Lora",
     "Model",
     "Optimizer",
     "Prepare",
@@ -50,6 +51,7 @@ class Config(Section):
     model: Model
     labeler: Labeler
     engine: Engine
+    lora: Lora
     optimizer: Optimizer
     tracking: Tracking
     sweep: Sweep
@@ -78,10 +80,6 @@ class Config(Section):
         if self.labeler.name == "gold" and self.sample.responses_per_prompt < 2:
             raise ValueError(
                 "sample.responses_per_prompt (1) must be at least 2 with labeler.name (gold): it ranks responses"
-            )
-        if self.engine.name == "torch" and self.engine.zero_stage:
-            raise ValueError(
-                f"engine.zero_stage ({self.engine.zero_stage}) must be 0 with engine.name (torch): choose engine=deepspeed"
             )
         if self.labeler.name == "gold" and self.data.source != "world":
             raise ValueError(

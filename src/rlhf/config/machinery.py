@@ -2,27 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import model_validator
 
-from rlhf.config.section import Count, NotNegative, OpenShare, Positive, Section, Share
+from rlhf.config.section import Count, CountOrNone, NotNegative, OpenShare, Positive, Section, Share
 
 
 class Engine(Section):
-    """What carries a training step: plain torch or DeepSpeed, in which precision, on how many threads."""
+    """What carries a training step: plain torch in one process, or DeepSpeed's ZeRO over several; and how they compute."""
 
-    name: Literal["torch", "deepspeed"]
+    name: Literal["single", "zero0", "zero1", "zero2", "zero3", "zero3_offload"]
+    processes: Count
     dtype: Literal["float32", "bfloat16"]
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"]
+    gradient_checkpointing: bool
     threads: Count
     tokens_per_micro_batch: Count
     responses_at_once: Count
-    zero_stage: Annotated[int, Field(ge=0, le=3)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name == "single" and self.processes > 1:
+            raise ValueError(
+                f"engine.processes ({self.processes}) must be 1 with engine.name (single): choose engine=zero1, zero2, zero3 "
+                "or zero3_offload"
+            )
+        return self
+
+    @property
+    def zero_stage(self) -> int:
+        """Of what every process keeps a part only. 0: nothing; 1: optimizer; 2: gradients too; 3: weights too."""
+        return int(self.name[4]) if self.name.startswith("zero") else 0
+
+    @property
+    def offload(self) -> bool:
+        """Whether weights and optimizer wait in the memory of the CPU."""
+        return self.name.endswith("_offload")
+
+
+class Lora(Section):
+    """Low-rank adapters (Hu et al. 2021) in place of all weights, in every stage that trains; without dropout, for the
+    policy that samples and the one that learns are one function."""
+
+    rank: CountOrNone
+    alpha: Positive
+    targets: list[str]
 
 
 class Optimizer(Section):
     """AdamW and its schedule, the same in every stage; each stage has its own `lr` and `warmup_share`."""
 
+    bits: Literal[8, 32]
     schedule: Literal["linear", "cosine", "constant"]
     final_lr_share: Share
     weight_decay: NotNegative

@@ -74,11 +74,9 @@ def make_engine(
     def rate(step: int) -> float:
         return learning_rate(step, steps, lr, warmup_share, optimizer.final_lr_share, optimizer.schedule)
 
-    match engine.name:
-        case "torch":
-            return TorchEngine(model, rate, optimizer)
-        case "deepspeed":
-            return DeepSpeedEngine(model, rate, optimizer, engine)
+    if engine.name == "single":
+        return TorchEngine(model, rate, optimizer)
+    return DeepSpeedEngine(model, rate, optimizer, engine)
 
 
 def _adamw(model: nn.Module, optimizer: config.Optimizer) -> torch.optim.AdamW:
