@@ -34,7 +34,7 @@ def main(run: Run) -> None:
     else:
         place = settings.id or settings.path
         tokenizer = load_tokenizer(place, settings.revision)
-        model = fit_to_tokenizer(load_policy(place, run.device, revision=settings.revision), tokenizer)
+        model = fit_to_tokenizer(load_policy(place, run.device, run.config.engine, settings.revision), tokenizer)
         run.curve([])
     about = "What supervised fine-tuning starts from: not taught to answer."
     write_policy(

@@ -36,7 +36,7 @@ def main(run: Run) -> None:
     """Asks the reference once for its log-probabilities, learns the pairs round by round, and writes the policy."""
     config, dpo, place = run.config, run.config.dpo, run.read("sft", "model")
     tokenizer = load_tokenizer(place)
-    policy, reference = (load_policy(place, run.device, config.engine.dtype) for _ in range(2))
+    policy, reference = (load_policy(place, run.device, config.engine) for _ in range(2))
     preferences = read_records(run.read("label", "preferences.jsonl"), Preference)
     train, held_out = ([p for p in preferences if p.split == split] for split in ("train", "validation"))
     context = context_of(policy, config.model.max_tokens)

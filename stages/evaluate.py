@@ -31,7 +31,7 @@ def main(run: Run) -> None:
     tokenizer = load_tokenizer(run.read("sft", "model"))
     for other in (*MODELS, "reward"):
         same_tokens(tokenizer, load_tokenizer(run.read(other, "model")), "artifacts/sft/model", f"artifacts/{other}/model")
-    load = partial(load_policy, device=run.device, dtype=run.config.engine.dtype)
+    load = partial(load_policy, device=run.device, engine=run.config.engine)
     policies = {model: partial(load, run.read(model, "model")) for model in MODELS}
     training = run.read("ppo", "metrics.json").parent
     kept = {step: partial(load, place) for step, place in snapshots_in(training).items()}

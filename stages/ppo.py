@@ -32,8 +32,8 @@ def main(run: Run) -> None:
     config, ppo = run.config, run.config.ppo
     tokenizer = load_tokenizer(run.read("sft", "model"))
     same_tokens(tokenizer, load_tokenizer(run.read("reward", "model")), "artifacts/sft/model", "artifacts/reward/model")
-    policy, reference = (load_policy(run.read("sft", "model"), run.device, config.engine.dtype) for _ in range(2))
-    reward_model = load_reward_model(run.read("reward", "model"), run.device, config.engine.dtype)
+    policy, reference = (load_policy(run.read("sft", "model"), run.device, config.engine) for _ in range(2))
+    reward_model = load_reward_model(run.read("reward", "model"), run.device, config.engine)
     demonstrations = read_records(run.read("prepare", "demonstrations.jsonl"), Demonstration) if ppo.ptx_coef else []
     learned = [d for d in demonstrations if d.split == "train"]
     environment = make_environment(

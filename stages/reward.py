@@ -33,9 +33,7 @@ def main(run: Run) -> None:
     """Learns the train rankings, moves its zero to the mean SFT response, and says how well it knows held-out ones."""
     config, reward = run.config, run.config.reward
     tokenizer = load_tokenizer(run.read("sft", "model"))
-    model = reward_model_from_policy(
-        run.read("sft", "model"), run.device, config.engine.dtype, run.seed("head"), reward.layers
-    )
+    model = reward_model_from_policy(run.read("sft", "model"), run.device, config.engine, run.seed("head"), reward.layers)
     batching = Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch)
     rankings = read_records(run.read("label", "rankings.jsonl"), Ranking)
     context = context_of(model, config.model.max_tokens)

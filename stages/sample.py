@@ -30,7 +30,7 @@ def main(run: Run) -> None:
     tokenizer = load_tokenizer(run.read("sft", "model"))
     for model, path in paths.items():
         same_tokens(tokenizer, load_tokenizer(path), "artifacts/sft/model", f"artifacts/{model}/model")
-    policies = {model: load_policy(path, run.device, config.engine.dtype) for model, path in paths.items()}
+    policies = {model: load_policy(path, run.device, config.engine) for model, path in paths.items()}
     drawing, shown = tee(draw(make_sampler(config, tokenizer, policies), prompts, run.seed("responses")))
     rows = run.follow(map(progress_row, shown), total=len(prompts))
     draws = [drawn for drawn, _ in zip(drawing, rows, strict=True)]

@@ -26,7 +26,7 @@ def main(run: Run) -> None:
     """Fits the demonstrations to the context, learns their responses, and writes the policy all later stages start from."""
     config, sft = run.config, run.config.sft
     tokenizer = load_tokenizer(run.read("base", "model"))
-    policy = load_policy(run.read("base", "model"), run.device, config.engine.dtype)
+    policy = load_policy(run.read("base", "model"), run.device, config.engine)
     demonstrations = read_records(run.read("prepare", "demonstrations.jsonl"), Demonstration)
     context = context_of(policy, config.model.max_tokens)
     train, validation = (

@@ -22,5 +22,5 @@ def architecture(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["float32", "bfloat16"])
 def precision(request: pytest.FixtureRequest) -> str:
-    """What forward passes compute in; weights are float32 in either."""
+    """What models compute in."""
     return str(request.param)

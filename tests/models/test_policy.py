@@ -26,12 +26,11 @@ from rlhf.models.card import write_policy
 from rlhf.models.forward import Batching, logprobs_of
 from rlhf.models.generation import Decoding, generate
 from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy, save_policy, without_dropout
-from rlhf.models.precision import precision_of
 from rlhf.models.reward import critic_from_reward_model, load_reward_model, reward_model_from_policy
 from rlhf.models.tokens import complete_tokenizer, encode_prompt, end_id, load_tokenizer, pad_id
 from rlhf.records import Message
 from tests.helpers import assert_near
-from tests.models.tiny_models import CONTEXT, PAD, make_classifier, make_policy, random_examples, random_ids
+from tests.models.tiny_models import CONTEXT, PAD, engine_settings, make_classifier, make_policy, random_examples, random_ids
 
 CPU = torch.device("cpu")
 QUESTION = (Message("user", "one two ?"),)
@@ -73,9 +72,9 @@ def test_dropout_is_off_in_all_four_models(
     assert passes_differ(policy)
     save_policy(policy, tokenizer, tmp_path / "sft", NEW_TOKENS)
     make_classifier(architecture, vocab_size=len(tokenizer), **rate).save_pretrained(tmp_path / "reward")
-    policy, reference = (load_policy(tmp_path / "sft", CPU, precision) for _ in range(2))
-    reward_model = load_reward_model(tmp_path / "reward", CPU, precision)
-    new_reward_model = reward_model_from_policy(tmp_path / "sft", CPU, precision, seed=0)
+    policy, reference = (load_policy(tmp_path / "sft", CPU, engine_settings(dtype=precision)) for _ in range(2))
+    reward_model = load_reward_model(tmp_path / "reward", CPU, engine_settings(dtype=precision))
+    new_reward_model = reward_model_from_policy(tmp_path / "sft", CPU, engine_settings(dtype=precision), seed=0)
     for model in (policy, reference, reward_model, new_reward_model, critic_from_reward_model(reward_model)):
         assert not passes_differ(model)
         assert not [module for module in model.modules() if isinstance(module, torch.nn.Dropout) and module.p > 0]
@@ -85,8 +84,7 @@ def passes_differ(model: PreTrainedModel) -> bool:
     """Of the same tokens, in training mode."""
     ids = random_ids(4, 20, seed=0)
     model.train()
-    with precision_of(model):
-        return not torch.equal(model.base_model(ids)[0], model.base_model(ids)[0])
+    return not torch.equal(model.base_model(ids)[0], model.base_model(ids)[0])
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -117,7 +115,7 @@ def saved(architecture: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path)
     """Saved, loaded by us, and saved again: so a path had every chance to get in."""
     once, twice = tmp_path / "once", tmp_path / "twice"
     save_policy(without_dropout(make_policy(architecture, vocab_size=len(tokenizer))), tokenizer, once, NEW_TOKENS)
-    save_policy(load_policy(once, CPU), load_tokenizer(once), twice, NEW_TOKENS)
+    save_policy(load_policy(once, CPU, engine_settings()), load_tokenizer(once), twice, NEW_TOKENS)
     return twice
 
 
@@ -130,7 +128,7 @@ def test_stock_transformers_give_our_greedy_answer(saved: Path) -> None:
     ours_tokenizer = load_tokenizer(saved)
     prompt, _ = encode_prompt(ours_tokenizer, QUESTION, CONTEXT)
     ends = (end_id(ours_tokenizer), pad_id(ours_tokenizer))
-    (ours,) = generate(load_policy(saved, CPU), [prompt], Decoding(*ends, NEW_TOKENS), None, seed=0)
+    (ours,) = generate(load_policy(saved, CPU, engine_settings()), [prompt], Decoding(*ends, NEW_TOKENS), None, seed=0)
     assert theirs == ours.response_ids
 
 
@@ -169,9 +167,9 @@ def test_saving_twice_writes_the_same_bytes(saved: Path) -> None:
         assert path.read_bytes() == (saved / path.name).read_bytes(), path.name
 
 
-def test_weights_are_float32_whatever_the_model_computes_in(saved: Path, architecture: str) -> None:
-    half, full = load_policy(saved, CPU, "bfloat16"), load_policy(saved, CPU)
-    assert half.dtype == full.dtype == torch.float32
+def test_weights_are_what_the_model_computes_in(saved: Path, architecture: str) -> None:
+    half, full = load_policy(saved, CPU, engine_settings(dtype="bfloat16")), load_policy(saved, CPU, engine_settings())
+    assert (half.dtype, full.dtype) == (torch.bfloat16, torch.float32)
     assert not half.training
     examples = random_examples(4, seed=0)
     coarse, fine = (torch.cat(logprobs_of(policy, examples, Batching(PAD, 64))) for policy in (half, full))
@@ -206,8 +204,8 @@ def test_a_tokenizer_completed_late_and_a_model_fitted_to_it_save_together(archi
 def test_a_file_without_some_of_the_weights_is_refused(architecture: str, tmp_path: Path) -> None:
     """Stock loading draws them at random and goes on."""
     make_policy(architecture).save_pretrained(tmp_path)
-    load_policy(tmp_path, CPU)
-    reward_model_from_policy(tmp_path, CPU, "float32", seed=0)
+    load_policy(tmp_path, CPU, engine_settings())
+    reward_model_from_policy(tmp_path, CPU, engine_settings(), seed=0)
     weights = load_file(tmp_path / "model.safetensors")
     lost = sorted(name for name in weights if "mlp" in name)[0]
     save_file(
@@ -215,12 +213,12 @@ def test_a_file_without_some_of_the_weights_is_refused(architecture: str, tmp_pa
     )
     message = re.escape(f"{tmp_path}: 1 of the model's weights are not in its file: {lost}")
     with pytest.raises(UserError, match=message):
-        load_policy(tmp_path, CPU)
+        load_policy(tmp_path, CPU, engine_settings())
     with pytest.raises(UserError, match=message):
-        reward_model_from_policy(tmp_path, CPU, "float32", seed=0)
+        reward_model_from_policy(tmp_path, CPU, engine_settings(), seed=0)
 
 
 def test_a_policy_is_no_reward_model(tmp_path: Path) -> None:
     make_policy("llama").save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"weights are not in its file: score\.weight"):
-        load_reward_model(tmp_path, CPU)
+        load_reward_model(tmp_path, CPU, engine_settings())

@@ -28,7 +28,7 @@ from rlhf.models.reward import (
     save_reward_model,
 )
 from tests.helpers import ROUNDING, assert_near
-from tests.models.tiny_models import EOS, PAD, make_classifier, make_policy, random_examples
+from tests.models.tiny_models import EOS, PAD, engine_settings, make_classifier, make_policy, random_examples
 
 CPU = torch.device("cpu")
 EXAMPLES = random_examples(6, longest=7)
@@ -50,7 +50,7 @@ def test_stock_scores_are_ours_times_the_scale_plus_the_centre(
     raw = scores_of(model, EXAMPLES, Batching(PAD, 40))
     centre_scores(model, raw, scale)
     save_reward_model(model, tokenizer, tmp_path)
-    loaded = load_reward_model(tmp_path, CPU)
+    loaded = load_reward_model(tmp_path, CPU, engine_settings())
     ours = scores_of(loaded, EXAMPLES, Batching(PAD, 40))
     assert_near(ours.double().mean(), 0.0, 1e-6)
     spread = raw.double().std(correction=0)
@@ -82,7 +82,7 @@ def test_a_reward_model_is_the_policys_trunk_under_a_new_head(
 ) -> None:
     policy = make_policy(architecture, vocab_size=len(tokenizer), seed=7)
     save_policy(policy, tokenizer, tmp_path, 8)
-    model, again, other = (reward_model_from_policy(tmp_path, CPU, "float32", seed) for seed in (1, 1, 2))
+    model, again, other = (reward_model_from_policy(tmp_path, CPU, engine_settings(), seed) for seed in (1, 1, 2))
     trunk = policy.base_model.state_dict()
     assert all(torch.equal(value, trunk[name]) for name, value in model.base_model.state_dict().items())
     assert torch.equal(model.score.weight, again.score.weight)
@@ -117,7 +117,7 @@ def test_a_smaller_reward_model_ends_after_the_policys_first_layers(
     """Stock transformers reads it, and says what the policy's own hidden states say under its last norm."""
     policy = deep_policy(kind, len(tokenizer))
     save_policy(policy, tokenizer, tmp_path / "policy", 8)
-    made = reward_model_from_policy(tmp_path / "policy", CPU, "float32", 1, layers)
+    made = reward_model_from_policy(tmp_path / "policy", CPU, engine_settings(), 1, layers)
     trunk = policy.base_model.state_dict()
     assert all(torch.equal(value, trunk[name]) for name, value in made.base_model.state_dict().items())
     save_reward_model(made, tokenizer, tmp_path / "reward")
@@ -135,17 +135,17 @@ def test_more_layers_than_the_policys_are_refused(
     architecture: str, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     save_policy(deep_policy(architecture, len(tokenizer)), tokenizer, tmp_path, 8)
-    whole, as_many = (reward_model_from_policy(tmp_path, CPU, "float32", 1, layers) for layers in (None, 3))
+    whole, as_many = (reward_model_from_policy(tmp_path, CPU, engine_settings(), 1, layers) for layers in (None, 3))
     for ours, theirs in zip(whole.parameters(), as_many.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     with pytest.raises(UserError) as caught:
-        reward_model_from_policy(tmp_path, CPU, "float32", 1, 5)
+        reward_model_from_policy(tmp_path, CPU, engine_settings(), 1, 5)
     assert str(caught.value) == "reward.layers (5) must be at most 3: the SFT model has so many"
 
 
 def test_a_new_head_is_drawn_with_variance_one_over_d_plus_one(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     save_policy(make_policy("llama", vocab_size=len(tokenizer), hidden_size=1024), tokenizer, tmp_path, 8)
-    weight = reward_model_from_policy(tmp_path, CPU, "float32", 0).score.weight.detach()
+    weight = reward_model_from_policy(tmp_path, CPU, engine_settings(), 0).score.weight.detach()
     assert_near(weight.std() * 1025**0.5, 1.0, 0.1)
     assert abs(float(weight.mean())) * 1025**0.5 < 0.1
 

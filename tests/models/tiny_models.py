@@ -27,6 +27,7 @@ PAD, EOS = 0, 2  # the ids of `<pad>` and `</s>` in a tokenizer of our own
 VOCABULARY = 23
 SPREAD = 0.4  # weights from N(0, SPREAD): distributions far from uniform
 CONTEXT = 128
+TOKENS = 64  # of a micro-batch, unless a test is about them
 
 Maker = Callable[..., PreTrainedModel]
 
@@ -140,7 +141,7 @@ def linear_classifier(worth: Tensor) -> PreTrainedModel:
 def ends_often(policy: PreTrainedModel, bias: float = 2.0) -> PreTrainedModel:
     """Some responses end and some do not: the end token is likelier than chance at every place."""
     head = policy.get_output_embeddings()
-    head.bias = nn.Parameter(torch.zeros(head.weight.shape[0]))
+    head.bias = nn.Parameter(torch.zeros(head.weight.shape[0], dtype=head.weight.dtype))
     with torch.no_grad():
         head.bias[EOS] = bias
     return policy
@@ -195,3 +196,9 @@ def tiny_settings(**changes: Any) -> config.TinyModel:
 
 def words_tokenizer(words: str) -> PreTrainedTokenizerBase:
     return make_tokenizer([words], tiny_settings(), CONTEXT)
+
+
+def engine_settings(**changes: Any) -> config.Engine:
+    settings = {"name": "single", "processes": 1, "dtype": "float32", "threads": 1, "tokens_per_micro_batch": TOKENS}
+    settings |= {"responses_at_once": 512, "attention": "auto", "gradient_checkpointing": False}
+    return config.Engine(**settings | changes)

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from rlhf.models.forward import Batching, scores_of
 from rlhf.models.reward import load_reward_model
 from rlhf.models.tokens import Example
+from tests.models.tiny_models import engine_settings
 from tests.pipeline.clone import STAGES, TRAINED
 from tests.pipeline.conftest import Smoke
 
@@ -152,7 +153,7 @@ def test_stock_scores_are_those_of_the_pipeline_plus_the_centre(smoke: Smoke) ->
     directory = smoke.clone.artifact("reward", "model")
     tokenizer = AutoTokenizer.from_pretrained(directory)
     stock = AutoModelForSequenceClassification.from_pretrained(directory)
-    ours = load_reward_model(directory, torch.device("cpu"))
+    ours = load_reward_model(directory, torch.device("cpu"), engine_settings())
     rows = rows_of(smoke.clone.artifact("evaluate", "responses.jsonl"))
     examples, recorded = [], []
     for row in rows:

@@ -16,9 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.errors import UserError
-from rlhf.runtime.engine import _import_deepspeed, learning_rate, make_engine
+from rlhf.models.forward import response_logprobs
+from rlhf.models.tokens import Batch, collate
+from rlhf.runtime.engine import make_engine
+from rlhf.runtime.engine.schedule import learning_rate
+from rlhf.runtime.engine.zero import _import_deepspeed
 from tests.helpers import assert_near
-from tests.training.table import engine_for, engine_settings, optimizer, weights
+from tests.models.tiny_models import PAD, make_policy, random_examples
+from tests.training.table import engine_for, engine_settings, learned, optimizer, weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,6 +149,87 @@ def test_saving_and_loading_gives_the_same_bits() -> None:
     steps(second, resumed, 3)
     assert torch.equal(weights(second), weights(whole))
     assert resumed.state_dict()["steps_done"] == 6
+
+
+def halves(*numbers: float) -> Numbers:
+    model = Numbers(*numbers)
+    model.to(torch.bfloat16)
+    return model
+
+
+def test_steps_too_small_for_bfloat16_add_up_in_the_masters() -> None:
+    """2^-12 a step from 1, where bfloat16 has 2^-8 above and 2^-9 below: one step changes no weight, 32 of them change two
+    in the way that float32 goes, to its rounding."""
+    half, full = halves(1.0), Numbers(1.0).to(torch.float32)
+    engines = [engine_for(model, lr=2**-12, steps=1000, max_grad_norm=1e9) for model in (half, full)]
+    for step in range(32):
+        for engine, model in zip(engines, (half, full), strict=True):
+            engine.step([0.0], lambda target, model=model: model.x.float().square().sum())
+        assert step or half.x.item() == 1.0
+    assert full.x.item() == pytest.approx(1 - 32 * 2**-12, abs=1e-4)
+    assert half.x.item() == full.x.bfloat16().item() != 1.0
+
+
+def test_micro_batches_of_bfloat16_add_up_in_float32() -> None:
+    """A gradient of 1 and 256 of 2^-9: a sum in bfloat16 would stay at 1."""
+    model = halves(0.0)
+    engine = engine_for(model, max_grad_norm=1e9)
+    norm = engine.step([1.0, *[2.0**-9] * 256], lambda slope: slope * model.x.sum())
+    assert norm == 1.5
+    assert model.x.grad is None
+
+
+def test_an_engine_in_bfloat16_goes_on_where_it_stopped_and_takes_weights_as_they_are() -> None:
+    def steps(engine: Any, model: Numbers, count: int) -> None:
+        for _ in range(count):
+            engine.step([0.5, 3.0], lambda target: parabola(model, target))
+
+    whole, first, second = (halves(1.0, 2.0) for _ in range(3))
+    done = engine_for(whole)
+    steps(done, whole, 6)
+    stopped, resumed = engine_for(first), engine_for(second)
+    steps(stopped, first, 3)
+    resumed.load_state_dict(stopped.state_dict())
+    steps(resumed, second, 3)
+    assert torch.equal(weights(second), weights(whole))
+    assert torch.equal(learned(resumed), learned(done))
+    resumed.load_weights({"x": torch.tensor([5.0, 6.0], dtype=torch.bfloat16)})
+    assert learned(resumed).tolist() == [5.0, 6.0]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_recomputing_activations_keeps_fewer_and_gives_the_same_bits(architecture: str) -> None:
+    """In a step alone: a pass without one keeps its cache."""
+    kept, moved, norms = [], [], []
+    examples = random_examples(6, longest=40)
+    for wanted in (False, True):
+        model = make_policy(architecture, num_hidden_layers=6)
+        engine = make_engine(model, 1e-2, 0.0, 2, optimizer(), engine_settings(gradient_checkpointing=wanted))
+
+        def loss_of(batch: Batch, model: Any = model) -> Tensor:
+            saved: dict[int, int] = {}
+
+            def note(tensor: Tensor) -> Tensor:
+                saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+                loss = -response_logprobs(model, batch).sum()
+            kept.append(sum(saved.values()))
+            return loss
+
+        norms.append([engine.step([collate(examples, PAD)], loss_of) for _ in range(2)])
+        moved.append(weights(model))
+        assert not model.training
+        assert model(input_ids=torch.tensor([[5, 6, 7]]), use_cache=True).past_key_values.get_seq_length() == 3
+    assert norms[0] == norms[1]
+    assert torch.equal(*moved)
+    assert kept[2] < 0.5 * kept[0]
+
+
+def test_eight_bits_are_refused_where_there_is_no_gpu() -> None:
+    with pytest.raises(UserError, match=r"optimizer\.bits \(8\) needs a GPU"):
+        engine_for(Numbers(1.0), bits=8)
 
 
 def test_deepspeed_refuses_a_world_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:

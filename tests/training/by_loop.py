@@ -14,7 +14,7 @@ from rlhf.training.loop import LoopState, Passes
 from rlhf.training.reward import RankedExamples, train_reward
 from rlhf.training.sft import train_sft
 from tests.models.tiny_models import make_classifier, make_policy, random_examples
-from tests.training.table import dpo_settings, engine_for, steps_of, weights
+from tests.training.table import dpo_settings, engine_for, learned, steps_of
 
 ROWS = 8
 EXAMPLES = random_examples(ROWS, seed=4)
@@ -42,7 +42,7 @@ def by_sft(architecture: str, precision: str, batching: Batching, passes: Passes
     state = LoopState(engine_for(policy, **engine))
     steps = steps_of(state.engine)
     rows = list(train_sft(state, EXAMPLES, EXAMPLES[:3], passes, batching))
-    return Learned(rows, weights(policy), steps)
+    return Learned(rows, learned(state.engine), steps)
 
 
 def by_reward(architecture: str, precision: str, batching: Batching, passes: Passes, **engine: float) -> Learned:
@@ -51,7 +51,7 @@ def by_reward(architecture: str, precision: str, batching: Batching, passes: Pas
     steps = steps_of(state.engine)
     ranked = [RankedExamples(group, ranks) for group, ranks in zip(groups(), [[0, 1, 2], [1, 0, 0]] * 4, strict=True)]
     rows = list(train_reward(state, ranked, ranked[:2], passes, batching, 0.1))
-    return Learned(rows, weights(model), steps)
+    return Learned(rows, learned(state.engine), steps)
 
 
 def by_dpo(architecture: str, precision: str, batching: Batching, passes: Passes, **engine: float) -> Learned:
@@ -61,4 +61,4 @@ def by_dpo(architecture: str, precision: str, batching: Batching, passes: Passes
     paired = [PairedExamples(group, pairs) for group, pairs in zip(groups(), [[(0, 1), (2, 1)], [(1, 2)]] * 4, strict=True)]
     asked = with_reference(reference, paired, Batching(batching.pad_id, 10_000))
     rows = list(train_dpo(state, asked, asked[:2], passes, batching, None, dpo_settings(beta=0.3)))
-    return Learned(rows, weights(policy), steps)
+    return Learned(rows, learned(state.engine), steps)

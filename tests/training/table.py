@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
 
-from rlhf.config import DPO, PPO, Config, Engine, Optimizer
+from rlhf.config import DPO, PPO, Config, Optimizer
 from rlhf.models.forward import Batching
 from rlhf.models.generation import Decoding
 from rlhf.runtime.engine import TorchEngine, make_engine
@@ -22,10 +22,18 @@ from rlhf.training.ppo_setup import make_state
 from rlhf.training.ppo_state import Environment, PPOState, policy_of
 from rlhf.training.rollout import Rollout
 from rlhf.training.watch import Watch
-from tests.models.tiny_models import EOS, PAD, ends_often, make_classifier, make_policy, random_examples
+from tests.models.tiny_models import (
+    EOS,
+    PAD,
+    TOKENS,
+    ends_often,
+    engine_settings,
+    make_classifier,
+    make_policy,
+    random_examples,
+)
 
 ROOT = Path(__file__).parents[2]
-TOKENS = 64  # of a micro-batch, unless a test is about them
 PPO_FOR_TESTS: dict[str, Any] = {
     "stop": {"steps": 3, "kl_budget": 0.0, "plateau_evaluations": 0},
     "responses_per_step": 8,
@@ -89,12 +97,6 @@ def optimizer(**changes: Any) -> Optimizer:
 
 # So large an epsilon makes AdamW plain gradient descent: it cannot blow the last bits of a gradient up into a step.
 STEADY = {"eps": 1e3, "max_grad_norm": 1e9}
-
-
-def engine_settings(**changes: Any) -> Engine:
-    settings = {"name": "single", "processes": 1, "dtype": "float32", "threads": 1, "tokens_per_micro_batch": TOKENS}
-    settings |= {"responses_at_once": 512, "attention": "auto", "gradient_checkpointing": False}
-    return Engine(**settings | changes)
 
 
 def engine_for(model: nn.Module, lr: float = 1e-2, steps: int = 6, **changes: Any) -> TorchEngine:
@@ -222,6 +224,11 @@ def taste_for(token: int, size: int) -> PreTrainedModel:
         model.score.weight.zero_()
         model.score.weight[0, token] = 1.0
     return model
+
+
+def learned(engine: TorchEngine) -> Tensor:
+    """What an engine has learned, in one row: the float32 masters of weights that the model rounds."""
+    return torch.cat([p.double().flatten() for p in engine.state_dict()["masters"]])
 
 
 def weights(model: nn.Module) -> Tensor:

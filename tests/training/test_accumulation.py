@@ -19,7 +19,7 @@ from rlhf.training.rollout import assign_credit
 from tests.helpers import SUMMED, assert_near
 from tests.models.tiny_models import PAD, make_classifier, make_policy
 from tests.training.by_loop import EXAMPLES, ROWS, Learner, by_dpo, by_reward, by_sft, groups
-from tests.training.table import METHODS, STEADY, ppo_settings, ppo_table, steps_of, weights
+from tests.training.table import METHODS, STEADY, engine_for, learned, ppo_settings, ppo_table, steps_of
 
 ONE_STEP = Passes(epochs=1, rows_per_step=ROWS, eval_every_steps=9, seed=0)
 # Of every weight, the largest having moved by 1e-3 and more; and of the loss. Under bfloat16 each micro-batch rounds its
@@ -39,12 +39,12 @@ def assert_the_same(trained: Callable[[int], Trained], start: Tensor, longest: i
     assert all({len(step) for step in steps} == {parts} for parts, (_, _, steps) in cuts.items())
     whole, loss, _ = cuts[1]
     assert float((whole - start).abs().max()) > 1e-3
-    for learned, cut_loss, _ in (cuts[8], cuts[2]):
+    for by_parts, cut_loss, _ in (cuts[8], cuts[2]):
         if precision == "float32":
-            assert_near(learned, whole, EXACT)
+            assert_near(by_parts, whole, EXACT)
             assert_near(cut_loss, loss, EXACT)
         else:
-            assert float((learned - whole).norm()) < OF_THE_WAY * float((whole - start).norm())
+            assert float((by_parts - whole).norm()) < OF_THE_WAY * float((whole - start).norm())
             assert_near(cut_loss, loss, SUMMED[precision])
 
 
@@ -53,10 +53,10 @@ def test_how_a_step_is_cut_changes_nothing(
     learn: Learner, lr: float, longest: int, architecture: str, precision: str
 ) -> None:
     def trained(tokens: int) -> Trained:
-        learned = learn(architecture, precision, Batching(PAD, tokens), ONE_STEP, lr=lr, **STEADY)
-        return learned.weights, learned.rows[-1]["loss"], learned.steps
+        done = learn(architecture, precision, Batching(PAD, tokens), ONE_STEP, lr=lr, **STEADY)
+        return done.weights, done.rows[-1]["loss"], done.steps
 
-    start = weights((make_classifier if learn is by_reward else make_policy)(architecture))
+    start = learned(engine_for((make_classifier if learn is by_reward else make_policy)(architecture, precision=precision)))
     assert_the_same(trained, start, longest, precision)
 
 
@@ -89,4 +89,4 @@ def _engines(state: Any) -> Sequence[TorchEngine]:
 
 
 def _both(state: Any) -> Tensor:
-    return torch.cat([weights(engine.model) for engine in _engines(state)])
+    return torch.cat([learned(engine) for engine in _engines(state)])

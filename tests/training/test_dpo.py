@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 
 from rlhf.errors import UserError
 from rlhf.models.forward import Batching
-from rlhf.models.precision import precision_of
 from rlhf.models.tokens import Example, encode_response
 from rlhf.records import Message, Preference
 from rlhf.training import dpo
@@ -46,7 +45,7 @@ ROWS = [row_of([(0, 1)], 1), row_of([(0, 1), (0, 2), (1, 2)], 2), row_of([(1, 0)
 
 def logp(policy: PreTrainedModel, example: Example) -> float:
     """The sum, not the mean, of a response's token log-probabilities, from one row without padding."""
-    with torch.no_grad(), precision_of(policy):
+    with torch.no_grad():
         logits = policy(input_ids=torch.tensor([example.prompt_ids + example.response_ids])).logits[0].double()
     start = len(example.prompt_ids)
     return sum(float(torch.log_softmax(logits[start + t - 1], -1)[token]) for t, token in enumerate(example.response_ids))
@@ -162,7 +161,8 @@ def test_no_pass_has_more_tokens_than_it_may_padding_included(tokens: int) -> No
 
 def test_a_response_in_several_pairs_is_computed_once() -> None:
     policy, rows = make_policy("llama"), []
-    handle = policy.register_forward_hook(lambda _m, _i, output: rows.append(len(output.logits)))
+    watch = lambda _m, _i, given, _o: rows.append(len(given["input_ids"]))  # noqa: E731
+    handle = policy.register_forward_hook(watch, with_kwargs=True)
     with_reference(policy, [ROWS[1]], Batching(PAD, 10_000))
     handle.remove()
     assert rows == [3]

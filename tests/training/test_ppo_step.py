@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from rlhf.models.forward import Batching
-from rlhf.models.precision import precision_of
 from rlhf.models.tokens import Example
+from rlhf.runtime.engine.single import TorchEngine
 from rlhf.training import ppo as loop
 from rlhf.training import ppo_update
 from rlhf.training.ppo_state import PPOState, model_of, policy_of
@@ -46,13 +46,11 @@ def per_token(state: PPOState, example: Example, temperature: float = 1.0) -> tu
     policy, start = policy_of(state), len(example.prompt_ids)
     ids = torch.tensor([example.prompt_ids + example.response_ids])
     places = range(start - 1, start - 1 + len(example.response_ids))
-    with precision_of(policy):
-        logits = policy(input_ids=ids).logits[0].float()
+    logits = policy(input_ids=ids).logits[0].float()
     logprobs = [torch.log_softmax(logits[t] / temperature, -1)[ids[0, t + 1]] for t in places]
     model = model_of(state.critic) if state.critic else policy
     head = model.score if state.critic else state.policy.model.value_head
-    with precision_of(model):
-        hidden = model.base_model(input_ids=ids).last_hidden_state[0]
+    hidden = model.base_model(input_ids=ids).last_hidden_state[0]
     return logprobs, [head(hidden[t].float())[0] for t in places]
 
 
@@ -81,15 +79,15 @@ def test_one_step_descends_the_losses_of_the_definitions(
     actor, of_critic = -torch.stack(gains).mean(), torch.stack(errors).mean()
     (actor + ptx_coef * nll + (settings.w_c or 1.0) * of_critic).backward()
 
-    def norm(model: torch.nn.Module) -> float:
-        return math.sqrt(sum(float(p.grad.double().square().sum()) for p in model.parameters() if p.grad is not None))
+    def norm(engine: TorchEngine) -> float:
+        return math.sqrt(sum(float(p.grad.double().square().sum()) for p in engine._masters if p.grad is not None))
 
     figures = ppo_update.learn(state, experience, environment, settings)
     assert_near(figures["policy_loss"], actor, ROUNDING[precision])
     assert_near(figures["critic_loss"], of_critic, SUMMED[precision])
-    assert_near(figures["policy_gradient_norm"], norm(twin.policy.model), SUMMED[precision])
+    assert_near(figures["policy_gradient_norm"], norm(twin.policy), SUMMED[precision])
     if twin.critic is not None:
-        assert_near(figures["critic_gradient_norm"], norm(twin.critic.model), SUMMED[precision])
+        assert_near(figures["critic_gradient_norm"], norm(twin.critic), SUMMED[precision])
 
 
 @METHODS

@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlhf.models.forward import Batching
-from rlhf.models.precision import precision_of
 from rlhf.models.tokens import Example
 from rlhf.records import Demonstration, Message
 from rlhf.training import sft
@@ -27,8 +26,7 @@ EXAMPLES = random_examples(8, seed=4)
 
 def token_losses(policy: PreTrainedModel, example: Example) -> list[Tensor]:
     """-log p of every response token, from one row without padding."""
-    with precision_of(policy):
-        logits = policy(input_ids=torch.tensor([example.prompt_ids + example.response_ids])).logits[0].float()
+    logits = policy(input_ids=torch.tensor([example.prompt_ids + example.response_ids])).logits[0].float()
     start = len(example.prompt_ids)
     return [-torch.log_softmax(logits[start + t - 1], -1)[token] for t, token in enumerate(example.response_ids)]
 

@@ -25,8 +25,8 @@ class Engine(Section):
     def _check(self) -> Self:
         if self.name == "single" and self.processes > 1:
             raise ValueError(
-                f"engine.processes ({self.processes}) must be 1 with engine.name (single): choose engine=zero1, zero2, zero3 "
-                "or zero3_offload"
+                f"engine.processes ({self.processes}) must be 1 with engine.name (single): choose engine=zero1, zero2, "
+                "zero3 or zero3_offload"
             )
         return self
 

@@ -61,8 +61,8 @@ def open_exam(run: Run) -> tuple[Exam, Judges]:
     world = load_world(table) if table else None
     rater = rater_of(config.evaluate, world, run.root)
     judges = Judges(
-        reference=load_policy(run.read("sft", "model"), run.device, config.engine.dtype),
-        reward_model=load_reward_model(run.read("reward", "model"), run.device, config.engine.dtype),
+        reference=load_policy(run.read("sft", "model"), run.device, config.engine),
+        reward_model=load_reward_model(run.read("reward", "model"), run.device, config.engine),
         rater=rater,
     )
     exam = set_exam(

@@ -27,7 +27,7 @@ def check_folder(folder: Path, max_tokens: int, max_response_tokens: int) -> Non
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
         with torch.device("meta"):  # the layers of the model, and no memory for its weights
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        for file in _weight_files(folder):
+        for file in weight_files(folder):
             with safe_open(file, framework="pt"):
                 pass
     _check_tokenizer(folder)
@@ -44,7 +44,7 @@ def _check_names(folder: Path) -> None:
         )
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The one file of weights, or all those that an index names."""
     if (folder / SAFE_WEIGHTS_NAME).is_file():
         return [folder / SAFE_WEIGHTS_NAME]

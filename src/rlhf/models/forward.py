@@ -7,7 +7,8 @@ keeps it small by grouping rows of like length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +18,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.errors import UserError
-from rlhf.models.precision import precision_of
 from rlhf.models.tokens import Batch, Example, collate
 
 
@@ -36,13 +36,27 @@ def flush_left(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def response_logits(policy: PreTrainedModel, batch: Batch) -> Tensor:
-    """(B, R, V) float32 logits that predict the response tokens; the head reads the response's end of the rows only."""
+    """(T, V) float32 logits that predict the T real response tokens, row by row, as `batch.response_mask` has them."""
     input_ids, positions = flush_left(batch)
-    first = int(positions[:, 0].min())
-    with precision_of(policy):
-        logits = policy(input_ids=input_ids, use_cache=False, logits_to_keep=input_ids.shape[1] - first).logits.float()
-    rows = torch.arange(len(input_ids), device=input_ids.device)[:, None]
-    return logits[rows, positions - first]
+    with _head_at(policy, positions, batch.response_mask):
+        output = policy(input_ids=input_ids, use_cache=False)
+    return output.logits[0].float()
+
+
+@contextmanager
+def _head_at(policy: PreTrainedModel, positions: Tensor, mask: Tensor) -> Iterator[None]:
+    """Within it the policy's head reads real response tokens alone, as one row (1, T, d): it is most of a small model's
+    work, and what it says the largest tensor there is."""
+    rows, places = mask.nonzero()[:, 0], positions[mask]
+
+    def choose(_head: nn.Module, hidden: tuple[Tensor]) -> tuple[Tensor]:
+        return (hidden[0][rows, places][None],)
+
+    handle = policy.get_output_embeddings().register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def response_logprobs(policy: PreTrainedModel, batch: Batch, temperature: float = 1.0) -> Tensor:
@@ -55,18 +69,23 @@ def logprobs_and_entropy(policy: PreTrainedModel, batch: Batch, temperature: flo
     everything = _log_softmax(response_logits(policy, batch), temperature)
     with torch.no_grad():
         entropy = -(everything.exp() * everything).nan_to_num(0.0).sum(-1)
-    return _pick(everything, batch), torch.where(batch.response_mask, entropy, 0.0)
+    return _pick(everything, batch), _in_place(entropy, batch)
 
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
-    """(B, R, V); at temperature 1 without a copy of the logits, the largest tensor there is."""
+    """(T, V); at temperature 1 without a copy of the logits."""
     return torch.log_softmax(logits if temperature == 1 else logits / temperature, dim=-1)
 
 
 def _pick(everything: Tensor, batch: Batch) -> Tensor:
-    """(B, R) those of the response tokens."""
-    logprobs = everything.gather(-1, batch.response_ids[..., None])[..., 0]
-    return _finite(torch.where(batch.response_mask, logprobs, 0.0), "log-probabilities")
+    """(B, R) those of the response tokens, out of (T, V)."""
+    tokens = batch.response_ids[batch.response_mask]
+    return _finite(_in_place(everything.gather(-1, tokens[:, None])[:, 0], batch), "log-probabilities")
+
+
+def _in_place(numbers: Tensor, batch: Batch) -> Tensor:
+    """(B, R) from one number a real response token (T,); 0 where masked."""
+    return torch.zeros_like(batch.response_mask, dtype=numbers.dtype).masked_scatter(batch.response_mask, numbers)
 
 
 def _finite(numbers: Tensor, what: str) -> Tensor:
@@ -82,9 +101,8 @@ def _finite(numbers: Tensor, what: str) -> Tensor:
 def token_outputs(classifier: PreTrainedModel, input_ids: Tensor) -> Tensor:
     """(B, S) what the scalar head says after every token, centred (`reward_center`) and scaled (`reward_scale`)."""
     head: Any = classifier.score
-    with precision_of(classifier):
-        hidden = classifier.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
-    raw = head(hidden.float())[..., 0]  # the head in float32: a score is one number, and its last bits decide pairs
+    hidden = classifier.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+    raw = head(hidden.float())[..., 0]
     return (raw - getattr(classifier.config, "reward_center", 0.0)) / getattr(classifier.config, "reward_scale", 1.0)
 
 
@@ -107,12 +125,10 @@ def logprobs_and_values(
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities and values, each (B, R), of a policy whose trunk the critic shares, in one pass."""
     input_ids, positions = flush_left(batch)
-    first = int(positions[:, 0].min())
-    kept = input_ids.shape[1] - first
-    with precision_of(policy):
-        output = policy(input_ids=input_ids, use_cache=False, output_hidden_states=True, logits_to_keep=kept)
+    with _head_at(policy, positions, batch.response_mask):
+        output = policy(input_ids=input_ids, use_cache=False, output_hidden_states=True)
+    logprobs = _pick(_log_softmax(output.logits[0].float(), temperature), batch)
     rows = torch.arange(len(input_ids), device=input_ids.device)[:, None]
-    logprobs = _pick(_log_softmax(output.logits.float()[rows, positions - first], temperature), batch)
     values = value_head(output.hidden_states[-1][rows, positions].float())[..., 0]
     return logprobs, _finite(torch.where(batch.response_mask, values, 0.0), "values")
 

@@ -16,7 +16,6 @@ from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import Config
-from rlhf.models.precision import precision_of
 from rlhf.models.tokens import end_id, pad_id
 
 BLOCK = 256  # tokens of one block of the vocabulary, in sampling
@@ -89,15 +88,14 @@ def _decode(
     alive = torch.arange(len(prompts))
     padded = bool((~mask).any())
     for t in range(decoding.max_response_tokens):
-        with precision_of(policy):
-            logits = policy(
-                input_ids=input_ids,
-                attention_mask=mask if padded else None,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
+        logits = policy(
+            input_ids=input_ids,
+            attention_mask=mask if padded else None,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
         tokens = _choose(logits.float(), temperature, None if uniforms is None else uniforms[alive, t])
         for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
             responses[row].append(token)

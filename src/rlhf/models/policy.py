@@ -11,8 +11,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from rlhf import config
 from rlhf.errors import UserError
-from rlhf.models.precision import compute_in
+from rlhf.models.attention import attention_kernel
+from rlhf.models.precision import DTYPES
 from rlhf.models.tokens import end_id, pad_id, reading
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -35,13 +37,14 @@ def without_dropout(model: Module) -> Module:
 
 
 def load_policy(
-    path: str | Path, device: torch.device, dtype: str = "float32", revision: str | None = None
+    path: str | Path, device: torch.device, engine: config.Engine, revision: str | None = None
 ) -> PreTrainedModel:
-    """A causal language model with its dropout off, in evaluation mode, on the device; it computes in `dtype`."""
+    """A causal language model with its dropout off, in evaluation mode, on the device; it computes as the engine says."""
     with reading(path, revision):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(path),
-            dtype=torch.float32,
+            dtype=DTYPES[engine.dtype],
+            attn_implementation=attention_kernel(engine, device),
             revision=revision,
             trust_remote_code=False,
             use_safetensors=True,
@@ -49,7 +52,6 @@ def load_policy(
         )
     model, found = loaded
     refuse_missing(path, found["missing_keys"])
-    compute_in(model, dtype)
     return without_dropout(model).to(device).eval()
 
 

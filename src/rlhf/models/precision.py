@@ -1,22 +1,21 @@
-"""In which precision a model computes. Its weights are float32 always: AdamW's steps are too small for a bfloat16 weight.
+"""In which precision a model computes: that of its weights.
 
-Which one it is goes with the model, so that sampling, scoring and learning cannot disagree on it.
+One precision for all that a model does, so that sampling, scoring and learning cannot disagree on it. What learns in
+bfloat16 has float32 masters of its weights beside them, which are the engine's.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
 import torch
 from torch import nn
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
 
 def compute_in(model: nn.Module, precision: str) -> None:
-    """From now on the model's forward passes are in this precision."""
-    model.compute_bfloat16 = precision == "bfloat16"  # type: ignore[assignment]
-
-
-def precision_of(model: nn.Module) -> AbstractContextManager[object]:
-    """Within it a forward pass of the model is in the model's own precision."""
-    device = next(model.parameters()).device
-    return torch.autocast(device.type, torch.bfloat16, enabled=bool(getattr(model, "compute_bfloat16", False)))
+    """From now on the model's passes are in this precision; a scalar head's in float32: a score is one number, and its last
+    bits decide pairs."""
+    model.to(DTYPES[precision])
+    head = getattr(model, "score", None)
+    if isinstance(head, nn.Module):
+        head.float()

@@ -11,6 +11,7 @@ import copy
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -20,33 +21,52 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rlhf import config
 from rlhf.errors import UserError
+from rlhf.models.attention import attention_kernel
+from rlhf.models.folder import weight_files
 from rlhf.models.policy import refuse_missing, save_pretrained, without_dropout
-from rlhf.models.precision import compute_in
+from rlhf.models.precision import DTYPES, compute_in
 from rlhf.models.tokens import reading
 
+HEAD = "score.weight"
 
-def load_reward_model(path: str | Path, device: torch.device, dtype: str = "float32") -> PreTrainedModel:
-    """A sequence classifier with one label, dropout off, in evaluation mode, on the device."""
-    model, missing = _load(path, device, dtype)
+
+def load_reward_model(path: str | Path, device: torch.device, engine: config.Engine) -> PreTrainedModel:
+    """A sequence classifier with one label, dropout off, in evaluation mode, on the device, computing as the engine says."""
+    model, missing = _load(path, device, engine)
     refuse_missing(path, missing)
     return model
 
 
-def _load(path: str | Path, device: torch.device, dtype: str, layers: int | None = None) -> tuple[PreTrainedModel, set[str]]:
+def _load(
+    path: str | Path, device: torch.device, engine: config.Engine, layers: int | None = None
+) -> tuple[PreTrainedModel, set[str]]:
     """The classifier, of so many layers where they are given, and the names of the weights that its file does not hold."""
     with reading(path):
         settings = AutoConfig.from_pretrained(str(path), num_labels=1, trust_remote_code=False)
         model, found = AutoModelForSequenceClassification.from_pretrained(
             str(path),
             config=settings if layers is None else _of_first_layers(settings, layers),
-            dtype=torch.float32,
+            dtype=DTYPES[engine.dtype],
+            attn_implementation=attention_kernel(engine, device),
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
         )
-    compute_in(model, dtype)
-    return without_dropout(model).to(device).eval(), set(found["missing_keys"])
+    missing = set(found["missing_keys"])
+    if HEAD not in missing:
+        keep_exact(model, path)
+    compute_in(model, engine.dtype)
+    return without_dropout(model).to(device).eval(), missing
+
+
+def keep_exact(model: PreTrainedModel, path: str | Path) -> None:
+    """The head as its file has it, in float32, whatever the rest was rounded to."""
+    for file in weight_files(Path(path)):
+        with safe_open(file, framework="pt") as tensors:
+            if HEAD in tensors.keys():  # noqa: SIM118 (it is no dict)
+                model.score.weight = nn.Parameter(tensors.get_tensor(HEAD).float())  # type: ignore[union-attr]
 
 
 def _of_first_layers(settings: PretrainedConfig, layers: int) -> PretrainedConfig:
@@ -65,7 +85,7 @@ def _of_first_layers(settings: PretrainedConfig, layers: int) -> PretrainedConfi
 
 
 def reward_model_from_policy(
-    path: str | Path, device: torch.device, dtype: str, seed: int, layers: int | None = None
+    path: str | Path, device: torch.device, engine: config.Engine, seed: int, layers: int | None = None
 ) -> PreTrainedModel:
     """The policy's trunk under a new scalar head drawn from N(0, 1 / (d + 1)) (Stiennon et al. 2020), d the hidden size.
 
@@ -75,8 +95,8 @@ def reward_model_from_policy(
     Raises:
         UserError: it has fewer.
     """
-    model, missing = _load(path, device, dtype, layers)
-    refuse_missing(path, missing - {"score.weight"})
+    model, missing = _load(path, device, engine, layers)
+    refuse_missing(path, missing - {HEAD})
     head = model.score
     assert isinstance(head, nn.Linear)
     noise = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed))

@@ -26,7 +26,7 @@ def examine(run: Run, name: str) -> None:
     _, answers = read_answers(run.read("evaluate", RESPONSES))
     sampled, opponent, greedy = (answers[SFT, decoding] for decoding in (SAMPLED, INDEPENDENT, GREEDY))
     yardsticks = held_against(sampled, opponent, greedy, exam, judges, run.config.evaluate, seed)
-    policy = partial(load_policy, run.output.parent / "model", run.device, run.config.engine.dtype)
+    policy = partial(load_policy, run.output.parent / "model", run.device, run.config.engine)
     contestants = list(contest({name: policy}, exam, judges, yardsticks, seed))
     write_records(run.output / RESPONSES, comparisons(exam.prompts, contestants))
     run.finish(metrics_of(contestants, {})[name])

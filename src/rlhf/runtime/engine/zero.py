@@ -1,139 +1,19 @@
-"""One model that learns: its weights, AdamW and a learning-rate schedule, on plain torch or on DeepSpeed.
-
-The loops say what a step's loss is; the engine makes the step. A step's loss is the sum over its micro-batches, each
-already divided by the size of the whole step, so that how a step is cut never changes what it computes.
-"""
+"""DeepSpeed's ZeRO."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from rlhf import config
 from rlhf.errors import UserError
+from rlhf.runtime.engine.adamw import adamw, check_finite
 
 Part = TypeVar("Part")
-
-
-def learning_rate(
-    step: int,
-    steps: int,
-    lr: float,
-    warmup_share: float,
-    final_lr_share: float,
-    schedule: Literal["linear", "cosine", "constant"],
-) -> float:
-    """The rate of step 0, 1, …: linear from lr / warm-up steps to lr, then by the schedule to final_lr_share * lr."""
-    warmup = math.ceil(warmup_share * steps)
-    if step < warmup:
-        return lr * (step + 1) / warmup
-    left = (steps - 1 - step) / max(steps - 1 - warmup, 1)
-    match schedule:
-        case "linear":
-            height = max(left, 0.0)
-        case "cosine":
-            height = (1 - math.cos(math.pi * max(left, 0.0))) / 2
-        case "constant":
-            height = 1.0
-    return lr * (final_lr_share + (1 - final_lr_share) * height)
-
-
-class Engine(Protocol):
-    """What a training loop sees of either back end."""
-
-    model: nn.Module
-    lr: float  # of the last step
-
-    def step(self, parts: Sequence[Part], loss_of: Callable[[Part], Tensor]) -> float:
-        """One optimizer step on the sum of the parts' losses; returns the gradient's norm before clipping.
-
-        Raises:
-            UserError: the norm is not finite. The weights are as they were before the step.
-        """
-        ...
-
-    def load_weights(self, weights: dict[str, Tensor]) -> None:
-        """The model's weights alone, as its own `state_dict` has them. For when no more steps follow: moments stay."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-def make_engine(
-    model: nn.Module, lr: float, warmup_share: float, steps: int, optimizer: config.Optimizer, engine: config.Engine
-) -> Engine:
-    """An engine for `steps` optimizer steps on the model's parameters."""
-
-    def rate(step: int) -> float:
-        return learning_rate(step, steps, lr, warmup_share, optimizer.final_lr_share, optimizer.schedule)
-
-    if engine.name == "single":
-        return TorchEngine(model, rate, optimizer)
-    return DeepSpeedEngine(model, rate, optimizer, engine)
-
-
-def _adamw(model: nn.Module, optimizer: config.Optimizer) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
-        betas=(optimizer.beta1, optimizer.beta2),
-        eps=optimizer.eps,
-        weight_decay=optimizer.weight_decay,
-    )
-
-
-def _check_finite(norm: float, step: int) -> None:
-    if not math.isfinite(norm):
-        raise UserError(
-            f"optimizer step {step}: the gradient's norm is {norm}. Lower the learning rate of this stage, or look for "
-            "values that are not finite in its inputs"
-        )
-
-
-class TorchEngine:
-    """Plain torch on one device."""
-
-    def __init__(self, model: nn.Module, rate: Callable[[int], float], optimizer: config.Optimizer) -> None:
-        self.model = model
-        self.lr = 0.0
-        self._rate = rate
-        self._steps_done = 0
-        self._max_grad_norm = optimizer.max_grad_norm
-        self._optimizer = _adamw(model, optimizer)
-
-    def step(self, parts: Sequence[Part], loss_of: Callable[[Part], Tensor]) -> float:
-        self._optimizer.zero_grad(set_to_none=True)
-        for part in parts:
-            loss_of(part).backward()
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self._max_grad_norm))
-        _check_finite(norm, self._steps_done)
-        self.lr = self._rate(self._steps_done)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.lr
-        self._optimizer.step()
-        self._steps_done += 1
-        return norm
-
-    def load_weights(self, weights: dict[str, Tensor]) -> None:
-        self.model.load_state_dict(weights)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "steps_done": self._steps_done,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.load_weights(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._steps_done = state["steps_done"]
 
 
 class _LossOf(nn.Module):
@@ -166,7 +46,8 @@ class DeepSpeedEngine:
         self._rate = rate
         self._steps_done = 0
         self._zero_stage = engine.zero_stage
-        self._engine, *_ = deepspeed.initialize(model=_LossOf(model), optimizer=_adamw(model, optimizer), config=settings)
+        learning = [weight for weight in model.parameters() if weight.requires_grad]
+        self._engine, *_ = deepspeed.initialize(model=_LossOf(model), optimizer=adamw(learning, optimizer), config=settings)
         if self._zero_stage == 3:
             for module in model.modules():
                 module.register_state_dict_post_hook(_whole_weights)
@@ -176,7 +57,7 @@ class DeepSpeedEngine:
             self._engine.set_gradient_accumulation_boundary(i == len(parts) - 1)
             self._engine.backward(self._engine(part, loss_of))
         norm = self._gradient_norm()
-        _check_finite(norm, self._steps_done)
+        check_finite(norm, self._steps_done)
         self.lr = self._rate(self._steps_done)
         for group in self._engine.optimizer.param_groups:
             group["lr"] = self.lr

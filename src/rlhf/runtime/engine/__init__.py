@@ -1,0 +1,55 @@
+"""One model that learns: its weights, AdamW and a learning-rate schedule, on plain torch or on DeepSpeed.
+
+The loops say what a step's loss is; the engine makes the step. A step's loss is the sum over its micro-batches, each
+already divided by the size of the whole step, so that how a step is cut never changes what it computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+from rlhf import config
+from rlhf.runtime.engine.schedule import learning_rate
+from rlhf.runtime.engine.single import TorchEngine
+from rlhf.runtime.engine.zero import DeepSpeedEngine
+
+Part = TypeVar("Part")
+
+
+class Engine(Protocol):
+    """What a training loop sees of either back end."""
+
+    model: nn.Module
+    lr: float  # of the last step
+
+    def step(self, parts: Sequence[Part], loss_of: Callable[[Part], Tensor]) -> float:
+        """One optimizer step on the sum of the parts' losses; returns the gradient's norm before clipping.
+
+        Raises:
+            UserError: the norm is not finite. The weights are as they were before the step.
+        """
+        ...
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """The model's weights alone, as its own `state_dict` has them. For when no more steps follow: moments stay."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def make_engine(
+    model: nn.Module, lr: float, warmup_share: float, steps: int, optimizer: config.Optimizer, engine: config.Engine
+) -> Engine:
+    """An engine for `steps` optimizer steps on the model's parameters."""
+
+    def rate(step: int) -> float:
+        return learning_rate(step, steps, lr, warmup_share, optimizer.final_lr_share, optimizer.schedule)
+
+    if engine.name == "single":
+        return TorchEngine(model, rate, optimizer, engine)
+    return DeepSpeedEngine(model, rate, optimizer, engine)
