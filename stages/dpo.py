@@ -17,9 +17,10 @@ from rlhf.data.files import read_records, write_records
 from rlhf.data.world import load_world
 from rlhf.labeling.on_policy import answer_and_label
 from rlhf.labeling.sampling import make_sampler
+from rlhf.models.adapters import SFT
 from rlhf.models.card import write_policy
 from rlhf.models.forward import Batching
-from rlhf.models.policy import PreTrainedModel, context_of, load_policy
+from rlhf.models.policy import PreTrainedModel, context_of, load_policy_and_reference
 from rlhf.models.tokens import PreTrainedTokenizerBase, load_tokenizer, pad_id
 from rlhf.records import Preference, Prompt
 from rlhf.runtime.engine import make_engine
@@ -36,7 +37,7 @@ def main(run: Run) -> None:
     """Asks the reference once for its log-probabilities, learns the pairs round by round, and writes the policy."""
     config, dpo, place = run.config, run.config.dpo, run.read("sft", "model")
     tokenizer = load_tokenizer(place)
-    policy, reference = (load_policy(place, run.device, config.engine) for _ in range(2))
+    policy, reference = load_policy_and_reference(place, run.device, config.engine, config.lora, run.seed("adapter"), SFT)
     preferences = read_records(run.read("label", "preferences.jsonl"), Preference)
     train, held_out = ([p for p in preferences if p.split == split] for split in ("train", "validation"))
     context = context_of(policy, config.model.max_tokens)

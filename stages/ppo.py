@@ -13,9 +13,10 @@ if __name__ == "__main__":
 from functools import partial
 
 from rlhf.data.files import read_records
+from rlhf.models.adapters import SFT
 from rlhf.models.card import write_policy
-from rlhf.models.policy import context_of, load_policy
-from rlhf.models.reward import load_reward_model
+from rlhf.models.policy import context_of, load_policy_and_reference
+from rlhf.models.reward import load_reward_model_beside
 from rlhf.models.tokens import load_tokenizer, same_tokens
 from rlhf.records import Demonstration, Prompt
 from rlhf.runtime.run import Run
@@ -32,8 +33,10 @@ def main(run: Run) -> None:
     config, ppo = run.config, run.config.ppo
     tokenizer = load_tokenizer(run.read("sft", "model"))
     same_tokens(tokenizer, load_tokenizer(run.read("reward", "model")), "artifacts/sft/model", "artifacts/reward/model")
-    policy, reference = (load_policy(run.read("sft", "model"), run.device, config.engine) for _ in range(2))
-    reward_model = load_reward_model(run.read("reward", "model"), run.device, config.engine)
+    policy, reference = load_policy_and_reference(
+        run.read("sft", "model"), run.device, config.engine, config.lora, run.seed("adapter"), SFT
+    )
+    reward_model = load_reward_model_beside(reference, run.read("reward", "model"), run.device, config.engine, config.lora)
     demonstrations = read_records(run.read("prepare", "demonstrations.jsonl"), Demonstration) if ppo.ptx_coef else []
     learned = [d for d in demonstrations if d.split == "train"]
     environment = make_environment(

@@ -15,10 +15,11 @@ from rlhf.data.files import read_records
 from rlhf.data.world import load_world
 from rlhf.labeling.agreement import beside_the_noise
 from rlhf.labeling.held_out import beside_the_gold, held_out_figures, label_gaps, reliability
-from rlhf.models.card import write_reward_card
+from rlhf.models.adapters import SFT, adapt
+from rlhf.models.card import write_reward_model
 from rlhf.models.forward import Batching, scores_of
 from rlhf.models.policy import context_of
-from rlhf.models.reward import centre_scores, reward_model_from_policy, save_reward_model
+from rlhf.models.reward import centre_scores, reward_model_from_policy
 from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import SPLITS, Ranking, Responses
 from rlhf.runtime.engine import make_engine
@@ -34,6 +35,7 @@ def main(run: Run) -> None:
     config, reward = run.config, run.config.reward
     tokenizer = load_tokenizer(run.read("sft", "model"))
     model = reward_model_from_policy(run.read("sft", "model"), run.device, config.engine, run.seed("head"), reward.layers)
+    adapt(model, config.lora, run.seed("adapter"), SFT)
     batching = Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch)
     rankings = read_records(run.read("label", "rankings.jsonl"), Ranking)
     context = context_of(model, config.model.max_tokens)
@@ -53,9 +55,8 @@ def main(run: Run) -> None:
         responses = read_records(run.read("sample", "responses.jsonl"), Responses)
         sampled = training.sampled_examples(responses, tokenizer, context)
         centre_scores(model, scores_of(model, sampled, batching), reward.scale)
-    save_reward_model(model, tokenizer, run.output / "model")
     about = f"Trained on rankings of {len(train.rows)} prompts by labeler {config.labeler.name} (Bradley-Terry)."
-    write_reward_card(run.output / "model", about)
+    write_reward_model(model, tokenizer, run.output / "model", about)
     counts = {"prompts": len(train.rows), "truncated_prompts": train.truncated, "dropped": train.dropped, "tied": train.tied}
     scores = {split: training.score_rows(model, kept.rows, batching) for split, kept in rows.items() if kept.rows}
     metrics: dict[str, Any] = counts | {split: training.report(told, rows[split].rows) for split, told in scores.items()}

@@ -10,6 +10,7 @@ if __name__ == "__main__":
     stage(__file__)  # leaves
 
 from rlhf.data.files import read_records
+from rlhf.models.adapters import BASE, adapt
 from rlhf.models.card import write_policy
 from rlhf.models.forward import Batching
 from rlhf.models.policy import context_of, load_policy
@@ -27,6 +28,7 @@ def main(run: Run) -> None:
     config, sft = run.config, run.config.sft
     tokenizer = load_tokenizer(run.read("base", "model"))
     policy = load_policy(run.read("base", "model"), run.device, config.engine)
+    adapt(policy, config.lora, run.seed("adapter"), BASE)
     demonstrations = read_records(run.read("prepare", "demonstrations.jsonl"), Demonstration)
     context = context_of(policy, config.model.max_tokens)
     train, validation = (

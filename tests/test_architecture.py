@@ -35,6 +35,7 @@ ONLY_IN = {  # library: the files and folders of src/rlhf that may import it
     "omegaconf": ("runtime/stage.py", "runtime/settings.py", "runtime/overrides.py", "runtime/guard.py", "runtime/sweeps/"),
     "transformers": ("models/", "data/"),
     "tokenizers": ("models/", "data/"),
+    "peft": ("models/",),
     "datasets": ("data/", "models/"),
     "tqdm": ("runtime/progress.py",),
     "matplotlib": ("evaluation/plots/",),

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlhf.models.adapters import FOLDER, has_adapter, merged, save_adapter
 from rlhf.models.policy import save_policy
+from rlhf.models.reward import save_reward_model
 
 POLICY = """---
 library_name: transformers
@@ -52,13 +54,19 @@ def write_policy(
     max_response_tokens: int,
     temperature: float = 1.0,
 ) -> None:
-    """`save_policy`, and the card beside it. temperature: of the policy's training, 1 where it has none."""
-    save_policy(model, tokenizer, directory, max_response_tokens, temperature)
+    """`save_policy`, the card beside it, and the adapter, where there is one. temperature: of the policy's training, 1 where
+    it has none."""
+    save_policy(merged(model), tokenizer, directory, max_response_tokens, temperature)
+    if has_adapter(model):
+        save_adapter(model, directory / FOLDER)
     _write(directory, POLICY.format(title=title, about=about, temperature=temperature))
 
 
-def write_reward_card(directory: Path, about: str) -> None:
-    """The card of a reward model."""
+def write_reward_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, about: str) -> None:
+    """`save_reward_model`, the card beside it, and the adapter, where there is one."""
+    save_reward_model(merged(model), tokenizer, directory)
+    if has_adapter(model):
+        save_adapter(model, directory / FOLDER)
     _write(directory, REWARD_MODEL.format(title="Reward model", about=about))
 
 

@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from rlhf import config
 from rlhf.errors import UserError
+from rlhf.models.adapters import adapt, on_the_same_trunk
 from rlhf.models.attention import attention_kernel
 from rlhf.models.precision import DTYPES
 from rlhf.models.tokens import end_id, pad_id, reading
@@ -53,6 +54,21 @@ def load_policy(
     model, found = loaded
     refuse_missing(path, found["missing_keys"])
     return without_dropout(model).to(device).eval()
+
+
+def load_policy_and_reference(
+    path: Path, device: torch.device, engine: config.Engine, lora: config.Lora, seed: int, base: str
+) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """What learns, and what it is held against: two models that say the same, on one trunk where an adapter learns.
+
+    seed: of the adapter. base: what its file calls these weights.
+    """
+    policy = load_policy(path, device, engine)
+    if not lora.rank:
+        return policy, load_policy(path, device, engine)
+    reference = on_the_same_trunk(policy)
+    adapt(policy, lora, seed, base)
+    return policy, reference
 
 
 def refuse_missing(path: str | Path, weights: Iterable[str]) -> None:

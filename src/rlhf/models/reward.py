@@ -23,6 +23,17 @@ from transformers import (
 
 from rlhf import config
 from rlhf.errors import UserError
+from rlhf.models.adapters import (
+    FOLDER,
+    REWARD,
+    SFT,
+    adapt,
+    base_of,
+    has_adapter,
+    learn_small,
+    load_adapter,
+    on_the_same_trunk,
+)
 from rlhf.models.attention import attention_kernel
 from rlhf.models.folder import weight_files
 from rlhf.models.policy import refuse_missing, save_pretrained, without_dropout
@@ -37,6 +48,22 @@ def load_reward_model(path: str | Path, device: torch.device, engine: config.Eng
     model, missing = _load(path, device, engine)
     refuse_missing(path, missing)
     return model
+
+
+def load_reward_model_beside(
+    reference: PreTrainedModel, path: Path, device: torch.device, engine: config.Engine, lora: config.Lora
+) -> PreTrainedModel:
+    """`load_reward_model`; on the reference's trunk where adapters learn, and this model is an adapter of its weights."""
+    settings = AutoConfig.from_pretrained(str(path), num_labels=1, trust_remote_code=False)
+    theirs, ours = (one.get_text_config().num_hidden_layers for one in (reference.config, settings))
+    if not lora.rank or base_of(path) != SFT or theirs != ours:
+        return load_reward_model(path, device, engine)
+    with torch.device("meta"):  # the form of it, and no memory for weights that it will not have
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_config(settings)
+    setattr(model, model.base_model_prefix, on_the_same_trunk(reference.base_model))
+    model.score = nn.Linear(settings.get_text_config().hidden_size, 1, bias=False, device=device)
+    load_adapter(model, path / FOLDER)
+    return without_dropout(model).eval()
 
 
 def _load(
@@ -113,14 +140,23 @@ def centre_scores(model: PreTrainedModel, scores: torch.Tensor, scale: bool) -> 
         model.config.reward_scale = old_scale * float(scores.double().std(correction=0).clamp(min=1e-6))
 
 
-def critic_from_reward_model(reward_model: PreTrainedModel) -> PreTrainedModel:
-    """A copy that may learn: before its first step, its value after the last token is the score."""
-    return copy.deepcopy(reward_model).requires_grad_(True)
+def critic_from_reward_model(reward_model: PreTrainedModel, lora: config.Lora, seed: int) -> PreTrainedModel:
+    """A copy that may learn: before its first step, its value after the last token is the score.
+
+    seed: of its adapter, where adapters learn and the reward model has none that it could start from.
+    """
+    critic = on_the_same_trunk(reward_model) if lora.rank else copy.deepcopy(reward_model)
+    if not has_adapter(critic):
+        adapt(critic, lora, seed, REWARD)
+    learn_small(critic)
+    return critic
 
 
 def start_from_policy(critic: PreTrainedModel, policy: PreTrainedModel) -> None:
     """Gives a critic the trunk of the policy, all its layers, and a head of zeros that centres and scales nothing."""
-    setattr(critic, critic.base_model_prefix, copy.deepcopy(policy.base_model).requires_grad_(True))
+    trunk = policy.base_model
+    setattr(critic, critic.base_model_prefix, on_the_same_trunk(trunk) if has_adapter(policy) else copy.deepcopy(trunk))
+    learn_small(critic)
     critic.config = copy.deepcopy(policy.config)
     with torch.no_grad():
         critic.score.weight.zero_()  # type: ignore[union-attr, operator]

@@ -31,7 +31,7 @@ def make_state(settings: config.Config, policy: PreTrainedModel, reward_model: P
     if ppo.critic != "separate":
         model = SharedTrunk(policy) if ppo.critic == "shared" else policy
         return PPOState(make_engine(model, ppo.lr, ppo.warmup_share, policy_steps, *engines), None, kl)
-    critic = critic_from_reward_model(reward_model)
+    critic = critic_from_reward_model(reward_model, settings.lora, derive_seed(settings.seed, "ppo", "critic's adapter"))
     if ppo.critic_from == "policy":
         start_from_policy(critic, policy)
     critic_steps = steps_a_rollout * ppo.stop.steps
