@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from rlhf.config import Config
+from rlhf.models.adapters import adapt, on_the_same_trunk
 from rlhf.models.forward import Batching
 from rlhf.models.generation import Decoding
 from rlhf.models.policy import without_dropout
@@ -81,7 +82,7 @@ SHAPES = {
     "qwen-0.5b": _qwen2(896, 24, 14, 2, 4864, 151_936),
     "qwen-1.5b": _qwen2(1536, 28, 12, 2, 8960, 151_936),
     "llama-0.5b": _llama(1024, 24, 16, 4, 4096, 32_000),
-    "llama-1.5b": _llama(2048, 24, 32, 8, 5632, 32_000),
+    "llama-1.2b": _llama(2048, 24, 32, 8, 5632, 32_000),
 }
 
 
@@ -188,6 +189,7 @@ def _in_twos(examples: list[Example]) -> list[list[Example]]:
 def sft(policy: PreTrainedModel, examples: list[Example], rows: int, settings: Config) -> Steps:
     passes = _passes(rows)
     steps = passes.steps(len(examples))
+    adapt(policy, settings.lora, 0, "")
     engine = make_engine(policy, 1e-5, 0.0, steps, settings.optimizer, settings.engine)
     learns = [[examples[i] for i in passes.draw(len(examples), step)] for step in range(steps)]
     return train_sft(LoopState(engine), examples, [], passes, _batching(settings)), learns
@@ -223,8 +225,14 @@ def _batching(settings: Config) -> Batching:
 def ppo_world(
     policy: PreTrainedModel, reward_model: PreTrainedModel, prompts: list[list[int]], settings: Config, response: int
 ) -> tuple[PPOState, Environment]:
-    """PPO with four models; nobody watches."""
-    reference = copy.deepcopy(policy).requires_grad_(False)
+    """PPO with four models, on one trunk where adapters learn; nobody watches."""
+    if settings.lora.rank:
+        reference = on_the_same_trunk(policy)
+        setattr(reward_model, reward_model.base_model_prefix, on_the_same_trunk(policy.base_model))
+        for model in (policy, reward_model):
+            adapt(model, settings.lora, 0, "")
+    else:
+        reference = copy.deepcopy(policy).requires_grad_(False)
     decoding = Decoding(EOS, PAD, response, settings.engine.responses_at_once)
     watch = Watch(reference, [], 0, decoding, _batching(settings), 1.0, 0)
     state = make_state(settings, policy, reward_model)

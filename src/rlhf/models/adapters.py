@@ -13,6 +13,7 @@ peft is imported where it is used: it takes half a second, for which a stage wit
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -68,7 +69,8 @@ def adapt(model: PreTrainedModel, lora: config.Lora, seed: int, base: str) -> No
 def _inject(model: PreTrainedModel, settings: LoraConfig, seed: int) -> None:
     from peft import inject_adapter_in_model
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it finds out by itself which way round GPT-2 has its weights, and says so
         torch.manual_seed(seed)  # peft draws one of an adapter's two factors, on the CPU
         inject_adapter_in_model(settings, model)
     for name, weight in model.named_parameters():
