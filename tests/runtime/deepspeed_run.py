@@ -26,7 +26,7 @@ from rlhf.training.ppo_setup import make_state
 from rlhf.training.ppo_state import policy_of
 from rlhf.training.sft import train_sft
 from tests.models.tiny_models import PAD, make_classifier, make_policy, random_examples, words_tokenizer
-from tests.training.table import SHARED, all_settings, engine_settings, environment_for, optimizer, ppo_settings
+from tests.training.table import SHARED, all_settings, engine_settings, environment_for, optimizer, ppo_settings, step
 
 # GPT-2's key biases have no gradient but rounding: a large epsilon keeps Adam from making a step of it.
 ADAMW = optimizer(final_lr_share=0.1, weight_decay=0.01, max_grad_norm=0.5, eps=1e-4)
@@ -73,7 +73,7 @@ def refuses_nan(stage: int) -> bool:
     before = whole(model)
     embedding = model.get_input_embeddings()
     try:
-        engine.step([1.0, math.nan], lambda factor: embedding(torch.tensor([5, 6])).sum() * factor)
+        step(engine, [1.0, math.nan], lambda factor: embedding(torch.tensor([5, 6])).sum() * factor)
     except UserError:
         return distance(whole(model), before) == 0.0
     return False

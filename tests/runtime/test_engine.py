@@ -23,7 +23,7 @@ from rlhf.runtime.engine.schedule import learning_rate
 from rlhf.runtime.engine.zero import _import_deepspeed
 from tests.helpers import assert_near
 from tests.models.tiny_models import PAD, make_policy, random_examples
-from tests.training.table import engine_for, engine_settings, learned, optimizer, weights
+from tests.training.table import engine_for, engine_settings, learned, optimizer, step, weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,13 +90,13 @@ def test_steps_are_adamw_with_the_schedule_and_the_norm_clipped() -> None:
     adamw = optimizer(beta1=0.8, beta2=0.9, eps=1e-6, weight_decay=0.05, max_grad_norm=largest, final_lr_share=0.2)
     engine = make_engine(model, lr, 0.4, steps, adamw, engine_settings())
     by_hand, x = [AdamWByHand(0.8, 0.9, 1e-6, 0.05) for _ in range(2)], [1.0, -3.0]
-    for step in range(steps):
+    for number in range(steps):
         gradients = [2 * (value - 0.5) + 2 * (value + 1.0) for value in x]
         norm = math.hypot(*gradients)
-        rate = learning_rate(step, steps, lr, 0.4, 0.2, "linear")
+        rate = learning_rate(number, steps, lr, 0.4, 0.2, "linear")
         clipped = [g * min(1.0, largest / norm) for g in gradients]
         x = [a.step(value, g, rate) for a, value, g in zip(by_hand, x, clipped, strict=True)]
-        assert_near(engine.step([0.5, -1.0], lambda target: parabola(model, target)), norm, 1e-6)
+        assert_near(step(engine, [0.5, -1.0], lambda target: parabola(model, target)), norm, 1e-6)
         assert_near(engine.lr, rate)
         assert_near(model.x, torch.tensor(x, dtype=torch.float64), 1e-6)
 
@@ -105,37 +105,37 @@ def test_frozen_parameters_stay_out() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
     before = weights(model[0])
-    engine_for(model, weight_decay=0.5).step([1.0], lambda _: model(torch.ones(1, 2)).sum())
+    step(engine_for(model, weight_decay=0.5), [1.0], lambda _: model(torch.ones(1, 2)).sum())
     assert torch.equal(weights(model[0]), before)
 
 
 def test_gradients_of_an_earlier_step_are_gone() -> None:
     model = Numbers(1.0)
     engine = engine_for(model, max_grad_norm=1e9)
-    engine.step([0.0], lambda target: parabola(model, target))
+    step(engine, [0.0], lambda target: parabola(model, target))
     expected = 2 * float(model.x.detach()[0])
-    assert_near(engine.step([0.0], lambda target: parabola(model, target)), expected, 1e-6)
+    assert_near(step(engine, [0.0], lambda target: parabola(model, target)), expected, 1e-6)
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
 def test_a_step_that_is_not_finite_is_refused_and_nothing_moves(broken: float) -> None:
     model = Numbers(1.0, 2.0)
     engine = engine_for(model)
-    engine.step([0.0], lambda target: parabola(model, target))
+    step(engine, [0.0], lambda target: parabola(model, target))
     before, state = weights(model), json.dumps(engine.state_dict()["optimizer"], default=str)
     with pytest.raises(UserError, match=r"optimizer step 1: the gradient's norm is (nan|inf)"):
-        engine.step([0.0, broken], lambda target: parabola(model, target))
+        step(engine, [0.0, broken], lambda target: parabola(model, target))
     assert torch.equal(weights(model), before)
     assert json.dumps(engine.state_dict()["optimizer"], default=str) == state
     assert engine.state_dict()["steps_done"] == 1
-    engine.step([0.0], lambda target: parabola(model, target))
+    step(engine, [0.0], lambda target: parabola(model, target))
     assert weights(model).isfinite().all()
 
 
 def test_saving_and_loading_gives_the_same_bits() -> None:
     def steps(model: Numbers, engine: Any, count: int) -> None:
         for _ in range(count):
-            engine.step([0.5, 3.0], lambda target: parabola(model, target))
+            step(engine, [0.5, 3.0], lambda target: parabola(model, target))
 
     settings = {"weight_decay": 0.1, "final_lr_share": 0.1}
     whole, first, second = (Numbers(1.0, 2.0) for _ in range(3))
@@ -162,10 +162,10 @@ def test_steps_too_small_for_bfloat16_add_up_in_the_masters() -> None:
     in the way that float32 goes, to its rounding."""
     half, full = halves(1.0), Numbers(1.0).to(torch.float32)
     engines = [engine_for(model, lr=2**-12, steps=1000, max_grad_norm=1e9) for model in (half, full)]
-    for step in range(32):
+    for number in range(32):
         for engine, model in zip(engines, (half, full), strict=True):
-            engine.step([0.0], lambda target, model=model: model.x.float().square().sum())
-        assert step or half.x.item() == 1.0
+            step(engine, [0.0], lambda target, model=model: model.x.float().square().sum())
+        assert number or half.x.item() == 1.0
     assert full.x.item() == pytest.approx(1 - 32 * 2**-12, abs=1e-4)
     assert half.x.item() == full.x.bfloat16().item() != 1.0
 
@@ -174,7 +174,7 @@ def test_micro_batches_of_bfloat16_add_up_in_float32() -> None:
     """A gradient of 1 and 256 of 2^-9: a sum in bfloat16 would stay at 1."""
     model = halves(0.0)
     engine = engine_for(model, max_grad_norm=1e9)
-    norm = engine.step([1.0, *[2.0**-9] * 256], lambda slope: slope * model.x.sum())
+    norm = step(engine, [1.0, *[2.0**-9] * 256], lambda slope: slope * model.x.sum())
     assert norm == 1.5
     assert model.x.grad is None
 
@@ -182,7 +182,7 @@ def test_micro_batches_of_bfloat16_add_up_in_float32() -> None:
 def test_an_engine_in_bfloat16_goes_on_where_it_stopped_and_takes_weights_as_they_are() -> None:
     def steps(engine: Any, model: Numbers, count: int) -> None:
         for _ in range(count):
-            engine.step([0.5, 3.0], lambda target: parabola(model, target))
+            step(engine, [0.5, 3.0], lambda target: parabola(model, target))
 
     whole, first, second = (halves(1.0, 2.0) for _ in range(3))
     done = engine_for(whole)
@@ -218,7 +218,7 @@ def test_recomputing_activations_keeps_fewer_and_gives_the_same_bits(architectur
             kept.append(sum(saved.values()))
             return loss
 
-        norms.append([engine.step([collate(examples, PAD)], loss_of) for _ in range(2)])
+        norms.append([step(engine, [collate(examples, PAD)], loss_of) for _ in range(2)])
         moved.append(weights(model))
         assert not model.training
         assert model(input_ids=torch.tensor([[5, 6, 7]]), use_cache=True).past_key_values.get_seq_length() == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrained
 from rlhf.config import DPO, PPO, Config, Optimizer
 from rlhf.models.forward import Batching
 from rlhf.models.generation import Decoding
-from rlhf.runtime.engine import TorchEngine, make_engine
+from rlhf.runtime.engine import Engine, TorchEngine, make_engine
 from rlhf.runtime.settings import compose, validate, values_of
 from rlhf.training.ppo import sample, train_ppo
 from rlhf.training.ppo_setup import make_state
@@ -224,6 +225,11 @@ def taste_for(token: int, size: int) -> PreTrainedModel:
         model.score.weight.zero_()
         model.score.weight[0, token] = 1.0
     return model
+
+
+def step(engine: Engine, parts: Sequence[Any], loss_of: Callable[[Any], Tensor]) -> float:
+    """One step on losses of which there is nothing else to tell; the gradient's norm."""
+    return engine.step(parts, lambda part: (loss_of(part), None)).norm
 
 
 def learned(engine: TorchEngine) -> Tensor:

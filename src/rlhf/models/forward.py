@@ -7,6 +7,7 @@ keeps it small by grouping rows of like length.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from transformers import PreTrainedModel
 
 from rlhf.errors import UserError
 from rlhf.models.tokens import Batch, Example, collate
+from rlhf.runtime import ranks
 
 
 def flush_left(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -102,7 +104,7 @@ def token_outputs(classifier: PreTrainedModel, input_ids: Tensor) -> Tensor:
     """(B, S) what the scalar head says after every token, centred (`reward_center`) and scaled (`reward_scale`)."""
     head: Any = classifier.score
     hidden = classifier.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
-    raw = head(hidden.float())[..., 0]
+    raw = head(hidden.to(head.weight.dtype))[..., 0].float()
     return (raw - getattr(classifier.config, "reward_center", 0.0)) / getattr(classifier.config, "reward_scale", 1.0)
 
 
@@ -140,6 +142,17 @@ class Batching:
     pad_id: int
     tokens_per_micro_batch: int
 
+    def cut(self, lengths: Sequence[int]) -> list[list[int]]:
+        """`micro_batches` of these rows, as many as there are processes or more, where there are rows enough."""
+        return self.cut_sets([[length] for length in lengths])
+
+    def cut_sets(self, sets: Sequence[Sequence[int]]) -> list[list[int]]:
+        """The same for rows that stay together."""
+        each = math.ceil(sum(map(sum, sets)) / ranks.count())
+        return micro_batches_of_sets(
+            sets, self.tokens_per_micro_batch if ranks.count() == 1 else min(each, self.tokens_per_micro_batch)
+        )
+
 
 def micro_batches(lengths: Sequence[int], tokens_per_micro_batch: int) -> list[list[int]]:
     """Indices of rows in groups of like length, longest first, each at most so many tokens with its padding (or one row)."""
@@ -165,13 +178,24 @@ def micro_batches_of_sets(sets: Sequence[Sequence[int]], tokens_per_micro_batch:
 def _in_order(
     read: Callable[[Batch], Tensor], examples: Sequence[Example], batching: Batching, device: torch.device
 ) -> list[Tensor]:
-    """One row of `read`'s output an example, cut to its response's length where it has one a token, in the order given."""
-    rows: list[Tensor] = [torch.empty(0)] * len(examples)
-    for group in micro_batches([len(e) for e in examples], batching.tokens_per_micro_batch):
+    """One row of `read`'s output an example, cut to its response's length where it has one a token, in the order given.
+
+    Several processes read a share each.
+    """
+
+    def read_group(group: list[int]) -> list[Tensor]:
         output = read(collate([examples[i] for i in group], batching.pad_id).to(device))
-        for row, i in zip(output, group, strict=True):
-            rows[i] = row[..., : len(examples[i].response_ids)] if row.dim() else row
-    return rows
+        lengths = [len(examples[i].response_ids) for i in group]
+        rows = [row[..., :length] if row.dim() else row for row, length in zip(output, lengths, strict=True)]
+        return rows if ranks.count() == 1 else [row.cpu() for row in rows]
+
+    groups = batching.cut([len(e) for e in examples])
+    found = {
+        i: row
+        for group, rows in zip(groups, ranks.together(groups, read_group), strict=True)
+        for i, row in zip(group, rows, strict=True)
+    }
+    return [found[i].to(device) for i in range(len(examples))]
 
 
 def _device(model: nn.Module) -> torch.device:

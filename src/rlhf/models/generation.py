@@ -7,6 +7,7 @@ batch, so time is paid for tokens that exist. No top-k, no top-p: they would sam
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import Config
 from rlhf.models.tokens import end_id, pad_id
+from rlhf.runtime import ranks
 
 BLOCK = 256  # tokens of one block of the vocabulary, in sampling
 
@@ -53,20 +55,29 @@ def generate(
     temperature: float | None,
     seed: int,
 ) -> list[Generated]:
-    """A response to each prompt, in order: sampled at `temperature`, or the likeliest token each time where it is None."""
+    """A response to each prompt, in order: sampled at `temperature`, or the likeliest token each time where it is None.
+
+    Several processes write a share each.
+    """
     uniforms = None
     if temperature is not None:
         generator = torch.Generator().manual_seed(seed)
         uniforms = torch.rand((len(prompts), decoding.max_response_tokens), generator=generator, dtype=torch.float64)
-    done: list[Generated | None] = [None] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    for start in range(0, len(order), decoding.responses_at_once):
-        rows = order[start : start + decoding.responses_at_once]
+
+    def write(rows: list[int]) -> list[list[int]]:
         draws = None if uniforms is None else uniforms[rows]
-        responses = _decode([prompts[i] for i in rows], policy, decoding, temperature, draws)
-        for i, ids in zip(rows, responses, strict=True):
-            done[i] = Generated(ids, ended=bool(ids) and ids[-1] == decoding.eos_id)
-    return [response for response in done if response is not None]
+        return _decode([prompts[i] for i in rows], policy, decoding, temperature, draws)
+
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    at_once = max(1, min(decoding.responses_at_once, math.ceil(len(order) / ranks.count())))
+    parts = [order[start : start + at_once] for start in range(0, len(order), at_once)]
+    written = {
+        i: ids
+        for part, found in zip(parts, ranks.together(parts, write), strict=True)
+        for i, ids in zip(part, found, strict=True)
+    }
+    responses = [written[i] for i in range(len(prompts))]
+    return [Generated(ids, ended=bool(ids) and ids[-1] == decoding.eos_id) for ids in responses]
 
 
 def _decode(

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf import config
 from rlhf.maths.losses import dpo_hinge_loss, dpo_loss, ipo_loss
-from rlhf.models.forward import Batching, micro_batches_of_sets, response_logprobs, summed_logprobs_of
+from rlhf.models.forward import Batching, response_logprobs, summed_logprobs_of
 from rlhf.models.tokens import Example, collate, encode_response, fit
 from rlhf.records import Messages, Preference
 from rlhf.runtime.engine import Engine
@@ -102,13 +102,16 @@ def train_dpo(
     policy = state.engine.model
     assert isinstance(policy, PreTrainedModel)
     if state.step == 0 and not state.said:
-        yield {"step": 0} | _validate(state, policy, validation, batching, watch, dpo)
+        with state.engine.whole():
+            row = _validate(state, policy, validation, batching, watch, dpo)
+        yield {"step": 0} | row
     while state.done < passes.steps(len(train)):
         rows = [train[i] for i in passes.draw(len(train), state.done)]
         row = _learn(state.engine, policy, rows, dpo, batching)
         state.step += 1
         if passes.evaluates(len(train), state.done):
-            row |= _validate(state, policy, validation, batching, watch, dpo)
+            with state.engine.whole():
+                row |= _validate(state, policy, validation, batching, watch, dpo)
         yield {"step": state.step} | row
 
 
@@ -142,22 +145,19 @@ def _learn(
     """One step on the mean over the step's pairs."""
     device = next(policy.parameters()).device
     pairs = sum(len(r.row.pairs) for r in rows)
-    losses: list[Tensor] = []
-    seen: list[Pairs] = []
 
-    def loss_of(part: list[Reference]) -> Tensor:
+    def loss_of(part: list[Reference]) -> tuple[Tensor, tuple[float, Pairs]]:
         batch = collate([e for r in part for e in r.row.examples], batching.pad_id).to(device)
         # Summed in float64: neither padding nor the order of the terms moves a margin off 0 where policy is reference.
         both = pair_up(response_logprobs(policy, batch).double().sum(1), part)
         loss = pair_loss(both, dpo, dpo.label_smoothing) * (len(both.chosen) / pairs)
-        losses.append(loss.detach())
-        seen.append(both)
-        return loss
+        return loss, (loss.item(), both.told())
 
     lengths = [[len(e) for e in r.row.examples] for r in rows]
-    parts = [[rows[i] for i in group] for group in micro_batches_of_sets(lengths, batching.tokens_per_micro_batch)]
-    norm = engine.step(parts, loss_of)
-    return {"loss": float(sum(losses)), "gradient_norm": norm, "lr": engine.lr} | figures_of(seen, dpo.beta)
+    parts = [[rows[i] for i in group] for group in batching.cut_sets(lengths)]
+    done = engine.step(parts, loss_of)
+    figures = figures_of([pairs for _, pairs in done.told], dpo.beta)
+    return {"loss": sum(loss for loss, _ in done.told), "gradient_norm": done.norm, "lr": engine.lr} | figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +168,10 @@ class Pairs:
     rejected: Tensor
     ref_chosen: Tensor
     ref_rejected: Tensor
+
+    def told(self) -> Pairs:
+        """The numbers alone, on the CPU."""
+        return Pairs(*(x.detach().cpu() for x in (self.chosen, self.rejected, self.ref_chosen, self.ref_rejected)))
 
 
 def pair_loss(pairs: Pairs, dpo: config.DPO, label_smoothing: float = 0.0) -> Tensor:

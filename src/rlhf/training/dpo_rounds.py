@@ -97,7 +97,8 @@ def train_rounds(
     for number in range(max(state.round, 1), len(rounds.shares) + 1):
         begins = number > state.round
         if begins:
-            state.preferences, state.round, state.first = rounds.preferences(number), number, state.step
+            with state.engine.whole():
+                state.preferences, state.round, state.first = rounds.preferences(number), number, state.step
         fitted = rounds.fit(state.preferences)
         if begins:
             state.learnt.update(fitted.counts())

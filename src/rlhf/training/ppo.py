@@ -18,7 +18,7 @@ from rlhf.models.forward import Batching, logprobs_and_entropy_of, logprobs_of, 
 from rlhf.models.tokens import Example
 from rlhf.seeds import derive_seed, draw_rows
 from rlhf.training.ppo_metrics import rollout_metrics
-from rlhf.training.ppo_state import Environment, Kept, PPOState, SharedTrunk, model_of, policy_learns, policy_of
+from rlhf.training.ppo_state import Environment, Kept, PPOState, SharedTrunk, model_of, policy_learns, policy_of, whole
 from rlhf.training.ppo_update import learn
 from rlhf.training.rollout import Rollout, assign_credit, padded, paid_scores, response_mask_of, sample_responses
 from rlhf.training.watch import look, said
@@ -27,12 +27,14 @@ from rlhf.training.watch import look, said
 def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Iterator[dict[str, float]]:
     """Steps until a rule of `ppo.stop` holds, a row each; row 0 is the evaluation before the first step."""
     if state.step == 0 and not state.said:
-        validation = evaluate(state, environment)
+        with whole(state):
+            validation = evaluate(state, environment)
         state.best_score = validation["validation_score"]
         keep_best(state, validation, ppo)
         yield {"step": 0} | validation
     while not state.stopped_by:
-        rollout = sample(state, environment, ppo)
+        with whole(state):
+            rollout = sample(state, environment, ppo)
         experience = assign_credit(rollout, ppo, state.kl.kl_ctl)
         row = rollout_metrics(experience, state.kl.kl_ctl, ppo) | learn(state, experience, environment, ppo)
         if policy_learns(state, ppo):
@@ -40,7 +42,8 @@ def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Ite
         state.step += 1
         last = state.step == ppo.stop.steps
         if last or state.step % ppo.eval_every_steps == 0:
-            validation = evaluate(state, environment)
+            with whole(state):
+                validation = evaluate(state, environment)
             state.stopped_by = stop_reason(state, validation, ppo)
             keep_best(state, validation, ppo)
             row |= validation

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -102,6 +103,13 @@ class PPOState:
         self.stopped_by = state["stopped_by"]
         self.said = [Said(**then) for then in state["said"]]
         self.explained = state["explained"]
+
+
+@contextmanager
+def whole(state: PPOState) -> Iterator[None]:
+    """Within it every process has all the weights of the policy and of the critic, to sample and to score."""
+    with state.policy.whole(), state.critic.whole() if state.critic else nullcontext():
+        yield
 
 
 def model_of(engine: Engine) -> PreTrainedModel:

@@ -11,13 +11,15 @@ from transformers import PreTrainedModel
 from rlhf import config
 from rlhf.maths.diagnostics import approximate_kl, clip_fraction, ratio_mean_and_peak
 from rlhf.maths.losses import kl_loss, policy_loss, sft_loss, unclipped_policy_loss, value_loss
-from rlhf.models.forward import logprobs_and_values, micro_batches, response_logprobs, response_values
+from rlhf.models.forward import logprobs_and_values, response_logprobs, response_values
 from rlhf.models.tokens import Batch, Example, collate
 from rlhf.runtime.engine import Engine
 from rlhf.seeds import shuffled
 from rlhf.training.ppo_metrics import PEAK, over_steps
 from rlhf.training.ppo_state import Environment, PPOState, SharedTrunk, model_of, policy_learns, policy_of
 from rlhf.training.rollout import Experience, Minibatch, cut
+
+Figures = dict[str, float]
 
 
 def learn(state: PPOState, experience: Experience, environment: Environment, ppo: config.PPO) -> dict[str, float]:
@@ -32,7 +34,7 @@ def learn(state: PPOState, experience: Experience, environment: Environment, ppo
         order = shuffled(len(experience.rollout.examples), environment.seed, "minibatches", state.step, epoch)
         for start in range(0, len(order), ppo.responses_per_minibatch):
             rows = order[start : start + ppo.responses_per_minibatch]
-            parts = cut(experience, rows, environment.batching.tokens_per_micro_batch)
+            parts = cut(experience, rows, environment.batching)
             if state.critic is not None:
                 seen.append(_learn_critic(state.critic, parts, environment, ppo))
             if learning:
@@ -60,19 +62,17 @@ def _batch(part: Minibatch, environment: Environment) -> Batch:
 def _learn_critic(critic: Engine, parts: Sequence[Minibatch], environment: Environment, ppo: config.PPO) -> dict[str, float]:
     """One step of the critic on SPEC eq. 13."""
     tokens, model = _tokens(parts), model_of(critic)
-    losses: list[float] = []
 
-    def loss_of(part: Minibatch) -> Tensor:
+    def loss_of(part: Minibatch) -> tuple[Tensor, float]:
         batch = _batch(part, environment)
         values = response_values(model, batch)
         loss = value_loss(
             values, part.old_values, part.returns, batch.response_mask, ppo.value_clip or None, normaliser=tokens
         )
-        losses.append(float(loss.detach()))
-        return loss
+        return loss, loss.item()
 
-    norm = critic.step(parts, loss_of)
-    return {"critic_loss": sum(losses), "critic_gradient_norm": norm, "critic_lr": critic.lr}
+    done = critic.step(parts, loss_of)
+    return {"critic_loss": sum(done.told), "critic_gradient_norm": done.norm, "critic_lr": critic.lr}
 
 
 def _learn_policy(
@@ -80,18 +80,17 @@ def _learn_policy(
 ) -> dict[str, float]:
     """One step of the policy on SPEC eq. 12, with the SFT loss beside it where ptx_coef asks for it (eq. 14)."""
     tokens, policy = _tokens(parts), policy_of(state)
-    figures: list[dict[str, float]] = []
 
-    def loss_of(part: Minibatch | PtxPart) -> Tensor:
+    def loss_of(part: Minibatch | PtxPart) -> tuple[Tensor, Figures]:
         if isinstance(part, PtxPart):
-            return _ptx_loss(policy, part, environment, ppo, figures)
+            return _ptx_loss(policy, part, environment, ppo)
         batch = _batch(part, environment)
         logprobs = response_logprobs(policy, batch, ppo.temperature)
-        return _actor_loss(logprobs, part, batch.response_mask, tokens, state.kl.kl_ctl, ppo, figures)
+        return _actor_loss(logprobs, part, batch.response_mask, tokens, state.kl.kl_ctl, ppo)
 
     everything: list[Minibatch | PtxPart] = [*parts, *_ptx_parts(state, parts, place, environment, ppo)]
-    norm = state.policy.step(everything, loss_of)
-    return _of_step(figures) | {"policy_gradient_norm": norm, "lr": state.policy.lr}
+    done = state.policy.step(everything, loss_of)
+    return _of_step(done.told) | {"policy_gradient_norm": done.norm, "lr": state.policy.lr}
 
 
 def _learn_together(
@@ -101,22 +100,20 @@ def _learn_together(
     tokens, trunk, w_c = _tokens(parts), state.policy.model, ppo.w_c
     assert isinstance(trunk, SharedTrunk)
     assert w_c is not None  # the settings refuse a shared trunk without it
-    figures: list[dict[str, float]] = []
 
-    def loss_of(part: Minibatch | PtxPart) -> Tensor:
+    def loss_of(part: Minibatch | PtxPart) -> tuple[Tensor, Figures]:
         if isinstance(part, PtxPart):
-            return _ptx_loss(trunk.policy, part, environment, ppo, figures)
+            return _ptx_loss(trunk.policy, part, environment, ppo)
         batch = _batch(part, environment)
         mask = batch.response_mask
         logprobs, values = logprobs_and_values(trunk.policy, trunk.value_head, batch, ppo.temperature)
-        actor = _actor_loss(logprobs, part, mask, tokens, state.kl.kl_ctl, ppo, figures)
+        actor, figures = _actor_loss(logprobs, part, mask, tokens, state.kl.kl_ctl, ppo)
         critic = value_loss(values, part.old_values, part.returns, mask, ppo.value_clip or None, normaliser=tokens)
-        figures.append({"critic_loss": float(critic.detach())})
-        return actor + w_c * critic
+        return actor + w_c * critic, figures | {"critic_loss": critic.item()}
 
     everything: list[Minibatch | PtxPart] = [*parts, *_ptx_parts(state, parts, place, environment, ppo)]
-    norm = state.policy.step(everything, loss_of)
-    return _of_step(figures) | {"policy_gradient_norm": norm, "lr": state.policy.lr}
+    done = state.policy.step(everything, loss_of)
+    return _of_step(done.told) | {"policy_gradient_norm": done.norm, "lr": state.policy.lr}
 
 
 def _actor_loss(
@@ -126,23 +123,21 @@ def _actor_loss(
     tokens: int,
     kl_ctl: float,
     ppo: config.PPO,
-    figures: list[dict[str, float]],
-) -> Tensor:
+) -> tuple[Tensor, Figures]:
     """The micro-batch's share of L_actor (SPEC eq. 12), and of the KL where that is a loss and not in the reward."""
     sampled = (part.old_logprobs, part.advantages, mask)
     if ppo.clip_range is None:
         loss = unclipped_policy_loss(logprobs, *sampled, normaliser=tokens)
     else:
         loss = policy_loss(logprobs, *sampled, ppo.clip_range, normaliser=tokens)
-    figures.append({"policy_loss": float(loss.detach())} | _policy_figures(logprobs.detach(), part, mask, tokens, ppo))
+    figures = {"policy_loss": loss.item()} | _policy_figures(logprobs.detach(), part, mask, tokens, ppo)
     if ppo.kl_in == "reward":
-        return loss
+        return loss, figures
     kl = kl_loss(logprobs, part.ref_logprobs, mask, normaliser=tokens)
-    figures.append({"kl_loss": float(kl.detach())})
-    return loss + kl_ctl * kl
+    return loss + kl_ctl * kl, figures | {"kl_loss": kl.item()}
 
 
-def _policy_figures(now: Tensor, part: Minibatch, mask: Tensor, tokens: int, ppo: config.PPO) -> dict[str, float]:
+def _policy_figures(now: Tensor, part: Minibatch, mask: Tensor, tokens: int, ppo: config.PPO) -> Figures:
     """A micro-batch's share of the step's figures: they add up to means over the step's tokens, but for the peak."""
     share = int(mask.sum()) / tokens
     now, old = now.double(), part.old_logprobs.double()  # e^700 is a number there
@@ -153,7 +148,7 @@ def _policy_figures(now: Tensor, part: Minibatch, mask: Tensor, tokens: int, ppo
     return figures | {PEAK: float(peak)}
 
 
-def _of_step(figures: Sequence[dict[str, float]]) -> dict[str, float]:
+def _of_step(figures: Sequence[Figures]) -> Figures:
     """The sums of its micro-batches' shares, and the largest of the peaks."""
     names = dict.fromkeys(name for row in figures for name in row)
     found = {name: [row[name] for row in figures if name in row] for name in names}
@@ -169,7 +164,7 @@ def _ptx_parts(
     order = shuffled(len(environment.demonstrations), environment.seed, "ptx", state.step, *place)
     chosen = [environment.demonstrations[i] for i in order[: sum(len(part.examples) for part in parts)]]
     tokens = sum(len(e.response_ids) for e in chosen)
-    groups = micro_batches([len(e) for e in chosen], environment.batching.tokens_per_micro_batch)
+    groups = environment.batching.cut([len(e) for e in chosen])
     return [PtxPart([chosen[i] for i in group], tokens) for group in groups]
 
 
@@ -178,10 +173,8 @@ def _ptx_loss(
     part: PtxPart,
     environment: Environment,
     ppo: config.PPO,
-    figures: list[dict[str, float]],
-) -> Tensor:
+) -> tuple[Tensor, Figures]:
     """ptx_coef times the part's share of the mean over the step's demonstration tokens."""
     batch = collate(part.examples, environment.batching.pad_id).to(policy.device)
     loss = sft_loss(response_logprobs(policy, batch), batch.response_mask, normaliser=part.tokens_of_step)
-    figures.append({"ptx_loss": float(loss.detach())})
-    return ppo.ptx_coef * loss
+    return ppo.ptx_coef * loss, {"ptx_loss": loss.item()}

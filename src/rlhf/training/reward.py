@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.maths.losses import ranking_loss, reward_model_loss
-from rlhf.models.forward import Batching, micro_batches, response_scores, scores_of
+from rlhf.models.forward import Batching, response_scores, scores_of
 from rlhf.models.tokens import Example, collate, encode_response, fit
 from rlhf.records import Ranking, Responses, untied_pairs
 from rlhf.runtime.engine import Engine
@@ -84,7 +84,8 @@ def train_reward(
         row = _learn(state.engine, model, [train[i] for i in rows], label_smoothing, batching)
         state.step += 1
         if validation and passes.evaluates(len(train), state.step):
-            row["validation_accuracy"] = accuracy(score_rows(model, validation, batching), validation)
+            with state.engine.whole():
+                row["validation_accuracy"] = accuracy(score_rows(model, validation, batching), validation)
         yield {"step": state.step} | row
 
 
@@ -93,19 +94,16 @@ def _learn(
 ) -> dict[str, float]:
     """One step on the mean over the step's prompts; all pairs of a prompt stay together."""
     device = next(model.parameters()).device
-    right: list[float] = []
-    losses: list[Tensor] = []
 
-    def loss_of(part: list[RankedExamples]) -> Tensor:
+    def loss_of(part: list[RankedExamples]) -> tuple[Tensor, tuple[float, list[float]]]:
         batch = collate([e for row in part for e in row.examples], batching.pad_id).to(device)
         scores = response_scores(model, batch).view(len(part), -1)
         loss = smoothed_loss(scores, part, label_smoothing) * (len(part) / len(rows))
-        losses.append(loss.detach())
-        right.extend(_pairs_right(scores.detach().tolist(), part))
-        return loss
+        return loss, (loss.item(), _pairs_right(scores.tolist(), part))
 
-    norm = engine.step(_equal_sized_parts(rows, batching.tokens_per_micro_batch), loss_of)
-    return {"loss": float(sum(losses)), "accuracy": sum(right) / len(right), "gradient_norm": norm, "lr": engine.lr}
+    done = engine.step(_equal_sized_parts(rows, batching), loss_of)
+    losses, right = [loss for loss, _ in done.told], [won for _, pairs in done.told for won in pairs]
+    return {"loss": sum(losses), "accuracy": sum(right) / len(right), "gradient_norm": done.norm, "lr": engine.lr}
 
 
 def smoothed_loss(scores: Tensor, rows: Sequence[RankedExamples], label_smoothing: float) -> Tensor:
@@ -129,13 +127,13 @@ def _loss(scores: Tensor, ranks: Tensor, margins: Sequence[float]) -> Tensor:
     return reward_model_loss(chosen, rejected, scores.new_tensor(margins))
 
 
-def _equal_sized_parts(rows: Sequence[RankedExamples], tokens_per_micro_batch: int) -> list[list[RankedExamples]]:
+def _equal_sized_parts(rows: Sequence[RankedExamples], batching: Batching) -> list[list[RankedExamples]]:
     """Micro-batches of whole prompts with as many responses each, so that their scores are a (B, K) tensor."""
     parts = []
     for k in sorted({len(row.ranks) for row in rows}):
         alike = [row for row in rows if len(row.ranks) == k]
         lengths = [k * max(len(e) for e in row.examples) for row in alike]
-        parts += [[alike[i] for i in group] for group in micro_batches(lengths, tokens_per_micro_batch)]
+        parts += [[alike[i] for i in group] for group in batching.cut(lengths)]
     return parts
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from rlhf import config
 from rlhf.maths.advantages import gae, grpo, one_step_returns, rloo, token_rewards
 from rlhf.maths.masked import masked_whiten, only_rounding
-from rlhf.models.forward import micro_batches
+from rlhf.models.forward import Batching
 from rlhf.models.generation import Decoding, generate
 from rlhf.models.tokens import Example, collate
 
@@ -121,11 +121,11 @@ class Minibatch:
     returns: Tensor
 
 
-def cut(experience: Experience, rows: Sequence[int], tokens_per_micro_batch: int) -> list[Minibatch]:
+def cut(experience: Experience, rows: Sequence[int], batching: Batching) -> list[Minibatch]:
     """Micro-batches of these rows, rows of like length together."""
     examples = [experience.rollout.examples[i] for i in rows]
     parts = []
-    for group in micro_batches([len(e) for e in examples], tokens_per_micro_batch):
+    for group in batching.cut([len(e) for e in examples]):
         chosen = [examples[i] for i in group]
         places = torch.tensor([rows[i] for i in group], device=experience.advantages.device)
         width = max(len(e.response_ids) for e in chosen)

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.maths.losses import sft_loss
-from rlhf.models.forward import Batching, logprobs_of, micro_batches, response_logprobs
+from rlhf.models.forward import Batching, logprobs_of, response_logprobs
 from rlhf.models.tokens import Batch, Example, collate, encode_response, end_id, fit
 from rlhf.records import Demonstration
 from rlhf.runtime.engine import Engine
@@ -54,7 +54,8 @@ def train_sft(
         row = _learn(state.engine, policy, [train[i] for i in rows], batching)
         state.step += 1
         if validation and passes.evaluates(len(train), state.step):
-            row["validation_loss"] = nll(policy, validation, batching)
+            with state.engine.whole():
+                row["validation_loss"] = nll(policy, validation, batching)
         yield {"step": state.step} | row
 
 
@@ -62,17 +63,15 @@ def _learn(engine: Engine, policy: PreTrainedModel, examples: Sequence[Example],
     """One step on the mean over all the response tokens of the step."""
     device = next(policy.parameters()).device
     tokens = sum(len(e.response_ids) for e in examples)
-    groups = micro_batches([len(e) for e in examples], batching.tokens_per_micro_batch)
+    groups = batching.cut([len(e) for e in examples])
     batches = [collate([examples[i] for i in group], batching.pad_id).to(device) for group in groups]
-    losses: list[Tensor] = []
 
-    def loss_of(batch: Batch) -> Tensor:
+    def loss_of(batch: Batch) -> tuple[Tensor, float]:
         loss = sft_loss(response_logprobs(policy, batch), batch.response_mask, normaliser=tokens)
-        losses.append(loss.detach())
-        return loss
+        return loss, loss.item()
 
-    norm = engine.step(batches, loss_of)
-    return {"loss": float(sum(losses)), "gradient_norm": norm, "lr": engine.lr, "response_tokens": tokens}
+    done = engine.step(batches, loss_of)
+    return {"loss": sum(done.told), "gradient_norm": done.norm, "lr": engine.lr, "response_tokens": tokens}
 
 
 def nll(policy: PreTrainedModel, examples: Sequence[Example], batching: Batching) -> float:

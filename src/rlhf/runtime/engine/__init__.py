@@ -7,16 +7,18 @@ already divided by the size of the whole step, so that how a step is cut never c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from rlhf import config
 from rlhf.runtime.engine.schedule import learning_rate
 from rlhf.runtime.engine.single import TorchEngine
+from rlhf.runtime.engine.step import Part, Step, Told
 from rlhf.runtime.engine.zero import DeepSpeedEngine
 
-Part = TypeVar("Part")
+__all__ = ["Engine", "Step", "TorchEngine", "make_engine"]
 
 
 class Engine(Protocol):
@@ -25,12 +27,16 @@ class Engine(Protocol):
     model: nn.Module
     lr: float  # of the last step
 
-    def step(self, parts: Sequence[Part], loss_of: Callable[[Part], Tensor]) -> float:
-        """One optimizer step on the sum of the parts' losses; returns the gradient's norm before clipping.
+    def step(self, parts: Sequence[Part], loss_of: Callable[[Part], tuple[Tensor, Told]]) -> Step[Told]:
+        """One optimizer step on the sum of the parts' losses. loss_of: a part's loss, and what else there is to tell of it.
 
         Raises:
             UserError: the norm is not finite. The weights are as they were before the step.
         """
+        ...
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Within it every process has all the weights, to read, sample from or save the model; no steps are made there."""
         ...
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:

@@ -7,8 +7,9 @@ gradients are added up there, moments are of them, and what the model computes w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,7 @@ from torch import Tensor, nn
 from rlhf import config
 from rlhf.models.recompute import enable_recomputing, recomputing
 from rlhf.runtime.engine.adamw import adamw, check_finite
-
-Part = TypeVar("Part")
+from rlhf.runtime.engine.step import Part, Step, Told
 
 
 class TorchEngine:
@@ -38,11 +38,14 @@ class TorchEngine:
         self._masters = [_master(weight) for weight in self._weights]
         self._optimizer = adamw(self._masters, optimizer)
 
-    def step(self, parts: Sequence[Part], loss_of: Callable[[Part], Tensor]) -> float:
+    def step(self, parts: Sequence[Part], loss_of: Callable[[Part], tuple[Tensor, Told]]) -> Step[Told]:
         self._optimizer.zero_grad(set_to_none=True)
+        told = []
         with recomputing(self.model, self._recompute):
             for part in parts:
-                loss_of(part).backward()
+                loss, about = loss_of(part)
+                loss.backward()
+                told.append(about)
         norm = float(nn.utils.clip_grad_norm_(self._masters, self._max_grad_norm))
         check_finite(norm, self._steps_done)
         self.lr = self._rate(self._steps_done)
@@ -51,7 +54,10 @@ class TorchEngine:
         self._optimizer.step()
         self._round()
         self._steps_done += 1
-        return norm
+        return Step(norm, told)
+
+    def whole(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @torch.no_grad()
     def _round(self) -> None:

@@ -1,19 +1,25 @@
-"""DeepSpeed's ZeRO."""
+"""DeepSpeed's ZeRO: several processes make one step, each of its own micro-batches, and keep a part of what a step needs.
+
+A step's loss is a sum over micro-batches, so the processes' gradients are summed too. Rounds are even: where micro-batches
+run out, a process computes one again and counts it as nothing, because all of them have to meet in every pass.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rlhf import config
-from rlhf.errors import UserError
+from rlhf.models.recompute import enable_recomputing, recomputing
+from rlhf.runtime import ranks
 from rlhf.runtime.engine.adamw import adamw, check_finite
-
-Part = TypeVar("Part")
+from rlhf.runtime.engine.step import Part, Step, Told
 
 
 class _LossOf(nn.Module):
@@ -22,40 +28,50 @@ class _LossOf(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.told: Any = None  # of the last part
 
-    def forward(self, part: Part, loss_of: Callable[[Part], Tensor]) -> Tensor:
-        return loss_of(part)
+    def forward(self, part: Part, loss_of: Callable[[Part], tuple[Tensor, Told]]) -> Tensor:
+        loss, self.told = loss_of(part)
+        return loss
 
 
 class DeepSpeedEngine:
-    """DeepSpeed's ZeRO in one process. Where it keeps weights in parts, `state_dict` has them whole, at any depth."""
+    """DeepSpeed's ZeRO. Where it keeps weights in parts, `state_dict` has them whole, at any depth."""
 
     def __init__(
         self, model: nn.Module, rate: Callable[[int], float], optimizer: config.Optimizer, engine: config.Engine
     ) -> None:
         deepspeed = _import_deepspeed(next(model.parameters()).device)
-        settings = {
-            "train_micro_batch_size_per_gpu": 1,  # asked for, not used: the loops make their own micro-batches
-            "gradient_accumulation_steps": 1,
-            "gradient_clipping": optimizer.max_grad_norm,
-            "zero_optimization": {"stage": engine.zero_stage, "stage3_param_persistence_threshold": 0},
-            "zero_allow_untested_optimizer": True,
-        }
         self.model = model
         self.lr = 0.0
         self._rate = rate
         self._steps_done = 0
         self._zero_stage = engine.zero_stage
-        learning = [weight for weight in model.parameters() if weight.requires_grad]
-        self._engine, *_ = deepspeed.initialize(model=_LossOf(model), optimizer=adamw(learning, optimizer), config=settings)
-        if self._zero_stage == 3:
+        self._parted = self._zero_stage == 3
+        self._recompute = engine.gradient_checkpointing
+        if self._recompute:
+            enable_recomputing(model)
+        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self._loss_of = _LossOf(model)
+        self._engine, *_ = deepspeed.initialize(
+            model=self._loss_of, optimizer=adamw(self._weights, optimizer), config=_settings(optimizer, engine)
+        )
+        if self._parted:
             for module in model.modules():
-                module.register_state_dict_post_hook(_whole_weights)
+                module.register_state_dict_post_hook(partial(self._put_together))  # torch marks what it is given
 
-    def step(self, parts: Sequence[Part], loss_of: Callable[[Part], Tensor]) -> float:
-        for i, part in enumerate(parts):
-            self._engine.set_gradient_accumulation_boundary(i == len(parts) - 1)
-            self._engine.backward(self._engine(part, loss_of))
+    def step(self, parts: Sequence[Part], loss_of: Callable[[Part], tuple[Tensor, Told]]) -> Step[Told]:
+        rounds = list(_rounds(parts, ranks.count()))
+        told: dict[int, Told] = {}
+        with recomputing(self.model, self._recompute):
+            for places in rounds:
+                self._engine.set_gradient_accumulation_boundary(places is rounds[-1])
+                counts = ranks.rank() < len(places)
+                place = places[ranks.rank() if counts else -1]
+                loss = self._engine(parts[place], loss_of)
+                self._engine.backward(loss * (ranks.count() if counts else 0))  # DeepSpeed takes the mean over processes
+                if counts:
+                    told[place] = self._loss_of.told
         norm = self._gradient_norm()
         check_finite(norm, self._steps_done)
         self.lr = self._rate(self._steps_done)
@@ -63,13 +79,29 @@ class DeepSpeedEngine:
             group["lr"] = self.lr
         self._engine.step()
         self._steps_done += 1
-        return norm
+        return Step(norm, ranks.everybodys(told))
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        if not self._parted:
+            yield
+            return
+        offload = self._engine.optimizer.parameter_offload
+        with _gathered(self.model):
+            offload._remove_module_hooks()  # they would take the weights apart again after each layer
+            self._parted = False
+            try:
+                yield
+            finally:
+                self._parted = True
+                offload.forward_hooks, offload.backward_hooks = [], []
+                offload.setup_zero_stage3_hooks()
 
     def _gradient_norm(self) -> float:
         """DeepSpeed's own comes after the step, when weights may be spoilt, and from ZeRO stage 0 not at all."""
         from deepspeed.utils import safe_get_full_grad
 
-        gradients = [safe_get_full_grad(p) for p in self.model.parameters() if p.requires_grad]
+        gradients = [safe_get_full_grad(weight) for weight in self._weights]
         return float(nn.utils.get_total_norm([g for g in gradients if g is not None]))
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
@@ -86,8 +118,47 @@ class DeepSpeedEngine:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.load_weights(state["model"])
         # From stage 1 on the optimizer belongs to ZeRO, which takes the states of all ranks, and has the weights as well.
-        self._engine.optimizer.load_state_dict([state["optimizer"]] if self._zero_stage else state["optimizer"])
+        mine = state["optimizer"]
+        every = ranks.everybodys({ranks.rank(): mine})
+        self._engine.optimizer.load_state_dict(every if self._zero_stage else mine)
         self._steps_done = state["steps_done"]
+
+    def _put_together(self, module: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+        """Under ZeRO's third stage a module's parameters are empty between steps: here its state gets the whole ones.
+
+        Names of one tied parameter stay one tensor, as those who write files expect.
+        """
+        if not self._parted:
+            return
+        whole: dict[int, Tensor] = {}
+        with _gathered(module):
+            for name, parameter in module.named_parameters(remove_duplicate=False):
+                state[prefix + name] = whole.setdefault(id(parameter), parameter.detach().clone())
+
+
+def _rounds(parts: Sequence[Part], processes: int) -> Iterator[list[int]]:
+    """The places of the parts that processes compute at the same time. They are of one kind: what passes through other
+    layers would wait in vain for the others there."""
+    kinds = dict.fromkeys(type(part) for part in parts)
+    for kind in kinds:
+        alike = [place for place, part in enumerate(parts) if type(part) is kind]
+        yield from (alike[start : start + processes] for start in range(0, len(alike), processes))
+
+
+def _settings(optimizer: config.Optimizer, engine: config.Engine) -> dict[str, Any]:
+    """DeepSpeed's own."""
+    zero: dict[str, Any] = {"stage": engine.zero_stage, "stage3_param_persistence_threshold": 0}
+    if engine.offload:
+        zero |= {"offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # asked for, not used: the loops make their own micro-batches
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": optimizer.max_grad_norm,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # torch's AdamW steps on the CPU as well, and no extension has to be built
+        "bf16": {"enabled": engine.dtype == "bfloat16"},
+    }
 
 
 def _gathered(model: nn.Module) -> Any:
@@ -97,27 +168,14 @@ def _gathered(model: nn.Module) -> Any:
     return deepspeed.zero.GatheredParameters(list(model.parameters()), modifier_rank=0)
 
 
-def _whole_weights(module: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
-    """Under ZeRO's third stage a module's parameters are empty between steps: here its state gets the whole ones.
-
-    Names of one tied parameter stay one tensor, as those who write files expect.
-    """
-    whole: dict[int, Tensor] = {}
-    with _gathered(module):
-        for name, parameter in module.named_parameters(remove_duplicate=False):
-            state[prefix + name] = whole.setdefault(id(parameter), parameter.detach().clone())
-
-
 def _import_deepspeed(device: torch.device) -> Any:
-    """DeepSpeed, which takes seconds to import, set up for one process.
+    """DeepSpeed, which takes seconds to import; it wants to hear of ranks and ports where there is one process, too.
 
-    On CPU it would build its shared-memory communication in C++ at the first use, for minutes; one process needs none.
+    On CPU it would build its shared-memory communication in C++ at the first use, for minutes; gloo does without.
     """
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MASTER_PORT", "0")
-    if os.environ["WORLD_SIZE"] != "1":
-        raise UserError(f"WORLD_SIZE ({os.environ['WORLD_SIZE']}) must be 1: a stage runs in one process")
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed

@@ -1,0 +1,110 @@
+"""Run by a test in one process or in several: every loop on one engine. Rank 0 leaves figures and weights in a file.
+
+python -m tests.runtime.ranks_run FILE ENGINE …
+torchrun --nproc_per_node 2 --module tests.runtime.ranks_run FILE ENGINE …
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlhf.models.forward import Batching
+from rlhf.runtime import ranks
+from rlhf.runtime.engine import Engine, make_engine
+from rlhf.training.dpo import PairedExamples, train_dpo, with_reference
+from rlhf.training.loop import LoopState, Passes
+from rlhf.training.ppo import train_ppo
+from rlhf.training.ppo_setup import make_state
+from rlhf.training.ppo_state import policy_of
+from rlhf.training.reward import RankedExamples, train_reward
+from rlhf.training.sft import train_sft
+from tests.models.tiny_models import PAD, make_classifier, make_policy
+from tests.training.by_loop import EXAMPLES, groups
+from tests.training.table import (
+    SHARED,
+    all_settings,
+    dpo_settings,
+    engine_settings,
+    environment_for,
+    optimizer,
+    ppo_settings,
+    weights,
+)
+
+# A large epsilon keeps Adam from making a step of rounding.
+ADAMW = optimizer(final_lr_share=0.1, weight_decay=0.01, max_grad_norm=0.5, eps=1e-4)
+STEPS = 6
+PASSES = Passes(epochs=3, rows_per_step=4, eval_every_steps=2, seed=3)  # of 8 rows
+BATCHING = Batching(PAD, 40)
+Rows = Iterator[dict[str, float]]
+
+
+def engine_of(model: nn.Module, name: str) -> Engine:
+    processes = 1 if name == "single" else ranks.count()
+    return make_engine(model, 1e-2, 0.2, STEPS, ADAMW, engine_settings(name=name, processes=processes))
+
+
+def sft(name: str) -> tuple[Rows, Engine]:
+    engine = engine_of(make_policy("llama"), name)
+    return train_sft(LoopState(engine), EXAMPLES, EXAMPLES[:3], PASSES, BATCHING), engine
+
+
+def reward(name: str) -> tuple[Rows, Engine]:
+    engine = engine_of(make_classifier("gpt2"), name)
+    ranked = [RankedExamples(group, ranking) for group, ranking in zip(groups(), [[0, 1, 2], [1, 0, 0]] * 4, strict=True)]
+    return train_reward(LoopState(engine), ranked, ranked[:2], PASSES, BATCHING, 0.1), engine
+
+
+def dpo(name: str) -> tuple[Rows, Engine]:
+    paired = [PairedExamples(group, pairs) for group, pairs in zip(groups(), [[(0, 1), (2, 1)], [(1, 2)]] * 4, strict=True)]
+    known = with_reference(make_policy("gpt2", seed=1), paired, BATCHING)
+    engine = engine_of(make_policy("gpt2"), name)
+    return train_dpo(LoopState(engine), known, known[:2], PASSES, BATCHING, None, dpo_settings(beta=0.3)), engine
+
+
+def ppo(name: str, **critic: Any) -> tuple[Rows, Engine]:
+    stop = {"steps": 3, "kl_budget": 0.0, "plateau_evaluations": 0}
+    settings = ppo_settings(ptx_coef=0.1, stop=stop, **critic)
+    policy, reward_model = make_policy("llama"), make_classifier("llama", seed=1)
+    environment = environment_for(policy, reward_model, batching=BATCHING)
+    processes = 1 if name == "single" else ranks.count()
+    engines = {"engine": engine_settings(name=name, processes=processes), "optimizer": ADAMW}
+    state = make_state(all_settings(settings).model_copy(update=engines), policy, reward_model)
+    assert policy_of(state) is policy
+    return train_ppo(state, environment, settings), state.policy
+
+
+LOOPS: dict[str, Callable[[str], tuple[Rows, Engine]]] = {
+    "sft": sft,
+    "reward": reward,
+    "dpo": dpo,
+    "ppo": ppo,
+    "shared": lambda name: ppo(name, **SHARED),
+}
+
+
+def main(file: str, names: list[str]) -> None:
+    torch.set_num_threads(1)
+    ranks.join(torch.device("cpu"))
+    found: dict[str, Any] = {}
+    for name in names:
+        for loop, begin in LOOPS.items():
+            rows, engine = begin(name)
+            told = list(rows)
+            with engine.whole():
+                found[f"{name} {loop}"] = {"rows": told, "weights": weights(engine.model).tolist()}
+    if ranks.rank() == 0:
+        with open(file, "w", encoding="utf-8") as out:
+            json.dump(found, out)
+
+
+if __name__ == "__main__":
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    main(sys.argv[1], sys.argv[2:])
