@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from rlhf.config import Prepare
+from rlhf.data.words import join_words, split_words
 from rlhf.errors import UserError
 from rlhf.records import Demonstration, Messages, Preference, Prompt, Split
 
@@ -22,8 +23,8 @@ def normalised(text: str) -> str:
     """
     text = unicodedata.normalize("NFD", text)
     for _ in range(2):
-        text = unicodedata.normalize("NFKC", text.upper().casefold())
-    return " ".join(text.split())
+        text = join_words(split_words(unicodedata.normalize("NFKC", text.upper().casefold())))
+    return text
 
 
 @cache
@@ -96,4 +97,4 @@ class HeldOut:
 
 def words_of(text: str) -> list[str]:
     """The normalised words of a text; marks that stand alone are none."""
-    return [word for word in normalised(text).split() if any(c.isalnum() for c in word)]
+    return [word for word in split_words(normalised(text)) if any(c.isalnum() for c in word)]
