@@ -58,6 +58,8 @@ def test_upper_case_does_not_move_a_prompt(text: str) -> None:
         ("caf\u00e9", "CAFE\u0301"),  # composed and not
         ("\ufb01sh", "FISH"),  # a ligature
         ("Σίσυφος", "ΣΊΣΥΦΟΣ"),
+        ("你好， 猫 住在哪里？", "你好,猫住在哪里?"),
+        ("か\u3000\u3099", "が"),  # a mark that finds its letter when the space between them goes
         ("\u0345\u0300", "\u0300\u0345"),  # folding makes a letter of a mark, which then no longer moves
     ],
 )
@@ -116,6 +118,19 @@ def test_a_held_out_prompt_in_a_document_stops_everything() -> None:
         UserError, match=r"^leak between splits: document 2 of the corpus has a held-out prompt in it: 'Well"
     ):
         refuse_leaking_documents(["so ?", "Well , WHERE are  you going ?"], ["why ?", "where are you ?"])
+
+
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [
+        ("大家好，猫住在哪里？猫住在房子里。", True),
+        ("她问： 猫住在 哪里", True),
+        ("猫住在哪儿？猫住在房子里。", False),
+        ("猫住在，哪里的房子", True),
+    ],
+)
+def test_a_held_out_prompt_is_found_where_there_are_no_spaces(document: str, found: bool) -> None:
+    assert HeldOut(["猫住在哪里？", "什么是猫？"]).inside(document) == found
 
 
 @given(st.lists(FEW.filter(lambda text: any(map(str.isalpha, text))), max_size=4), FEW)
