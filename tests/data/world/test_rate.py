@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,8 @@ from tests.data.world.conftest import TABLES
 
 WORLD = load_world(TABLES["english"])
 CHINESE = load_world(TABLES["chinese"])
+DOC = TABLES["english"].parents[2] / "docs" / "world.md"
+ROW = re.compile(r"^\| (\w+) \|(?: \d+ \|)? (.*?) \| (.*?) \| (?:[\w ]+: )?(.*?) → ([-.\d]+)", re.MULTILINE)
 
 STORY = "write a story about a cat and a mouse ."
 COMPARE = "beef or rice , which has more protein ?"
@@ -157,7 +161,7 @@ def test_answers_rated_by_hand(world: World, prompt: str, response: str, axes: t
 
 
 @pytest.mark.parametrize("answers", [ANSWERS, CHINESE_ANSWERS])
-def test_hand_and_world_rate_every_family(answers: list[tuple[str, str, tuple[float, ...]]]) -> None:
+def test_the_answers_rated_by_hand_are_of_every_family(answers: list[tuple[str, str, tuple[float, ...]]]) -> None:
     world = WORLD if answers is ANSWERS else CHINESE
     assert {world.family(prompt) for prompt, _, _ in answers} == set(world.table.families)
 
