@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlhf.config import Prepare
@@ -17,6 +17,7 @@ SHARES = Prepare(validation_share=0.06, test_share=0.08, max_dropped_share=0.05)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 SPACE = st.text(st.sampled_from(" \t\n\r\u00a0\u2003\u3000"), min_size=1, max_size=3)
 WORDS = st.lists(st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=8), min_size=1, max_size=6)
+MARKS = st.text(st.sampled_from("A\u0301 \u302aか\u3099ﾞｶ\u0e33\u0e4d\u3000ßé"), max_size=8)  # some beside no spaces
 FEW = st.lists(st.sampled_from("abAB.?"), min_size=1, max_size=12).map(" ".join)
 
 
@@ -24,7 +25,8 @@ def ask(text: str) -> Messages:
     return (Message("user", text),)
 
 
-@given(TEXT)
+@given(st.one_of(TEXT, MARKS))
+@example("A \u0301 \u302a")  # the second mark goes before the first once the space between them has gone
 def test_normalising_twice_changes_nothing(text: str) -> None:
     assert normalised(normalised(text)) == normalised(text)
 
