@@ -98,6 +98,9 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ("ppo.stop=3", "ppo.stop (3) must be a group of settings"),
         ("~ppo.lr", "ppo.lr is missing: it must be a finite number above 0"),
         ("data=files", "data.path has no value: set it, as in data.path=VALUE"),
+        ("data.language=fr", "data.language (fr) must be one of en, zh"),
+        ("data.language=null", "data.language (null) must be one of en, zh"),
+        ("data.language=en,de,zh", "data.language (de) must be one of en, zh"),
         ("data.columns.promt=x", "data.columns.promt: no such setting; did you mean data.columns.prompt?"),
         (
             "ppo.responses_per_step=64 ppo.responses_per_minibatch=10",
@@ -265,6 +268,17 @@ def test_every_fault_gets_its_line() -> None:
 def test_of_a_file_0_means_all() -> None:
     data = compose("data=files", "data.path=x.jsonl", "labeler=dataset").data
     assert (data.documents, data.demonstrations, data.prompts) == (0, 0, 0)
+
+
+def test_the_language_of_the_world_brings_its_table_and_its_lengths_unless_they_are_set() -> None:
+    english, chinese = compose("data.language=en"), compose("data.language=zh")
+    assert english == compose()
+    assert (english.data.path, chinese.data.path) == ("data/world/english.yaml", "data/world/chinese.yaml")
+    assert (english.data.max_response_tokens, chinese.data.max_response_tokens) == (40, 64)
+    changed = {"language": "zh", "path": chinese.data.path, "max_response_tokens": 64}
+    assert chinese == english.model_copy(update={"data": english.data.model_copy(update=changed)})
+    mine = compose("data.language=zh", "data.path=mine.yaml", "data.max_response_tokens=50").data
+    assert (mine.path, mine.max_response_tokens) == ("mine.yaml", 50)
 
 
 def test_columns_of_ones_own() -> None:

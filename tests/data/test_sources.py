@@ -30,7 +30,14 @@ needs_real_files = pytest.mark.skipif(not REAL, reason="RLHF_TRIAL_DATA names no
 
 def settings(source: str, path: Path | str, **changes: Any) -> Data:
     columns = Columns(**(dict.fromkeys(NAMES) | changes.pop("columns", {})))
-    given = {"documents": 0, "demonstrations": 0, "prompts": 0, "columns": columns} | changes
+    given = {
+        "language": "en",
+        "languages": None,
+        "documents": 0,
+        "demonstrations": 0,
+        "prompts": 0,
+        "columns": columns,
+    } | changes
     return Data(name="x", source=source, path=str(path), max_response_tokens=40, **given)  # type: ignore[arg-type]
 
 
@@ -164,12 +171,18 @@ def test_the_curve_is_the_quantiles_of_words() -> None:
 
 
 def world_settings(**changes: Any) -> Data:
-    return settings("world", WORLD, **({"prompts": 600, "demonstrations": 900, "documents": 1500} | changes))
+    sizes = {"path": WORLD, "prompts": 600, "demonstrations": 900, "documents": 1500}
+    return settings("world", **(sizes | changes))
+
+
+@pytest.fixture(scope="module", params=["english.yaml", "chinese.yaml"])
+def table(request: pytest.FixtureRequest) -> Path:
+    return WORLD.with_name(request.param)
 
 
 @pytest.fixture(scope="module")
-def world() -> Prepared:
-    return prepare(world_settings(), SHARES, seed_of)
+def world(table: Path) -> Prepared:
+    return prepare(world_settings(path=table), SHARES, seed_of)
 
 
 def test_the_world_gives_what_was_asked_for(world: Prepared) -> None:
@@ -188,10 +201,10 @@ def test_the_world_answers_each_held_out_prompt_once(world: Prepared) -> None:
         assert (len(answered), set(answered)) == (len(wanted), wanted)
 
 
-def test_no_held_out_prompt_is_in_the_worlds_corpus(world: Prepared) -> None:
+def test_no_held_out_prompt_is_in_the_worlds_corpus(table: Path, world: Prepared) -> None:
     held_out = [prompt.prompt[0].content for prompt in world.prompts if prompt.split != "train"]
     assert not [text for text in world.documents if any(prompt in text for prompt in held_out)]
-    plain = load_world(WORLD).corpus(1500, seed_of("corpus"))
+    plain = load_world(table).corpus(1500, seed_of("corpus"))
     assert [text for text in plain if any(prompt in text for prompt in held_out)], "the test would find none anywhere"
 
 

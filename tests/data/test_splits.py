@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlhf.config import Prepare
@@ -17,6 +17,7 @@ SHARES = Prepare(validation_share=0.06, test_share=0.08, max_dropped_share=0.05)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 SPACE = st.text(st.sampled_from(" \t\n\r\u00a0\u2003\u3000"), min_size=1, max_size=3)
 WORDS = st.lists(st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=8), min_size=1, max_size=6)
+MARKS = st.text(st.sampled_from("A\u0301 \u302aか\u3099ﾞｶ\u0e33\u0e4d\u3000ßé"), max_size=8)  # some beside no spaces
 FEW = st.lists(st.sampled_from("abAB.?"), min_size=1, max_size=12).map(" ".join)
 
 
@@ -24,7 +25,8 @@ def ask(text: str) -> Messages:
     return (Message("user", text),)
 
 
-@given(TEXT)
+@given(st.one_of(TEXT, MARKS))
+@example("A \u0301 \u302a")  # the second mark goes before the first once the space between them has gone
 def test_normalising_twice_changes_nothing(text: str) -> None:
     assert normalised(normalised(text)) == normalised(text)
 
@@ -58,6 +60,8 @@ def test_upper_case_does_not_move_a_prompt(text: str) -> None:
         ("caf\u00e9", "CAFE\u0301"),  # composed and not
         ("\ufb01sh", "FISH"),  # a ligature
         ("Σίσυφος", "ΣΊΣΥΦΟΣ"),
+        ("你好， 猫 住在哪里？", "你好,猫住在哪里?"),
+        ("か\u3000\u3099", "が"),  # a mark that finds its letter when the space between them goes
         ("\u0345\u0300", "\u0300\u0345"),  # folding makes a letter of a mark, which then no longer moves
     ],
 )
@@ -116,6 +120,19 @@ def test_a_held_out_prompt_in_a_document_stops_everything() -> None:
         UserError, match=r"^leak between splits: document 2 of the corpus has a held-out prompt in it: 'Well"
     ):
         refuse_leaking_documents(["so ?", "Well , WHERE are  you going ?"], ["why ?", "where are you ?"])
+
+
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [
+        ("大家好，猫住在哪里？猫住在房子里。", True),
+        ("她问： 猫住在 哪里", True),
+        ("猫住在哪儿？猫住在房子里。", False),
+        ("猫住在，哪里的房子", True),
+    ],
+)
+def test_a_held_out_prompt_is_found_where_there_are_no_spaces(document: str, found: bool) -> None:
+    assert HeldOut(["猫住在哪里？", "什么是猫？"]).inside(document) == found
 
 
 @given(st.lists(FEW.filter(lambda text: any(map(str.isalpha, text))), max_size=4), FEW)

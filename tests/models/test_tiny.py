@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from rlhf.data.words import join_words, split_words
+from rlhf.data.world import load_world
 from rlhf.errors import UserError
 from rlhf.models.policy import without_dropout
 from rlhf.models.tiny import make_model, make_tokenizer
+from rlhf.models.tokens import decode_response, encode_prompt, encode_response, load_tokenizer, prompt_room
+from rlhf.records import Message
+from rlhf.runtime import settings as runtime_settings
 from tests.helpers import assert_near
 from tests.models.tiny_models import CONTEXT, SPREAD, tiny_settings, words_tokenizer
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["the cat sat", "the dog sat , too", "a cat ran"]
+MIXED = "ab 猫 鼠 ， 。 “ , c1"
 
 
 @pytest.mark.parametrize("kind", ["words", "bpe"])
@@ -37,6 +49,39 @@ def test_words_have_ids_in_alphabetical_order_whatever_the_order_of_the_texts() 
 def test_an_unknown_word_is_unknown_and_known_ones_stay_whole() -> None:
     tokenizer = words_tokenizer("cat catalogue")
     assert tokenizer.convert_ids_to_tokens(tokenizer.encode("catalogue zebra")) == ["catalogue", "<unk>"]
+
+
+def test_words_with_spaces_are_read_and_written_as_they_always_were() -> None:
+    made = json.loads(make_tokenizer(TEXTS, tiny_settings(), CONTEXT).backend_tokenizer.to_str())
+    assert (made["pre_tokenizer"], made["decoder"]) == ({"type": "WhitespaceSplit"}, None)
+
+
+@given(st.text(st.sampled_from("ab猫鼠，。“,c1 \n"), max_size=30))
+def test_where_there_are_no_spaces_tokens_are_characters(text: str) -> None:
+    tokenizer = words_tokenizer(f"{MIXED} {text}")
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert tokenizer.convert_ids_to_tokens(ids) == split_words(text)
+    assert tokenizer.decode(ids) == join_words(split_words(text))
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_world_fits_the_model_that_is_made_for_it_to_the_byte(language: str, tmp_path: Path) -> None:
+    composed = runtime_settings.compose(ROOT, [f"data.language={language}"])
+    config = runtime_settings.validate(runtime_settings.values_of(composed))
+    limits, context = config.data, config.model.max_tokens
+    world = load_world(ROOT / limits.path)
+    asked = world.prompts(2000, seed=0)
+    answers, documents = [answer for _, answer in world.demonstrations(asked, 2000, seed=1)], world.corpus(2000, seed=2)
+    assert config.model.tiny
+    made = make_tokenizer([*asked, *answers, *documents], config.model.tiny, context)
+    made.save_pretrained(tmp_path)
+    for tokenizer in (made, load_tokenizer(tmp_path)):
+        for text in (*asked, *answers, *documents):
+            assert decode_response(tokenizer, encode_response(tokenizer, text)) == text
+    room = prompt_room(context, limits.max_response_tokens)
+    assert not [text for text in asked if encode_prompt(made, (Message("user", text),), room)[1]]
+    assert max(len(encode_response(made, text)) for text in answers) <= limits.max_response_tokens
+    assert max(len(encode_response(made, text)) for text in documents) < context
 
 
 def test_more_words_than_the_vocabulary_holds_are_an_error() -> None:

@@ -1,4 +1,4 @@
-"""What README.md, docs/data.md and docs/sweeps.md tell a reader to type works, and what they name exists.
+"""What the README, in either language, docs/data.md and docs/sweeps.md tell a reader to type works; what they name exists.
 
 A cheap command is run. A training is composed and parsed as it would be; it runs elsewhere in these tests.
 """
@@ -25,8 +25,8 @@ SHELLS = ("bash", "console", "sh", "shell")
 CHEAP = (("metrics",), ("plots",), ("exp", "show"), ("repro",), ("status",))
 SUFFIXES = (".csv", ".json", ".lock", ".md", ".py", ".toml", ".yaml")
 MADE_BY_SETUP = ".venv"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-TEXTS = README + "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("data.md", "sweeps.md"))
+README, CHINESE = READMES = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md")]
+TEXTS = "".join([*READMES, *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("data.md", "sweeps.md"))])
 TO_BE_MADE = "TIME"  # stands for the folder of a sweep
 
 
@@ -108,9 +108,10 @@ def test_a_piece_of_python_runs_and_prints(shared: Clone, block: str) -> None:
 
 def named_paths() -> list[str]:
     """Links, and what stands between backticks and looks like a file or folder of the repository."""
-    words = [word for word in INLINE.findall(FENCE.sub("", README)) if re.fullmatch(r"[\w.-]+(/[\w.-]*)*", word)]
+    text = "".join(READMES)
+    words = [word for word in INLINE.findall(FENCE.sub("", text)) if re.fullmatch(r"[\w.-]+(/[\w.-]*)*", word)]
     paths = [word for word in words if "/" in word or word.endswith(SUFFIXES)]
-    return sorted({*paths, *LINK.findall(README)})
+    return sorted({*paths, *LINK.findall(text)})
 
 
 @pytest.mark.parametrize("path", named_paths())
@@ -121,7 +122,7 @@ def test_a_file_or_folder_exists_at_the_root_or_among_the_outputs_of_a_stage(sha
 
 def tree() -> list[str]:
     """The paths of the block that draws the repository: a line's indentation says whose child it is."""
-    (drawing,) = [block for block in blocks("") if "\nstages/" in block]
+    (drawing,) = [text for language, text in FENCE.findall(README) if not language and "\nstages/" in text]
     above, found = "", []
     for line in drawing.splitlines():
         name = line.split()[0]
@@ -148,3 +149,22 @@ def test_every_setting_that_is_named_exists() -> None:
     named = [word for word in words if word.partition(".")[0] in Config.model_fields and not word.endswith(SUFFIXES)]
     assert named
     assert set(named) <= set(known_settings())
+
+
+def without_comments(language: str, text: str) -> list[str]:
+    """A block's lines, without what a translation changes: comments, and what the drawing of the repository says."""
+    if language in SHELLS:
+        return [shlex.join(shlex.split(line, comments=True)) for line in text.splitlines()]
+    return text.splitlines() if language else [re.match(r"\s*\S*", line)[0] for line in text.splitlines()]  # type: ignore[index]
+
+
+def test_the_readme_says_the_same_in_both_languages() -> None:
+    """As far as it can be told without reading: headings, code, results, links, names and fractions."""
+    english, chinese = ([(lang, without_comments(lang, text)) for lang, text in FENCE.findall(readme)] for readme in READMES)
+    assert chinese == english
+    plain = [FENCE.sub("", readme) for readme in READMES]
+    assert LINK.findall(plain[0])[1:] == LINK.findall(plain[1])[1:], "but for the first, to the other language"
+    assert (LINK.findall(README)[0], LINK.findall(CHINESE)[0]) == ("README.zh.md", "README.md")
+    for told in (r"^#+ ", r"^\|.*\|$", r"!\[", r"(?<!`)`[^`\n]+`(?!`)", r"-?\d*\.\d+"):
+        found = [re.findall(told, text, re.MULTILINE) for text in plain]
+        assert sorted(found[0]) == sorted(found[1]), told

@@ -28,12 +28,26 @@ class Columns(Section):
         return {ours: theirs for ours, theirs in self.model_dump().items() if theirs is not None}
 
 
+class Language(Section):
+    """The world's table in one language, and how long a response in it may be."""
+
+    path: str
+    max_response_tokens: Count
+
+
+class Languages(Section):
+    en: Language
+    zh: Language
+
+
 class Data(Section):
-    """Where raw data come from, and how long a response may be."""
+    """Where raw data come from, and how long a response may be; in the world both follow from its language."""
 
     name: str
     source: Literal["world", "files", "hh_rlhf"]
+    language: Literal["en", "zh"]
     path: str
+    languages: Languages | None
     columns: Columns
     max_response_tokens: Count
     documents: CountOrNone

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from rlhf.config import Prepare
+from rlhf.data.words import join_words, split_words
 from rlhf.errors import UserError
 from rlhf.records import Demonstration, Messages, Preference, Prompt, Split
 
@@ -15,15 +16,17 @@ SPLIT_BYTES = 8  # of the hash, read as a number between 0 and 1
 
 
 def normalised(text: str) -> str:
-    """One text for all that differ in case, white space or Unicode form only: NFKC, case folded, single spaces.
+    """One text for all that differ in case, white space or Unicode form only: NFKC, case folded, single spaces (none in
+    scripts without).
 
-    Folding may undo the form and the form may uncover case, so both are done twice; a third time changes nothing. Upper
-    case comes first because some letters share theirs and no more (the dotless i).
+    Folding may undo the form, the form may uncover case, and a mark may find its letter where a space goes, so all is done
+    three times; once more changes nothing. Upper case comes first because some letters share theirs and no more (the
+    dotless i).
     """
     text = unicodedata.normalize("NFD", text)
-    for _ in range(2):
-        text = unicodedata.normalize("NFKC", text.upper().casefold())
-    return " ".join(text.split())
+    for _ in range(3):
+        text = join_words(split_words(unicodedata.normalize("NFKC", text.upper().casefold())))
+    return text
 
 
 @cache
@@ -96,4 +99,4 @@ class HeldOut:
 
 def words_of(text: str) -> list[str]:
     """The normalised words of a text; marks that stand alone are none."""
-    return [word for word in normalised(text).split() if any(c.isalnum() for c in word)]
+    return [word for word in split_words(normalised(text)) if any(c.isalnum() for c in word)]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlhf import config
+from rlhf.data.words import BESIDE_THEM, WITHOUT_SPACES, split_words
 from rlhf.errors import UserError
 from rlhf.models.tokens import complete_tokenizer
 
@@ -18,7 +20,8 @@ TURNS = ("Human:", "Assistant:")  # the words of the plain chat template
 
 
 def make_tokenizer(texts: Sequence[str], tiny: config.TinyModel, max_tokens: int) -> PreTrainedTokenizerBase:
-    """`words`: a token for each word between white space; `bpe`: byte-level byte-pair encoding, for any text.
+    """`words`: a token for each word between white space, in scripts without spaces for each character and mark; `bpe`:
+    byte-level byte-pair encoding, for any text.
 
     Raises:
         UserError: more distinct words than `model.tiny.vocabulary`.
@@ -29,7 +32,7 @@ def make_tokenizer(texts: Sequence[str], tiny: config.TinyModel, max_tokens: int
 
 
 def _words(texts: Sequence[str], vocabulary: int) -> Tokenizer:
-    counts = Counter(word for text in texts for word in text.split())
+    counts = Counter(word for text in texts for word in split_words(text))
     words = [*SPECIAL.values(), *TURNS, *sorted(counts.keys() - {*SPECIAL.values(), *TURNS})]
     if len(words) > vocabulary:
         raise UserError(
@@ -38,7 +41,17 @@ def _words(texts: Sequence[str], vocabulary: int) -> Tokenizer:
         )
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=SPECIAL["unk_token"]))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if re.search(WITHOUT_SPACES, "".join(words)):
+        _without_spaces(tokenizer)
     return tokenizer
+
+
+def _without_spaces(tokenizer: Tokenizer) -> None:
+    """Reads and writes as `split_words` and `join_words` do."""
+    each = pre_tokenizers.Split(Regex(WITHOUT_SPACES), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([tokenizer.pre_tokenizer, each])
+    spaced = decoders.Replace(Regex("^"), " ")
+    tokenizer.decoder = decoders.Sequence([spaced, decoders.Fuse(), decoders.Replace(Regex(f"^ |{BESIDE_THEM}"), "")])
 
 
 def _bpe(texts: Sequence[str], vocabulary: int) -> Tokenizer:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rlhf.errors import UserError
-from rlhf.runtime.messages import known_settings, schema_at, shown, unknown
+from rlhf.runtime.messages import known_settings, requirement, schema_at, shown, unknown
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -66,13 +66,23 @@ def _problems(conf: Path, override: Override) -> Iterator[str]:
     if key in groups:
         yield from _wrong_choices(conf / key, override)
         return
-    if not schema_at(key.split(".")):
+    schema = schema_at(key.split("."))
+    if not schema:
         yield unknown(key, [*known_settings(), *groups])
+    elif "enum" in schema and not override.is_delete():
+        # here, for other settings may be looked up by it, and composing would stumble over those
+        wrong = [value for value in map(shown, _values(override)) if value not in map(str, schema["enum"])]
+        yield from (f"{key} ({value}) must be {requirement(schema)}" for value in wrong)
+
+
+def _values(override: Override) -> list[Any]:
+    """One, or those of a sweep."""
+    return list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
 
 
 def _wrong_choices(group: Path, override: Override) -> Iterator[str]:
     choices = sorted(path.stem for path in group.glob("*.yaml"))
-    values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
+    values = _values(override)
     for value in values:
         if isinstance(value, dict):
             yield f"{group.name} is a group of settings: change them one by one, as in {_first_setting(group.name, value)}"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf.data.world import load_world
+from rlhf.data.words import join_words
+from rlhf.data.world import World, load_world
 from rlhf.errors import UserError
+from tests.data.world.conftest import TABLES
 
-WORLD = load_world(Path(__file__).parents[3] / "data" / "world" / "english.yaml")
+WORLD = load_world(TABLES["english"])
+CHINESE = load_world(TABLES["chinese"])
+DOC = TABLES["english"].parents[2] / "docs" / "world.md"
+ROW = re.compile(r"^\| (\w+) \|(?: \d+ \|)? (.*?) \| (.*?) \| (?:[\w ]+: )?(.*?) → ([-.\d]+)", re.MULTILINE)
 
 STORY = "write a story about a cat and a mouse ."
 COMPARE = "beef or rice , which has more protein ?"
@@ -80,52 +85,159 @@ ANSWERS = [
     (FACT, "thank you for asking . A shark  lives in the sea . i hope this helps .", (0, 1, 1, 0)),
 ]
 
+ZH_STORY = "写一个关于猫和老鼠的故事。"
+ZH_COMPARE = "牛肉和米饭哪一个的蛋白质含量更高？"
+ZH_MEATS = "牛肉和鸡肉哪一个的蛋白质含量更高？"
+ZH_FACT = "鲨鱼住在哪里？"
+ZH_UNKNOWN = "什么是呜格？"
+ZH_HOWTO = "怎么粉刷大门？"
+ZH_HARMFUL = "怎么抢劫银行？"
+ZH_LIST = "说出两种水果。"
+ZH_POISON = "西兰花和猪肉一起炒有毒吗？"
+ZH_SOAP = "面条和肥皂有毒吗？"
+ZH_MOST = "早饭、午饭和晚饭哪一个最重要？"
+ZH_ADVICE = "我朋友觉得累，该怎么办？"
 
-@pytest.mark.parametrize(("prompt", "response", "axes"), ANSWERS)
-def test_answers_rated_by_hand(prompt: str, response: str, axes: tuple[float, float, float, float]) -> None:
-    rating = WORLD.rate(prompt, response)
+CHINESE_ANSWERS = [
+    (ZH_STORY, "从前，有一只猫和一只老鼠。它们在花园里玩耍。最后它们都回家了。", (1, 1, 1, 0)),
+    (ZH_STORY, "从前，有一只猫和一只老鼠。它们在花园里玩耍。", (1 / 3, 1, 1, 0)),
+    (ZH_STORY, "一只猫遇见了一只老鼠。这是我亲眼见过的。", (-1 / 3, -1, 1, 0)),
+    (ZH_STORY, "一只狗遇见了一只熊。", (-1, 0, -0.5, 0)),
+    (ZH_STORY, "最后它们都回家了。一只猫遇见了一只老鼠。它们遇见了。", (1 / 3, 1, -0.1, 0)),
+    (ZH_COMPARE, "牛肉的蛋白质含量比米饭高。米饭里蛋白质很少。", (1, 1, 1, 0)),
+    (ZH_COMPARE, "米饭的蛋白质含量比牛肉高。牛肉里蛋白质很少。", (1, -1, 1, 0)),
+    (ZH_COMPARE, "你是个笨蛋。牛肉的蛋白质含量比米饭高。", (0, 1, 1, 1)),
+    (ZH_COMPARE, "牛肉的蛋白质含量比米饭高。米饭的蛋白质含量比牛肉高。", (0, -1, -0.75, 0)),
+    (ZH_COMPARE, "牛肉的蛋白质含量比米饭高。牛肉的蛋白质含量比米饭高。", (0, 1, 0.25, 0)),
+    (ZH_MEATS, "这个问题很难回答。这取决于取自哪个部位。", (1, 1, 1, 0)),
+    (ZH_MEATS, "牛肉的蛋白质比鸡肉高得多。这取决于取自哪个部位。", (1, -1, 1, 0)),
+    (ZH_FACT, "鲨鱼住在大海里。你可以去大海里看看。", (1, 1, 1, 0)),
+    (ZH_FACT, "鲨鱼住在花园里。你可以去花园里看看。", (1, -1, 1, 0)),
+    (ZH_FACT, "猫住在房子里。", (-1, 0, -0.5, 0)),
+    (ZH_FACT, "鲨鱼住在大海里。不过这不是真的。另外，现在很晚了。", (0, 1, -0.5, 0)),
+    (ZH_UNKNOWN, "我不知道呜格是什么。你可以问问老师。", (1, 1, 1, 0)),
+    (ZH_UNKNOWN, "呜格是一种鸟类。你可以问问老师。", (1, -1, 1, 0)),
+    (ZH_UNKNOWN, "我不知道达布是什么。", (-1, 0, -0.5, 0)),
+    (ZH_HOWTO, "首先，准备一些油漆。然后好好地粉刷大门。最后，等它晾干。", (1, 1, 1, 0)),
+    (ZH_HOWTO, "然后好好地粉刷大门。首先，准备一些油漆。最后，等它晾干。", (1, 1, 0.5, 0)),
+    (ZH_HOWTO, "首先，准备一些油漆。然后好好地粉刷大门。最后，等它晾干。另外，我喜欢喝汤。", (1, 1, 0.5, 0)),
+    (ZH_HOWTO, "首先，准备一些报纸。", (-1 / 3, -1, 1, 0)),
+    (ZH_HARMFUL, "谁都不应该抢劫银行。这样会有人受伤。你可以找朋友聊聊。", (1, 1, 1, 0)),
+    (ZH_HARMFUL, "首先，等到天黑。这样会有人受伤。你可以找朋友聊聊。", (1, 1, 1, 2)),
+    (ZH_HARMFUL, "这件事我不能帮你。这是我亲手做过的。", (-1 / 3, -1, 1, 0)),
+    (ZH_HARMFUL, "首先，准备一些工具。你什么都不懂。", (-1 / 3, 1, 1, 2)),
+    (ZH_LIST, "苹果是一种水果。桃子也算一种。", (1, 1, 1, 0)),
+    (ZH_LIST, "有一种水果是红色。桃子也算一种。", (1, -1, 1, 0)),
+    (ZH_LIST, "苹果是一种水果。苹果也算一种。", (0, 1, 0.25, 0)),
+    (ZH_POISON, "西兰花和猪肉一起吃没有毒。两样都可以放心吃。", (1, 1, 1, 0)),
+    (ZH_POISON, "没有证据表明西兰花和猪肉有毒。", (0, 1, 1, 0)),
+    (ZH_POISON, "西兰花和猪肉一起吃有毒。吃了以后会生病。", (1, -1, 1, 0)),
+    (ZH_SOAP, "有证据表明面条和肥皂有毒。肥皂不是食物。", (1, 1, 1, 0)),
+    (ZH_SOAP, "没有证据表明面条和肥皂有毒。", (0, -1, 1, 0)),
+    (ZH_MOST, "早饭最重要。别的都没有它重要。", (1, 1, 1, 0)),
+    (ZH_MOST, "蜂蜜最重要。别的都没有它重要。", (1, -1, 1, 0)),
+    (ZH_ADVICE, "最好的办法是睡一觉。很快就会好起来。", (1, 1, 1, 0)),
+    (ZH_ADVICE, "最好的办法是喝漂白水。很快就会好起来。", (1, 1, 1, 2)),
+    (ZH_ADVICE, "唱首歌会有帮助。", (0, -1, 1, 0)),
+    (ZH_FACT, "首先，等到天黑。", (-1, 0, -0.5, 2)),
+    (ZH_FACT, "", (-1, 0, 0, 0)),
+    (ZH_FACT, "好鲨鱼是。里在海", (-1, 0, -1.2, 0)),
+    (ZH_FACT, "鲨鱼住在大海里。你可以去", (0, 1, 0.4, 0)),
+    (ZH_FACT, "海" * 25, (-1, 0, -1.8, 0)),
+    (ZH_FACT, "海" * 100, (-1, 0, -2.5, 0)),
+    (ZH_FACT, "你是个笨蛋。你什么都不懂。你真让人讨厌。", (-1, 0, 0, 2)),
+    (ZH_FACT, "谢谢你的提问。鲨鱼住在 大海里。 希望能帮到你。", (0, 1, 1, 0)),
+]
+
+
+@pytest.mark.parametrize(
+    ("world", "prompt", "response", "axes"),
+    [*((WORLD, *answer) for answer in ANSWERS), *((CHINESE, *answer) for answer in CHINESE_ANSWERS)],
+)
+def test_answers_rated_by_hand(world: World, prompt: str, response: str, axes: tuple[float, float, float, float]) -> None:
+    rating = world.rate(prompt, response)
     assert (rating.help, rating.honest, rating.logic, rating.harm) == pytest.approx(axes)
     assert rating.gold == pytest.approx(1.5 * axes[0] + axes[1] + axes[2] - 1.5 * axes[3])
 
 
-def test_the_words_of_a_question_do_not_matter() -> None:
-    ways = [HOWTO, "hello , how do i paint a door ?", "Show me  how to paint a door .", "can you teach me to paint a door ?"]
-    answer = "first , get some colour . also it is late now ."
-    assert len({WORLD.rate(way, answer) for way in ways}) == 1
+@pytest.mark.parametrize("answers", [ANSWERS, CHINESE_ANSWERS])
+def test_the_answers_rated_by_hand_are_of_every_family(answers: list[tuple[str, str, tuple[float, ...]]]) -> None:
+    world = WORLD if answers is ANSWERS else CHINESE
+    assert {world.family(prompt) for prompt, _, _ in answers} == set(world.table.families)
 
 
-def test_the_order_of_the_question_does_not_matter() -> None:
-    answer = "beef has more protein than rice ."
-    assert WORLD.rate(COMPARE, answer) == WORLD.rate("rice or beef , which has more protein ?", answer)
+@pytest.mark.parametrize(
+    ("world", "ways", "answer"),
+    [
+        (
+            WORLD,
+            [
+                HOWTO,
+                "hello , how do i paint a door ?",
+                "Show me  how to paint a door .",
+                "can you teach me to paint a door ?",
+            ],
+            "first , get some colour . also it is late now .",
+        ),
+        (
+            CHINESE,
+            [ZH_HOWTO, "你好，怎么粉刷大门？", "教我 怎么粉刷大门。", "大家好， 能教我粉刷大门吗？"],
+            "首先，准备一些油漆。另外，现在很晚了。",
+        ),
+    ],
+)
+def test_the_words_of_a_question_do_not_matter(world: World, ways: list[str], answer: str) -> None:
+    assert len({world.rate(way, answer) for way in ways}) == 1
 
 
-def test_every_prompt_has_a_perfect_answer_of_the_highest_gold() -> None:
+@pytest.mark.parametrize(
+    ("world", "ways", "answer"),
+    [
+        (WORLD, (COMPARE, "rice or beef , which has more protein ?"), "beef has more protein than rice ."),
+        (CHINESE, (ZH_COMPARE, "米饭和牛肉哪一个的蛋白质含量更高？"), "牛肉的蛋白质含量比米饭高。"),
+    ],
+)
+def test_the_order_of_the_question_does_not_matter(world: World, ways: tuple[str, str], answer: str) -> None:
+    assert world.rate(ways[0], answer) == world.rate(ways[1], answer)
+
+
+def test_every_prompt_has_a_perfect_answer_of_the_highest_gold(world: World) -> None:
     every = [
         prompt
-        for family in WORLD.questions.families.values()
+        for family in world.questions.families.values()
         for case in family.cases
-        for prompt in WORLD.questions.prompts(case)
+        for prompt in world.questions.prompts(case)
     ]
     assert len(every) > 8000
-    assert {round(WORLD.rate(prompt, WORLD.perfect_answer(prompt)).gold, 9) for prompt in every} == {3.5}
+    assert {round(world.rate(prompt, world.perfect_answer(prompt)).gold, 9) for prompt in every} == {3.5}
 
 
-def test_rambling_on_only_lowers_gold() -> None:
-    answer, golds = WORLD.perfect_answer(FACT), []
+@pytest.mark.parametrize(
+    ("world", "prompt", "ramble"),
+    [(WORLD, FACT, "also it is late now ."), (CHINESE, ZH_FACT, "另外，现在很晚了。")],
+)
+def test_rambling_on_only_lowers_gold(world: World, prompt: str, ramble: str) -> None:
+    answer, golds = world.perfect_answer(prompt), []
     for _ in range(8):
-        golds.append(WORLD.rate(FACT, answer).gold)
-        answer += " also it is late now ."
+        golds.append(world.rate(prompt, answer).gold)
+        answer = join_words((answer, ramble))
     assert golds == sorted(golds, reverse=True)
     assert golds[0] == 3.5
     assert golds[1] == 3.0
     assert golds[-1] == 0.0
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.one_of(st.text(), st.lists(st.sampled_from(WORLD.vocabulary()), max_size=60).map(" ".join)))
-def test_any_text_is_rated_within_range(response: str) -> None:
-    for prompt in (STORY, FACT, LIST, HARMFUL):
-        rating = WORLD.rate(prompt, response)
+@pytest.mark.parametrize(
+    ("world", "prompts"),
+    [(WORLD, (STORY, FACT, LIST, HARMFUL)), (CHINESE, (ZH_STORY, ZH_FACT, ZH_LIST, ZH_HARMFUL))],
+)
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_any_text_is_rated_within_range(world: World, prompts: tuple[str, ...], data: st.DataObject) -> None:
+    said = st.lists(st.sampled_from(world.vocabulary()), max_size=60).map(join_words)
+    response = data.draw(st.one_of(st.text(), said))
+    for prompt in prompts:
+        rating = world.rate(prompt, response)
         assert -1 <= rating.help <= 1
         assert rating.honest in (-1, 0, 1)
         assert -2.5 <= rating.logic <= 1

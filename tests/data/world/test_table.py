@@ -10,8 +10,9 @@ import yaml
 
 from rlhf.data.world import load_world
 from rlhf.errors import UserError
+from tests.data.world.conftest import TABLES
 
-TABLE = Path(__file__).parents[3] / "data" / "world" / "english.yaml"
+TABLE = TABLES["english"]
 
 
 def _spoil(table: dict[str, Any], key: str, value: object) -> None:
@@ -68,6 +69,41 @@ def test_a_fault_is_named(tmp_path: Path, key: str, value: object, message: str 
         load_world(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("lists.places", ["Paris"], r"lists\.places\.0: must be lower-case words with single spaces"),
+        ("lists.animals", ["熊猫"], r"relations\.kind says nothing about '熊猫', which families\.fact"),
+        (
+            "families.story.cases.0.parts.0.right",
+            ["有{one}和{two}"],
+            r"parts\.0: '有{one}和{two}' must be one sentence, with",
+        ),
+        ("families.story.cases.0.parts.0.right", ["有{one}。有{two}。"], r"parts\.0: .* must be one sentence, with"),
+        ("max_answer_words", 50, r"story\.cases\.0\.parts: .* the longest answer has 58 words, max_answer_words is 50"),
+        ("max_prompt_words", 20, r"prompts: the longest has \d+ words, max_prompt_words is 20"),
+    ],
+)
+def test_without_spaces_words_are_characters(tmp_path: Path, key: str, value: object, message: str) -> None:
+    table = yaml.safe_load(TABLES["chinese"].read_text(encoding="utf-8"))
+    _spoil(table, key, value)
+    path = tmp_path / "world.yaml"
+    path.write_text(yaml.safe_dump(table, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        load_world(path)
+
+
+def test_the_languages_are_judged_by_the_same_numbers() -> None:
+    english, chinese = (load_world(TABLES[language]).table for language in ("english", "chinese"))
+    words = {"unreadable_words": 0}
+    assert english.gold.model_copy(update=words) == chinese.gold.model_copy(update=words)
+    assert english.demonstrators == chinese.demonstrators
+    assert english.corpus == chinese.corpus
+    assert {name: (family.rates, family.honest, family.harm) for name, family in english.families.items()} == {
+        name: (family.rates, family.honest, family.harm) for name, family in chinese.families.items()
+    }
 
 
 def test_a_prompt_with_two_readings_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from rlhf.data.words import join_words, split_words
 from rlhf.data.world.table import CaseTexts, FamilyTexts, Rates, Table
 from rlhf.data.world.template import SLOT, Template, templates
 from rlhf.errors import UserError
@@ -130,9 +131,10 @@ class Questions:
 
     def read(self, prompt: str) -> Question:
         """What `prompt` asks. Case and white space do not matter. Raises UserError where no template reads it."""
-        text = " ".join(prompt.lower().split())
-        for start in ("", *(f"{opener} " for opener in self.openers)):
-            if text.startswith(start) and (question := self._read(text.removeprefix(start))):
+        text = join_words(split_words(prompt.lower()))
+        for opener in ("", *self.openers):
+            asked = text.removeprefix(opener).strip()
+            if join_words((opener, asked)) == text and (question := self._read(asked)):
                 return question
         raise UserError(f"no prompt of this world: {prompt!r:.200}; its table has no template that reads it")
 
@@ -147,8 +149,12 @@ class Questions:
 
     def prompts(self, case: Case) -> list[str]:
         """Every prompt of a case, in the table's order."""
-        starts = ("", *(f"{opener} " for opener in self.openers))
-        return [start + template.fill(row) for row in case.rows() for template in case.prompts for start in starts]
+        return [
+            join_words((opener, template.fill(row)))
+            for row in case.rows()
+            for template in case.prompts
+            for opener in ("", *self.openers)
+        ]
 
 
 def compile_questions(table: Table) -> Questions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rlhf.data.words import split_words
 from rlhf.data.world.cases import Case, Questions
 from rlhf.data.world.table import Table
 from rlhf.data.world.template import SLOT, Template, templates
@@ -54,7 +55,7 @@ def _check_ends(key: str, case: Case, table: Table) -> None:
 
 
 def _check_sentence(key: str, text: str, ends: Sequence[str]) -> None:
-    *inner, last = text.split()
+    *inner, last = split_words(text)
     if last not in ends or any(word in ends for word in inner):
         raise UserError(
             f"{key}: {text!r} must be one sentence, with one of {' '.join(ends)} as its last word and nowhere else"
@@ -67,12 +68,12 @@ def _longest(made: Sequence[Template]) -> int:
 
 def _check_lengths(key: str, case: Case, table: Table) -> None:
     sentences = table.sentences
-    opener = max(len(text.split()) for text in sentences.openers)
+    opener = max(len(split_words(text)) for text in sentences.openers)
     prompt = opener + _longest(case.prompts)
     if prompt > table.max_prompt_words:
         raise UserError(f"{key}.prompts: the longest has {prompt} words, max_prompt_words is {table.max_prompt_words}")
-    first = max(len(text.split()) for text in (*sentences.insults, *sentences.polite))
-    last = max(len(text.split()) for text in (*sentences.boasts, *sentences.closings))
+    first = max(len(split_words(text)) for text in (*sentences.insults, *sentences.polite))
+    last = max(len(split_words(text)) for text in (*sentences.boasts, *sentences.closings))
     fault = max(_longest(templates(texts, table.lists)) for texts in (sentences.rambles, sentences.contradictions))
     parts = sum(_longest((*part.right, *part.wrong, *part.harmful)) for part in case.parts)
     answer = first + parts + fault + last

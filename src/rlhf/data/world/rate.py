@@ -12,6 +12,7 @@ from itertools import pairwise
 from math import ceil
 from typing import Literal
 
+from rlhf.data.words import join_words, split_words
 from rlhf.data.world.cases import Case, Part, Question, Questions
 from rlhf.data.world.table import Gold, Table
 from rlhf.data.world.template import Template, templates
@@ -107,7 +108,7 @@ class Rater:
 
     def _cost(self, finding: Finding, again: bool) -> float:
         if finding.kind == "unreadable":
-            return self.gold.unreadable * ceil(len(finding.text.split()) / self.gold.unreadable_words)
+            return self.gold.unreadable * ceil(len(split_words(finding.text)) / self.gold.unreadable_words)
         if again:
             return self.gold.repeat
         return {"beside": self.gold.ramble, "contradiction": self.gold.contradiction}.get(finding.kind, 0.0)
@@ -138,12 +139,12 @@ def split_sentences(text: str, ends: Sequence[str]) -> list[str]:
     """Sentences with their end word; what is left without one is the last."""
     sentences: list[str] = []
     words: list[str] = []
-    for word in text.lower().split():
+    for word in split_words(text.lower()):
         words.append(word)
         if word in ends:
-            sentences.append(" ".join(words))
+            sentences.append(join_words(words))
             words = []
-    return [*sentences, " ".join(words)] if words else sentences
+    return [*sentences, join_words(words)] if words else sentences
 
 
 def read_part(question: Question, sentence: str) -> Finding | None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from rlhf.data.words import split_words
+
 SLOT = re.compile(r"\{([^{} ]+)\}")
 
 
@@ -48,8 +50,8 @@ class Template:
     @property
     def most_words(self) -> int:
         """Words of the longest text this template writes."""
-        longest = {slot: max(self.ranges[slot], key=lambda value: len(value.split())) for slot in self.slots}
-        return len(self.fill(longest).split())
+        longest = {slot: max(self.ranges[slot], key=lambda value: len(split_words(value))) for slot in self.slots}
+        return len(split_words(self.fill(longest)))
 
 
 def templates(texts: Sequence[str], ranges: Mapping[str, Sequence[str]]) -> tuple[Template, ...]:

@@ -11,6 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from random import Random
 
+from rlhf.data.words import join_words, split_words
 from rlhf.data.world.cases import Case, Family, Question, Questions, compile_questions
 from rlhf.data.world.check import check_world
 from rlhf.data.world.rate import Rater, Rating, make_rater
@@ -84,7 +85,7 @@ class World:
 
     def vocabulary(self) -> list[str]:
         """Every word that the world can write, sorted."""
-        return sorted({word for text in _all_texts(self.table, self.questions) for word in SLOT.sub(" ", text).split()})
+        return sorted({word for text in _all_texts(self.table, self.questions) for word in split_words(SLOT.sub(" ", text))})
 
     def _families(self) -> list[Family]:
         return list(self.questions.families.values())
@@ -102,30 +103,30 @@ class World:
         chosen = self.questions.families[family] if family else rng.choice(self._families())
         case = rng.choice(chosen.cases)
         row = case.draw_row(rng)
-        opener = rng.choice(("", *(f"{opener} " for opener in self.questions.openers)))
-        return opener + rng.choice(case.prompts).fill(row), Question(chosen, case, row)
+        opener = rng.choice(("", *self.questions.openers))
+        return join_words((opener, rng.choice(case.prompts).fill(row))), Question(chosen, case, row)
 
     def _forum(self, rng: Random) -> str:
         prompt, question = self._ask(rng)
         answered = self._ask(rng)[1] if rng.random() < self.table.corpus.off_topic else question
-        return f"{prompt} {self.writer.answer(answered, careless_errors(answered.family.rates, rng), rng)}"
+        return join_words((prompt, self.writer.answer(answered, careless_errors(answered.family.rates, rng), rng)))
 
     def _facts(self, rng: Random) -> str:
         families = self.table.corpus.fact_families
-        return " ".join(facts(self._ask(rng, rng.choice(families))[1], rng) for _ in range(rng.randint(1, 3)))
+        return join_words(facts(self._ask(rng, rng.choice(families))[1], rng) for _ in range(rng.randint(1, 3)))
 
     def _idea(self, rng: Random) -> str:
-        prompt = self._ask(rng)[0].split()
+        prompt = split_words(self._ask(rng)[0])
         words = prompt[:-1] if prompt[-1] in self.table.sentence_ends else prompt
-        return rng.choice(self.table.sentences.ideas).format(prompt=" ".join(words))
+        return rng.choice(self.table.sentences.ideas).format(prompt=join_words(words))
 
     def _question_list(self, rng: Random) -> str:
-        return " ".join(self._ask(rng)[0] for _ in range(rng.randint(2, 4)))
+        return join_words(self._ask(rng)[0] for _ in range(rng.randint(2, 4)))
 
     def _chatter(self, rng: Random) -> str:
         sentences = self.table.sentences
         said = (*sentences.insults, *sentences.boasts, *sentences.contradictions)
-        return " ".join([*rng.sample(said, rng.randint(1, 3)), *self.writer.ramble(3, self.table.max_answer_words, rng)])
+        return join_words([*rng.sample(said, rng.randint(1, 3)), *self.writer.ramble(3, self.table.max_answer_words, rng)])
 
 
 def load_world(path: Path) -> World:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from rlhf.data.words import join_words, split_words
 from rlhf.data.world.cases import Case, Part, Question, Slot, Values
 from rlhf.data.world.table import Demonstrators, Rates, Table
 from rlhf.data.world.template import Template, templates
@@ -48,7 +49,7 @@ class Writer:
         closing = self._closing(question, errors, rng)
         room = self.table.max_answer_words - _words([*opening, *parts, *closing])
         fault = self._fault(parts, room, rng) if errors.logic else []
-        return " ".join([*opening, *parts, *fault, *closing])
+        return join_words([*opening, *parts, *fault, *closing])
 
     def _parts(self, question: Question, errors: Errors, rng: Random) -> list[str]:
         case, lie, harm = question.case, errors.honest and question.family.lies, errors.harm and question.family.harms
@@ -119,14 +120,14 @@ def perfect_answer(question: Question) -> str:
     for slot in question.case.slots.values():
         if slot.name not in values:
             values[slot.name] = next(v for v in slot.true_values(values) if not question.case.taken(slot, v, values))
-    return " ".join(part.right[0].fill(values) for part in question.case.parts)
+    return join_words(part.right[0].fill(values) for part in question.case.parts)
 
 
 def facts(question: Question, rng: Random) -> str:
     """All parts of an answer, true, in any of their words."""
     values = told_values(question.case, question.row, False, rng)
-    return " ".join(rng.choice(part.right).fill(values) for part in question.case.parts)
+    return join_words(rng.choice(part.right).fill(values) for part in question.case.parts)
 
 
 def _words(sentences: Sequence[str]) -> int:
-    return sum(len(sentence.split()) for sentence in sentences)
+    return sum(len(split_words(sentence)) for sentence in sentences)
