@@ -92,6 +92,24 @@ def test_a_reward_model_is_the_policys_trunk_under_a_new_head(
     assert model.config.num_labels == 1
 
 
+@pytest.mark.parametrize("labels", [2, 5])
+def test_a_classifier_of_several_labels_is_no_reward_model(architecture: str, labels: int, tmp_path: Path) -> None:
+    make_classifier(architecture, num_labels=labels).save_pretrained(tmp_path)
+    with pytest.raises(UserError) as caught:
+        load_reward_model(tmp_path, CPU)
+    assert str(caught.value) == f"{tmp_path}: is a classifier with {labels} labels; a reward model has one, the score"
+
+
+def test_a_weight_of_another_size_than_the_config_says_is_named(tmp_path: Path) -> None:
+    make_classifier("llama").save_pretrained(tmp_path)
+    settings = tmp_path / "config.json"
+    settings.write_text(settings.read_text().replace('"intermediate_size": 24', '"intermediate_size": 32'))
+    with pytest.raises(UserError) as caught:
+        load_reward_model(tmp_path, CPU)
+    assert "proj.weight is (" in str(caught.value)
+    assert str(caught.value).endswith(" by its config.json")
+
+
 def deep_policy(kind: str, size: int) -> PreTrainedModel:
     """Three layers; in the last two kinds each has an attention of its own, which the config lists."""
     sizes = {"vocab_size": size, "hidden_size": 16, "initializer_range": 0.4}

@@ -8,11 +8,13 @@ scores, times the scale, plus the centre.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForSequenceClassification,
     PretrainedConfig,
@@ -24,6 +26,8 @@ from rlhf.errors import UserError
 from rlhf.models.policy import refuse_missing, save_pretrained, without_dropout
 from rlhf.models.precision import compute_in
 from rlhf.models.tokens import reading
+
+HEAD = "score.weight"
 
 
 def load_reward_model(path: str | Path, device: torch.device, dtype: str = "float32") -> PreTrainedModel:
@@ -37,6 +41,7 @@ def _load(path: str | Path, device: torch.device, dtype: str, layers: int | None
     """The classifier, of so many layers where they are given, and the names of the weights that its file does not hold."""
     with reading(path):
         settings = AutoConfig.from_pretrained(str(path), num_labels=1, trust_remote_code=False)
+        check_classifier(path, settings)
         model, found = AutoModelForSequenceClassification.from_pretrained(
             str(path),
             config=settings if layers is None else _of_first_layers(settings, layers),
@@ -44,9 +49,32 @@ def _load(path: str | Path, device: torch.device, dtype: str, layers: int | None
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # which are then told of, and refused here
         )
+        _refuse_other_sizes(path, found["mismatched_keys"])
     compute_in(model, dtype)
     return without_dropout(model).to(device).eval(), set(found["missing_keys"])
+
+
+def check_classifier(place: str | Path, settings: PretrainedConfig) -> None:
+    """UserError where transformers has no sequence classifier with a linear head for this architecture."""
+    if type(settings) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        with torch.device("meta"):
+            made = AutoModelForSequenceClassification.from_config(settings, trust_remote_code=False)
+        if isinstance(getattr(made, "score", None), nn.Linear):
+            return
+    raise UserError(
+        f"{place}: transformers has no sequence classifier with a linear head for the architecture {settings.model_type}, "
+        "and reward model and critic are one: choose a model of another (llama, qwen2, qwen3, gemma2, mistral, gpt2, …)"
+    )
+
+
+def _refuse_other_sizes(path: str | Path, mismatched: Iterable[tuple[str, torch.Size, torch.Size]]) -> None:
+    """UserError for weights of other sizes than a classifier with one label has; first of all its head."""
+    for name, theirs, ours in sorted(mismatched, key=lambda found: found[0] != HEAD):
+        if name == HEAD:
+            raise UserError(f"{path}: is a classifier with {theirs[0]} labels; a reward model has one, the score")
+        raise UserError(f"{path}: {name} is {tuple(theirs)} in its file and {tuple(ours)} by its config.json")
 
 
 def _of_first_layers(settings: PretrainedConfig, layers: int) -> PretrainedConfig:
@@ -76,7 +104,7 @@ def reward_model_from_policy(
         UserError: it has fewer.
     """
     model, missing = _load(path, device, dtype, layers)
-    refuse_missing(path, missing - {"score.weight"})
+    refuse_missing(path, missing - {HEAD})
     head = model.score
     assert isinstance(head, nn.Linear)
     noise = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed))
