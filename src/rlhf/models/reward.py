@@ -44,7 +44,7 @@ def _load(path: str | Path, device: torch.device, dtype: str, layers: int | None
         check_classifier(path, settings)
         model, found = AutoModelForSequenceClassification.from_pretrained(
             str(path),
-            config=settings if layers is None else _of_first_layers(settings, layers),
+            config=settings if layers is None else of_first_layers(settings, layers),
             dtype=torch.float32,
             trust_remote_code=False,
             use_safetensors=True,
@@ -77,7 +77,7 @@ def _refuse_other_sizes(path: str | Path, mismatched: Iterable[tuple[str, torch.
         raise UserError(f"{path}: {name} is {tuple(theirs)} in its file and {tuple(ours)} by its config.json")
 
 
-def _of_first_layers(settings: PretrainedConfig, layers: int) -> PretrainedConfig:
+def of_first_layers(settings: PretrainedConfig, layers: int) -> PretrainedConfig:
     """What the config says of a model that ends after so many layers; UserError where there are fewer."""
     trunk = settings.get_text_config()
     whole = trunk.num_hidden_layers
