@@ -83,8 +83,12 @@ def said(endpoint: str, home: Path, *names: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_a_hub_that_cannot_be_reached_is_one_message_at_once(tmp_path: Path) -> None:
-    lines = said("http://127.0.0.1:9", tmp_path, NAME)
+def test_a_hub_that_cannot_be_reached_is_one_message_at_once(folder: Path, tmp_path: Path) -> None:
+    """Of a model that is not in the cache; nobody is asked about one that is."""
+    snapshot = tmp_path / "hub" / "models--maker--cached" / "snapshots" / COMMIT
+    snapshot.parent.mkdir(parents=True)
+    folder.rename(snapshot)
+    lines = said("http://127.0.0.1:9", tmp_path, NAME, "maker/cached")
     assert len(lines) == 3
     for line in lines:
         assert line.startswith(

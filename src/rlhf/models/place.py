@@ -21,6 +21,7 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHT
 from rlhf.errors import UserError
 
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
+TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one of which every tokenizer has
 REASON_LENGTH = 200  # characters of another library's complaint
 
 
@@ -28,20 +29,21 @@ REASON_LENGTH = 200  # characters of another library's complaint
 def reading(path: str | Path, revision: str | None = None, what: str = "model") -> Iterator[None]:
     """What cannot be loaded becomes a UserError that names the place; without a revision that is a folder, no hub id.
 
+    what: model, tokenizer, or config.json: what will be read of it.
+
     Raises:
         UserError: also where it is not there, cannot be reached, or brings code of its own.
     """
     if revision is None and not Path(path).is_dir():
         raise UserError(f"{path}: no such folder; name a Hugging Face model directory, or a hub id (model=hub)")
-    if revision is not None:
-        _reach(str(path), revision)
-    try:
-        _refuse_code(path, revision)
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # on a file that is not as it expects transformers stumbles in any way
-        raise UserError(f"{named(path, revision)}: no {what} can be loaded from it ({reason_of(error)})") from error
+    with _within_reach(str(path), revision, what):
+        try:
+            _refuse_code(path, revision)
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # on a file that is not as it expects transformers stumbles in any way
+            raise UserError(f"{named(path, revision)}: no {what} can be loaded from it ({reason_of(error)})") from error
 
 
 def named(path: str | Path, revision: str | None) -> str:
@@ -87,36 +89,52 @@ def _refuse_code(path: str | Path, revision: str | None) -> None:
             )
 
 
-def _reach(name: str, revision: str) -> None:
-    """UserError at once where a model has to come from the hub and cannot: its library would try for half a minute, and
-    again for every file."""
-    if _is_cached(name, revision, CONFIG_NAME) and (
-        _is_cached(name, revision, SAFE_WEIGHTS_NAME) or _is_cached(name, revision, SAFE_WEIGHTS_INDEX_NAME)
-    ):
-        return
-    page = f"{constants.ENDPOINT}/{name}"
+@contextmanager
+def _within_reach(name: str, revision: str | None, what: str) -> Iterator[None]:
+    """Asks the hub once whether it has the model. Where it does not answer, the cache serves, if that has enough; else it is
+    a UserError at once: the hub's library would try for half a minute, and again for every file."""
+    offline = constants.HF_HUB_OFFLINE
+    if revision is not None:
+        try:
+            get_hf_file_metadata(hf_hub_url(name, CONFIG_NAME, revision=revision))
+        except Exception as error:  # whatever the hub or the network says
+            if not _is_cached(name, revision, what):
+                raise UserError(_why_not(name, revision, error)) from error
+            constants.HF_HUB_OFFLINE = True
     try:
-        get_hf_file_metadata(hf_hub_url(name, CONFIG_NAME, revision=revision))
-    except GatedRepoError as error:
-        raise UserError(
-            f"{name}: its owner lets in only who has agreed to its terms: do so on {page}, then run `hf auth login` or set "
-            "HF_TOKEN"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise UserError(f"{name}: has no revision {revision}: copy one from {page}/commits/main") from error
-    except RepositoryNotFoundError as error:
-        raise UserError(
-            f"{name}: the hub has no such model, or keeps it private: look at {page}, or set HF_TOKEN"
-        ) from error
-    except EntryNotFoundError as error:
-        raise UserError(f"{named(name, revision)}: holds no {CONFIG_NAME}; name a model of transformers") from error
-    except Exception as error:  # whatever the network raises
-        raise UserError(
-            f"{named(name, revision)}: is not in the cache ({constants.HF_HUB_CACHE}), and the hub at {constants.ENDPOINT} "
-            f"cannot be reached ({reason_of(error)}). Connect this machine; or, where there is a network, run "
-            f"`hf download {name} --revision {revision} --local-dir DIR`, bring DIR here, and set model=local model.path=DIR"
-        ) from error
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
 
 
-def _is_cached(name: str, revision: str, file: str) -> bool:
-    return isinstance(try_to_load_from_cache(name, file, revision=revision), str)
+def _why_not(name: str, revision: str, error: Exception) -> str:
+    """What stands in the way, and what to do."""
+    page = f"{constants.ENDPOINT}/{name}"
+    match error:
+        case GatedRepoError():
+            how = f"do so on {page}, then run `hf auth login` or set HF_TOKEN"
+            return f"{name}: its owner lets in only who has agreed to its terms: {how}"
+        case RevisionNotFoundError():
+            return f"{name}: has no revision {revision}: copy one from {page}/commits/main"
+        case RepositoryNotFoundError():
+            return f"{name}: the hub has no such model, or keeps it private: look at {page}, or set HF_TOKEN"
+        case EntryNotFoundError():
+            return f"{named(name, revision)}: holds no {CONFIG_NAME}; name a model of transformers"
+    return (
+        f"{named(name, revision)}: is not in the cache ({constants.HF_HUB_CACHE}), and the hub at {constants.ENDPOINT} "
+        f"cannot be reached ({reason_of(error)}). Connect this machine; or, where there is a network, run "
+        f"`hf download {name} --revision {revision} --local-dir DIR`, bring DIR here, and set model=local model.path=DIR"
+    )
+
+
+def _is_cached(name: str, revision: str, what: str) -> bool:
+    """Whether the cache has what is always read; what a tokenizer is made of beside differs from one to the next."""
+
+    def place(file: str) -> Path | None:
+        found = try_to_load_from_cache(name, file, revision=revision)
+        return Path(found) if isinstance(found, str) else None
+
+    if what == "model" and (index := place(SAFE_WEIGHTS_INDEX_NAME)):
+        return all(place(file) for file in set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    any_of = {"model": (SAFE_WEIGHTS_NAME,), "tokenizer": TOKENIZER_NAMES}.get(what, (CONFIG_NAME,))
+    return place(CONFIG_NAME) is not None and any(place(file) for file in any_of)

@@ -133,8 +133,8 @@ def read_pass(name: str, sizes: Sizes, tokens: int, engine: config.Engine) -> Pa
 
 
 def sampling_pass(name: str, sizes: Sizes, rows: int, max_response_tokens: int, engine: config.Engine) -> Pass:
-    """Responses written side by side, the longest prompts with the longest responses: the pass over all prompts at once with
-    its mask (as truth values and as numbers), the logits drawn from, and keys and values, one layer's twice while it grows."""
+    """Responses written side by side, the longest prompts with the longest responses: the pass over all prompts at once
+    with its mask (as truth values and as numbers), the logits drawn from, keys and values, one layer's twice as it grows."""
     prompt = sizes.context - max_response_tokens
     mask = rows * prompt**2 * (1 + width(engine))
     cache = rows * sizes.context * sizes.key_values * width(engine)

@@ -37,7 +37,7 @@ class Models:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What one stage holds all the while, by model, and what each of its heaviest passes takes beside, in bytes a process."""
+    """What one stage holds all the while, by model, and what each of its heaviest passes takes beside: bytes a process."""
 
     name: str
     held: dict[str, State]
@@ -151,7 +151,7 @@ def _sampling(sizes: Sizes, settings: config.Config, asked: int) -> Pass:
 def _learners(
     settings: config.Config, learners: dict[str, Sizes], still: dict[str, Sizes] | None = None
 ) -> dict[str, State]:
-    """What models keep. With adapters all of them are one trunk that stands still, each with adapters and head of its own."""
+    """What models keep. With adapters all of them are one trunk that stands still, each with adapters and a head."""
     engine, lora, stands = settings.engine, settings.lora, still or {}
     if not lora.rank:
         held = {name: learning(sizes.parameters, engine, settings.optimizer) for name, sizes in learners.items()}
