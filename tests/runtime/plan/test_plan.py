@@ -159,24 +159,24 @@ def test_the_limit_of_a_group_of_processes_counts(tmp_path: Path, monkeypatch: p
     assert machines.cpu_free() > 4000
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rlhf.runtime.plan", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
-    environment |= {"RLHF_DEVICE": "cpu", "TRANSFORMERS_OFFLINE": "0"}
+    environment |= {"RLHF_DEVICE": "cpu", "TRANSFORMERS_OFFLINE": "0", "HF_HOME": str(home)}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_the_command_plans_the_default_and_says_in_one_message_what_is_wrong(folder: Path, tmp_path: Path) -> None:
-    done = run("experiment=smoke")
+    done = run(tmp_path, "experiment=smoke")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("model tiny (trained here), context 128; float32, engine single, 1 process\n")
     for arguments, message in (
         (("ppo.kl_clt=1",), "plan: ppo.kl_clt: no such setting; did you mean ppo.kl_ctl?\n"),
         (("seed=1", "--gpu", "0", "seed=1"), "plan: --gpu (0) must be above 0 and --gpus (1) at least 1\n"),
     ):
-        done = run(*arguments)
+        done = run(tmp_path, *arguments)
         assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
-    done = run("model=gpt2")
+    done = run(tmp_path, "model=gpt2")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith(
         "plan: openai-community/gpt2 at 607a30d783dfa663caf39e06633721c8d4cfcd7e: is not in the cache"
