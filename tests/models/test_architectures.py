@@ -18,6 +18,7 @@ from transformers import (
     GPT2Config,
     GPTNeoConfig,
     GPTNeoXConfig,
+    JambaConfig,
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
@@ -30,6 +31,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     Qwen2Config,
     Qwen3Config,
+    Qwen3NextConfig,
     SmolLM3Config,
     StableLmConfig,
 )
@@ -53,6 +55,29 @@ GROUPED = ROTARY | {"num_key_value_heads": 1}
 GEMMA = GROUPED | {"head_dim": 8, "sliding_window": WINDOW, "query_pre_attn_scalar": 8}
 MIXED_WINDOWS = ["sliding_attention", "full_attention", "sliding_attention"]
 GPT2 = {"n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": CONTEXT, "initializer_range": SPREAD}
+LINEAR = {
+    "num_hidden_layers": 4,
+    "head_dim": 8,
+    "num_experts": 2,
+    "num_experts_per_tok": 1,
+    "moe_intermediate_size": 24,
+    "shared_expert_intermediate_size": 24,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+JAMBA = GROUPED | {
+    "num_hidden_layers": 4,
+    "attn_layer_period": 2,
+    "attn_layer_offset": 1,
+    "expert_layer_period": 2,
+    "num_experts": 2,
+    "num_experts_per_tok": 1,
+    "mamba_d_state": 8,
+    "mamba_dt_rank": 4,
+    "use_mamba_kernels": False,
+}
 OPT = {"hidden_size": 16, "ffn_dim": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "word_embed_proj_dim": 16}
 
 ARCHITECTURES: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
@@ -81,6 +106,8 @@ ARCHITECTURES: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
     "stablelm": (StableLmConfig, GROUPED),
     "smollm3": (SmolLM3Config, GROUPED),
     "bloom": (BloomConfig, {"hidden_size": 16, "n_layer": 3, "n_head": 2, "initializer_range": SPREAD}),  # no positions
+    "qwen3_next": (Qwen3NextConfig, GROUPED | LINEAR),  # three of four layers have a state in place of keys and values
+    "jamba": (JambaConfig, JAMBA),  # every other layer has one
     "falcon": (FalconConfig, SHARED | {"num_hidden_layers": 3, "max_position_embeddings": CONTEXT}),
 }
 

@@ -17,6 +17,8 @@ from transformers import (
     GraniteForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    OpenAIGPTConfig,
+    OpenAIGPTLMHeadModel,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -117,6 +119,14 @@ def test_an_architecture_without_a_classifier_cannot_become_a_reward_model(
     assert f"architecture {kind}, and reward model and critic are one" in refusal(folder)
     with pytest.raises(UserError, match=f"architecture {kind}"):
         reward_model_from_policy(folder, torch.device("cpu"), "float32", seed=0)
+
+
+def test_an_architecture_that_samples_in_a_way_of_its_own_is_refused(
+    folder: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    sizes = {"vocab_size": len(tokenizer), "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": CONTEXT}
+    save_policy(OpenAIGPTLMHeadModel(OpenAIGPTConfig(**sizes)), tokenizer, folder, 9)
+    assert refusal(folder).startswith(f"{folder}: models of the architecture openai-gpt have another cache than ")
 
 
 def test_a_chat_template_of_the_users_own_is_tried_on_a_question(folder: Path) -> None:

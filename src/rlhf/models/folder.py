@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from rlhf.errors import UserError
+from rlhf.models.generation import check_cache
 from rlhf.models.place import reading
 from rlhf.models.policy import context_of
 from rlhf.models.reward import check_classifier
@@ -53,7 +54,8 @@ def _context(place: str | Path, revision: str | None, max_tokens: int) -> int:
         with torch.device("meta"):  # the layers of the model, and no memory for its weights
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         check_classifier(place, config)
-    return context_of(model, max_tokens)
+        check_cache(place, model)
+        return context_of(model, max_tokens)
 
 
 def _check_names(folder: Path) -> None:
