@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, DynamicCache, PretrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    DynamicCache,
+    Gemma3TextConfig,
+    PretrainedConfig,
+    Qwen2Config,
+)
 
 from rlhf import config
 from rlhf.errors import UserError
@@ -79,6 +86,31 @@ def test_a_llama_is_what_its_config_says(tmp_path: Path) -> None:
     assert (layer.layer_norms, layer.rms_norms) == (0, 2 * hidden)
     assert layer.parameters == 16 * 16 * 2 + 16 * 8 * 2 + 3 * 16 * 24 + 2 * 16
     assert sizes.parameters == 3 * layer.parameters + 2 * VOCABULARY * hidden + hidden
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "published"),
+    [
+        (
+            Qwen2Config,
+            {"vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24}
+            | {"num_attention_heads": 14, "num_key_value_heads": 2, "tie_word_embeddings": True},
+            494_032_768,
+        ),
+        (
+            Gemma3TextConfig,
+            {"vocab_size": 262144, "hidden_size": 1152, "intermediate_size": 6912, "num_hidden_layers": 26}
+            | {"num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "tie_word_embeddings": True},
+            999_885_952,
+        ),
+    ],
+    ids=["Qwen2.5-0.5B", "gemma-3-1b-pt"],
+)
+def test_parameters_are_those_that_users_count_of_the_published_model(
+    kind: type[PretrainedConfig], sizes: dict[str, Any], published: int, tmp_path: Path
+) -> None:
+    kind(**sizes).save_pretrained(tmp_path)
+    assert policy_sizes(settings_of(tmp_path)).parameters == published
 
 
 def test_a_tied_head_is_counted_once(tmp_path: Path) -> None:
