@@ -202,18 +202,17 @@ def test_logits_are_kept_three_times_in_float32() -> None:
     """Of the tokens of responses: log-softmax, its gradient, and that of the logits, as a real backward pass makes them."""
     model, sizes = made(LLAMA)
     batch = collate([Example([5], [6] * 20)], 0)
-    made_here: list[int] = []
-
-    def seen(tensor: Tensor) -> None:
-        made_here.append(tensor.nbytes)
-
     logprobs = response_logprobs(model, batch)
     softmax = logprobs.grad_fn
     while softmax is not None and "LogSoftmax" not in softmax.name():
         softmax = softmax.next_functions[0][0] or softmax.next_functions[-1][0]
     assert softmax is not None
-    seen(softmax._saved_result)  # type: ignore[attr-defined]
-    softmax.register_hook(lambda to, of: (seen(of[0]), seen(to[0])) and None)
+    made_here = [softmax._saved_result.nbytes]  # type: ignore[attr-defined]
+
+    def seen(below: tuple[Tensor, ...], above: tuple[Tensor, ...]) -> None:
+        made_here.extend([above[0].nbytes, below[0].nbytes])
+
+    softmax.register_hook(seen)
     logprobs.sum().backward()
     assert made_here == [20 * 61 * 4] * rules.LOGIT_COPIES
     learnt = rules.learn_pass("step", sizes, 20, engine(), head=True)
