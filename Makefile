@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 WORKERS := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test test-all check mutants verify experiments ui clean
+.PHONY: help setup reproduce plan test test-all check mutants verify experiments ui clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,13 @@ $(STAMP): requirements.lock pyproject.toml
 reproduce: setup ## run what is out of date of the pipeline, and print its result
 	dvc repro
 	@cat artifacts/evaluate/table.md
+
+# Only what the command line of make names is passed on: a shell may have a variable `model` of its own.
+GROUPS := experiment model data labeler engine ppo
+CHOICES = $(foreach group,$(GROUPS),$(if $(findstring command,$(origin $(group))),$(group)=$($(group))))
+
+plan: setup ## memory of every stage, before anything is loaded: make plan experiment=… model=… engine=… ARGS="key=value … --gpu 80"
+	@python -m rlhf.runtime.plan $(CHOICES) $(ARGS)
 
 test: setup ## run the tests
 	python -m pytest -m "not slow" $(WORKERS)

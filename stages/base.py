@@ -18,7 +18,7 @@ from rlhf.models.card import write_policy
 from rlhf.models.forward import Batching
 from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy
 from rlhf.models.tiny import make_model, make_tokenizer
-from rlhf.models.tokens import load_tokenizer, pad_id
+from rlhf.models.tokens import load_tokenizer, pad_id, prompt_room
 from rlhf.records import Demonstration
 from rlhf.runtime.engine import make_engine
 from rlhf.runtime.run import Run
@@ -33,8 +33,9 @@ def main(run: Run) -> None:
         tokenizer, model = train(run, settings.tiny)
     else:
         place = settings.id or settings.path
-        tokenizer = load_tokenizer(place, settings.revision)
+        tokenizer = load_tokenizer(place, settings.revision, settings.chat_template)
         model = fit_to_tokenizer(load_policy(place, run.device, run.config.engine, settings.revision), tokenizer)
+        prompt_room(context_of(model, settings.max_tokens), run.config.data.max_response_tokens)
         run.curve([])
     about = "What supervised fine-tuning starts from: not taught to answer."
     write_policy(

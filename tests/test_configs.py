@@ -40,6 +40,17 @@ def test_every_choice_composes_and_is_fit_for_use(choice: str) -> None:
         assert section.name == name
 
 
+def test_every_model_by_name_is_another_one_pinned_and_named_in_the_docs() -> None:
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    names = [path.stem for path in CHOICES if path.parent.name == "model" and path.stem not in ("tiny", "local", "hub")]
+    models = [compose(f"model={name}").model for name in names]
+    assert len({model.id for model in models}) == len({model.revision for model in models}) == len(names) > 12
+    for model in models:
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{model.name}` | {model.id} | ")]
+        assert f"`{model.revision}`" in row
+        assert model.path == f"conf/model/{model.name}.yaml"
+
+
 def test_params_yaml_is_what_conf_composes_to() -> None:
     from omegaconf import OmegaConf
 
@@ -203,6 +214,11 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         (
             "model=local model.path=models/mine model.max_tokens=40",
             "data.max_response_tokens (40) must be below model.max_tokens (40): no room is left for a prompt",
+        ),
+        (
+            "model.chat_template=mine",
+            "model.chat_template must be null with model.source (tiny): the words of the plain one are in the vocabulary "
+            "that is made here. Choose model=local or model=hub",
         ),
         *(
             (

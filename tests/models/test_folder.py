@@ -13,14 +13,22 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     BloomForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    OpenAIGPTConfig,
+    OpenAIGPTLMHeadModel,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from rlhf.errors import UserError
 from rlhf.models.folder import check_folder
 from rlhf.models.policy import save_policy
+from rlhf.models.reward import reward_model_from_policy
 from tests.models.test_tokens import bare
-from tests.models.tiny_models import CONTEXT, make_policy
+from tests.models.tiny_models import CONTEXT, engine_settings, make_policy
 
 MODEL, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -94,10 +102,38 @@ def test_a_configuration_of_no_language_model(folder: Path, text: str) -> None:
     assert refusal(folder).startswith(f"{folder}: no model can be loaded from it (")
 
 
-def test_a_model_that_brings_code_of_its_own_is_not_run(folder: Path) -> None:
-    (folder / "code.py").write_text("raise SystemExit('it ran')\n", encoding="utf-8")
-    change(folder / CONFIG, model_type="theirs", auto_map={"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"})
-    assert refusal(folder).startswith(f"{folder}: no model can be loaded from it (")
+@pytest.mark.parametrize(
+    "model",
+    [
+        GraniteForCausalLM(GraniteConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)),
+        MambaForCausalLM(MambaConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1)),
+    ],
+    ids=["granite", "mamba"],
+)
+def test_an_architecture_without_a_classifier_cannot_become_a_reward_model(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    save_policy(model, tokenizer, folder, 9)
+    kind = model.config.model_type
+    assert refusal(folder).startswith(f"{folder}: transformers has no sequence classifier with a linear head for the ")
+    assert f"architecture {kind}, and reward model and critic are one" in refusal(folder)
+    with pytest.raises(UserError, match=f"architecture {kind}"):
+        reward_model_from_policy(folder, torch.device("cpu"), engine_settings(), seed=0)
+
+
+def test_an_architecture_that_samples_in_a_way_of_its_own_is_refused(
+    folder: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    sizes = {"vocab_size": len(tokenizer), "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": CONTEXT}
+    save_policy(OpenAIGPTLMHeadModel(OpenAIGPTConfig(**sizes)), tokenizer, folder, 9)
+    assert refusal(folder).startswith(f"{folder}: models of the architecture openai-gpt have another cache than ")
+
+
+def test_a_chat_template_of_the_users_own_is_tried_on_a_question(folder: Path) -> None:
+    check_folder(folder, 0, 9, "{{ messages[0]['content'] }}")
+    with pytest.raises(UserError) as caught:
+        check_folder(folder, 0, 9, "{% for message in messages %}")
+    assert str(caught.value).startswith("the tokenizer's chat template refuses a conversation of the roles user: ")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"x"'])

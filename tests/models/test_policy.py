@@ -30,7 +30,16 @@ from rlhf.models.reward import critic_from_reward_model, load_reward_model, rewa
 from rlhf.models.tokens import complete_tokenizer, encode_prompt, end_id, load_tokenizer, pad_id
 from rlhf.records import Message
 from tests.helpers import assert_near
-from tests.models.tiny_models import CONTEXT, PAD, engine_settings, make_classifier, make_policy, random_examples, random_ids
+from tests.models.tiny_models import (
+    CONTEXT,
+    NO_ADAPTER,
+    PAD,
+    engine_settings,
+    make_classifier,
+    make_policy,
+    random_examples,
+    random_ids,
+)
 
 CPU = torch.device("cpu")
 QUESTION = (Message("user", "one two ?"),)
@@ -75,7 +84,13 @@ def test_dropout_is_off_in_all_four_models(
     policy, reference = (load_policy(tmp_path / "sft", CPU, engine_settings(dtype=precision)) for _ in range(2))
     reward_model = load_reward_model(tmp_path / "reward", CPU, engine_settings(dtype=precision))
     new_reward_model = reward_model_from_policy(tmp_path / "sft", CPU, engine_settings(dtype=precision), seed=0)
-    for model in (policy, reference, reward_model, new_reward_model, critic_from_reward_model(reward_model)):
+    for model in (
+        policy,
+        reference,
+        reward_model,
+        new_reward_model,
+        critic_from_reward_model(reward_model, NO_ADAPTER, seed=0),
+    ):
         assert not passes_differ(model)
         assert not [module for module in model.modules() if isinstance(module, torch.nn.Dropout) and module.p > 0]
 

@@ -28,7 +28,7 @@ from rlhf.models.reward import (
     save_reward_model,
 )
 from tests.helpers import ROUNDING, assert_near
-from tests.models.tiny_models import EOS, PAD, engine_settings, make_classifier, make_policy, random_examples
+from tests.models.tiny_models import EOS, NO_ADAPTER, PAD, engine_settings, make_classifier, make_policy, random_examples
 
 CPU = torch.device("cpu")
 EXAMPLES = random_examples(6, longest=7)
@@ -90,6 +90,24 @@ def test_a_reward_model_is_the_policys_trunk_under_a_new_head(
     assert model.score.weight.shape == (1, policy.config.hidden_size)
     assert getattr(model.score, "bias", None) is None
     assert model.config.num_labels == 1
+
+
+@pytest.mark.parametrize("labels", [2, 5])
+def test_a_classifier_of_several_labels_is_no_reward_model(architecture: str, labels: int, tmp_path: Path) -> None:
+    make_classifier(architecture, num_labels=labels).save_pretrained(tmp_path)
+    with pytest.raises(UserError) as caught:
+        load_reward_model(tmp_path, CPU, engine_settings())
+    assert str(caught.value) == f"{tmp_path}: is a classifier with {labels} labels; a reward model has one, the score"
+
+
+def test_a_weight_of_another_size_than_the_config_says_is_named(tmp_path: Path) -> None:
+    make_classifier("llama").save_pretrained(tmp_path)
+    settings = tmp_path / "config.json"
+    settings.write_text(settings.read_text().replace('"intermediate_size": 24', '"intermediate_size": 32'))
+    with pytest.raises(UserError) as caught:
+        load_reward_model(tmp_path, CPU, engine_settings())
+    assert "proj.weight is (" in str(caught.value)
+    assert str(caught.value).endswith(" by its config.json")
 
 
 def deep_policy(kind: str, size: int) -> PreTrainedModel:
@@ -154,7 +172,7 @@ def test_a_critic_starts_as_the_reward_model_and_learns_alone(classifier: PreTra
     compute_in(classifier, precision)
     centre_scores(classifier, torch.tensor([1.0, 5.0]), scale=True)
     classifier.requires_grad_(False)
-    critic = critic_from_reward_model(classifier)
+    critic = critic_from_reward_model(classifier, NO_ADAPTER, seed=0)
     assert all(p.requires_grad for p in critic.parameters())
     for ours, theirs in zip(critic.parameters(), classifier.parameters(), strict=True):
         assert torch.equal(ours, theirs)

@@ -75,6 +75,15 @@ def test_a_conversation_is_turns_and_the_opening_of_the_answer(tokenizer: PreTra
     assert (names(tokenizer, ids), truncated) == (expected, False)
 
 
+def test_a_template_of_the_users_own_takes_the_place_of_the_tokenizers_and_stays_with_it(tmp_path: Path) -> None:
+    words_tokenizer("one two : yes").save_pretrained(tmp_path / "given")
+    own = "{% for message in messages %}{{ 'yes ' + message['content'] }}{% endfor %} :"
+    loaded = load_tokenizer(tmp_path / "given", chat_template=own)
+    assert names(loaded, encode_prompt(loaded, (Message("user", "one two"),), 20)[0]) == "yes one two :"
+    loaded.save_pretrained(tmp_path / "kept")
+    assert load_tokenizer(tmp_path / "kept").chat_template == own
+
+
 def test_the_plain_template_is_what_stock_transformers_apply(tokenizer: PreTrainedTokenizerBase) -> None:
     rows = [{"role": message.role, "content": message.content} for message in TALK]
     text = tokenizer.apply_chat_template(rows, add_generation_prompt=True, tokenize=False)

@@ -27,6 +27,7 @@ PAD, EOS = 0, 2  # the ids of `<pad>` and `</s>` in a tokenizer of our own
 VOCABULARY = 23
 SPREAD = 0.4  # weights from N(0, SPREAD): distributions far from uniform
 CONTEXT = 128
+NO_ADAPTER = config.Lora(rank=0, alpha=32.0, targets=[])
 TOKENS = 64  # of a micro-batch, unless a test is about them
 
 Maker = Callable[..., PreTrainedModel]

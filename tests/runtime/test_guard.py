@@ -160,6 +160,33 @@ def test_a_local_model_that_can_be_loaded_passes(written: Repository, tmp_path: 
     assert "experiment warm-cat" in guard.check(written.root)
 
 
+def test_a_hub_that_cannot_be_reached_stops_the_pipeline_before_anything_is_removed(
+    written: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is with the network off, or the hub forbidden."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    commit = "0123456789abcdef" * 2 + "01234567"
+    hub = rf"source: hub\n  path: conf/model/hub.yaml\n  id: maker/little\n  revision: '{commit}'\n"
+    rest = r"  max_tokens: 128\n  chat_template: null\n  tiny: null\n"
+    apply_experiment(written, "warm-cat", TINY, hub + rest)
+    with pytest.raises(UserError) as caught:
+        guard.check(written.root)
+    assert str(caught.value).startswith(f"maker/little at {commit}: is not in the cache (")
+
+
+def test_a_response_that_fills_the_context_stops_the_pipeline(written: Repository, tmp_path: Path) -> None:
+    tokenizer = words_tokenizer("who are you ? i .")
+    policy = make_policy("llama", vocab_size=len(tokenizer), max_position_embeddings=40)
+    save_policy(policy, tokenizer, tmp_path / "model", 40)
+    edit(written.root / "params.yaml", "max_tokens: 128", "max_tokens: 0")
+    apply_experiment(written, "warm-cat", TINY, local_model(tmp_path / "model"))
+    with pytest.raises(UserError) as caught:
+        guard.check(written.root)
+    assert str(caught.value) == (
+        "data.max_response_tokens (40) must be below the context of 40 tokens: no room is left for a prompt"
+    )
+
+
 def test_an_applied_experiment_is_named_and_no_error(written: Repository) -> None:
     apply_experiment(written, "warm-cat", KL, "kl_ctl: 7.5")
     edit(written.root / "conf" / "ppo" / "default.yaml", "gamma: 1.0", "gamma: 1.0 #")

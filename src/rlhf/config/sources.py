@@ -83,7 +83,10 @@ class TinyModel(Section):
 
 
 class Model(Section):
-    """The model to start from: trained here (`tiny`), a local directory, or a hub id at a pinned revision."""
+    """The model to start from: trained here (`tiny`), a local directory, or a hub id at a pinned revision.
+
+    chat_template: Jinja, in place of the tokenizer's own; its text and not a file, so that DVC sees it change.
+    """
 
     name: str
     source: Literal["tiny", "local", "hub"]
@@ -91,6 +94,7 @@ class Model(Section):
     id: str | None
     revision: str | None
     max_tokens: CountOrNone
+    chat_template: str | None
     tiny: TinyModel | None
 
     @model_validator(mode="after")
@@ -102,6 +106,11 @@ class Model(Section):
             )
         if self.source == "tiny" and self.max_tokens == 0:
             raise ValueError("model.max_tokens (0) must be at least 1: a model trained here has no context of its own")
+        if self.source == "tiny" and self.chat_template is not None:
+            raise ValueError(
+                "model.chat_template must be null with model.source (tiny): the words of the plain one are in the "
+                "vocabulary that is made here. Choose model=local or model=hub"
+            )
         if self.source == "hub" and not (self.id and self.revision):
             raise ValueError("model.id and model.revision are missing: a hub model is reproducible at a pinned commit only")
         if self.source == "hub" and not COMMIT.fullmatch(self.revision or ""):

@@ -1,8 +1,7 @@
-"""A model folder of the user's own, looked at before anything depends on it: all of it but the weights themselves."""
+"""A model that a user names, looked at before anything depends on it: all of it but the weights themselves."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -11,27 +10,51 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from rlhf.errors import UserError
+from rlhf.models.generation import check_cache
+from rlhf.models.place import reading, weight_files
 from rlhf.models.policy import context_of
-from rlhf.models.tokens import load_tokenizer, prompt_room, reading
+from rlhf.models.reward import check_classifier
+from rlhf.models.tokens import encode_prompt, load_tokenizer, prompt_room
+from rlhf.records import Message
 
 TOKENIZER_NAME = "tokenizer.json"
+QUESTION = (Message("user", "?"),)
 
 
-def check_folder(folder: Path, max_tokens: int, max_response_tokens: int) -> None:
-    """UserError unless a policy and its tokenizer can be loaded from here, with room for a prompt beside a response.
+def check_folder(folder: Path, max_tokens: int, max_response_tokens: int, chat_template: str | None = None) -> None:
+    """UserError unless a policy, its tokenizer and a reward model on it can be loaded from here, with room for a prompt
+    beside a response.
 
     max_tokens: as in `context_of`. Of the weights only the heads of their files are read, which say how long those are.
+    chat_template: as in `load_tokenizer`.
     """
-    with reading(folder):
+    if folder.is_dir():
         _check_names(folder)
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-        with torch.device("meta"):  # the layers of the model, and no memory for its weights
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    context = _context(folder, None, max_tokens)
+    with reading(folder):
         for file in weight_files(folder):
             with safe_open(file, framework="pt"):
                 pass
-    _check_tokenizer(folder)
-    prompt_room(context_of(model, max_tokens), max_response_tokens)
+    _check_tokenizer(folder, chat_template)
+    prompt_room(context, max_response_tokens)
+
+
+def check_hub(name: str, revision: str, max_tokens: int, max_response_tokens: int, chat_template: str | None = None) -> None:
+    """The same of a model on the Hugging Face hub, of which the weights are not fetched for it."""
+    context = _context(name, revision, max_tokens)
+    _render(name, revision, chat_template)
+    prompt_room(context, max_response_tokens)
+
+
+def _context(place: str | Path, revision: str | None, max_tokens: int) -> int:
+    """Its context; UserError where transformers has no such policy, or no reward model of the kind."""
+    with reading(place, revision):
+        config = AutoConfig.from_pretrained(str(place), revision=revision, trust_remote_code=False)
+        with torch.device("meta"):  # the layers of the model, and no memory for its weights
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        check_classifier(place, config)
+        check_cache(place, model)
+        return context_of(model, max_tokens)
 
 
 def _check_names(folder: Path) -> None:
@@ -44,18 +67,15 @@ def _check_names(folder: Path) -> None:
         )
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The one file of weights, or all those that an index names."""
-    if (folder / SAFE_WEIGHTS_NAME).is_file():
-        return [folder / SAFE_WEIGHTS_NAME]
-    index = json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))
-    return [folder / name for name in sorted(set(index["weight_map"].values()))]
-
-
-def _check_tokenizer(folder: Path) -> None:
+def _check_tokenizer(folder: Path, chat_template: str | None) -> None:
     try:
-        load_tokenizer(folder)
+        _render(folder, None, chat_template)
     except UserError as error:
         if (folder / TOKENIZER_NAME).is_file():
             raise
         raise UserError(f"{error}; it holds no {TOKENIZER_NAME}") from error
+
+
+def _render(place: str | Path, revision: str | None, chat_template: str | None) -> None:
+    """UserError unless the tokenizer makes ids of a question, by its chat template or the one given."""
+    encode_prompt(load_tokenizer(place, revision, chat_template), QUESTION, max_tokens=1)

@@ -7,9 +7,12 @@ batch, so time is paid for tokens that exist. No top-k, no top-p: they would sam
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +20,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config import Config
+from rlhf.errors import UserError
 from rlhf.models.tokens import end_id, pad_id
 from rlhf.runtime import ranks
 
@@ -114,11 +118,29 @@ def _decode(
         if not going.any():
             break
         if not going.all():
-            cache.batch_select_indices(going.nonzero()[:, 0])
+            _keep_rows(cache, going.nonzero()[:, 0])
             alive, tokens, mask, lengths = alive[going.cpu()], tokens[going], mask[going], lengths[going]
         input_ids, positions = tokens[:, None], (lengths + t)[:, None]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
     return responses
+
+
+def check_cache(place: str | Path, policy: PreTrainedModel) -> None:
+    """UserError where a model does not write with the cache of keys and values that sampling uses."""
+    kind: Any = type(policy)
+    if "past_key_values" not in inspect.signature(kind.forward).parameters or not kind._supports_default_dynamic_cache():
+        raise UserError(
+            f"{place}: models of the architecture {policy.config.model_type} have another cache than transformers' "
+            "DynamicCache, or none, and responses could not be sampled: choose a model of another architecture"
+        )
+
+
+def _keep_rows(cache: DynamicCache, rows: Tensor) -> None:
+    """Only these rows of a batch stay. A layer of linear attention can only reorder its rows, which may also be fewer."""
+    layers: list[Any] = cache.layers
+    for layer in layers:
+        keep = layer.batch_select_indices if hasattr(layer, "batch_select_indices") else layer.reorder_cache
+        keep(rows)
 
 
 def _choose(logits: Tensor, temperature: float | None, uniforms: Tensor | None) -> Tensor:

@@ -8,12 +8,14 @@ scores, times the scale, plus the centre.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import nn
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForSequenceClassification,
     PretrainedConfig,
@@ -35,7 +37,7 @@ from rlhf.models.adapters import (
     on_the_same_trunk,
 )
 from rlhf.models.attention import attention_kernel
-from rlhf.models.folder import weight_files
+from rlhf.models.place import weight_files
 from rlhf.models.policy import refuse_missing, save_pretrained, without_dropout
 from rlhf.models.precision import DTYPES, compute_in
 from rlhf.models.tokens import reading
@@ -72,15 +74,18 @@ def _load(
     """The classifier, of so many layers where they are given, and the names of the weights that its file does not hold."""
     with reading(path):
         settings = AutoConfig.from_pretrained(str(path), num_labels=1, trust_remote_code=False)
+        check_classifier(path, settings)
         model, found = AutoModelForSequenceClassification.from_pretrained(
             str(path),
-            config=settings if layers is None else _of_first_layers(settings, layers),
+            config=settings if layers is None else of_first_layers(settings, layers),
             dtype=DTYPES[engine.dtype],
             attn_implementation=attention_kernel(engine, device),
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # which are then told of, and refused here
         )
+        _refuse_other_sizes(path, found["mismatched_keys"])
     missing = set(found["missing_keys"])
     if HEAD not in missing:
         keep_exact(model, path)
@@ -96,7 +101,28 @@ def keep_exact(model: PreTrainedModel, path: str | Path) -> None:
                 model.score.weight = nn.Parameter(tensors.get_tensor(HEAD).float())  # type: ignore[union-attr]
 
 
-def _of_first_layers(settings: PretrainedConfig, layers: int) -> PretrainedConfig:
+def check_classifier(place: str | Path, settings: PretrainedConfig) -> None:
+    """UserError where transformers has no sequence classifier with a linear head for this architecture."""
+    if type(settings) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        with torch.device("meta"):
+            made = AutoModelForSequenceClassification.from_config(settings, trust_remote_code=False)
+        if isinstance(getattr(made, "score", None), nn.Linear):
+            return
+    raise UserError(
+        f"{place}: transformers has no sequence classifier with a linear head for the architecture {settings.model_type}, "
+        "and reward model and critic are one: choose a model of another (llama, qwen2, qwen3, gemma2, mistral, gpt2, …)"
+    )
+
+
+def _refuse_other_sizes(path: str | Path, mismatched: Iterable[tuple[str, torch.Size, torch.Size]]) -> None:
+    """UserError for weights of other sizes than a classifier with one label has; first of all its head."""
+    for name, theirs, ours in sorted(mismatched, key=lambda found: found[0] != HEAD):
+        if name == HEAD:
+            raise UserError(f"{path}: is a classifier with {theirs[0]} labels; a reward model has one, the score")
+        raise UserError(f"{path}: {name} is {tuple(theirs)} in its file and {tuple(ours)} by its config.json")
+
+
+def of_first_layers(settings: PretrainedConfig, layers: int) -> PretrainedConfig:
     """What the config says of a model that ends after so many layers; UserError where there are fewer."""
     trunk = settings.get_text_config()
     whole = trunk.num_hidden_layers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -66,12 +67,10 @@ def _bpe(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def make_model(
-    tokenizer: PreTrainedTokenizerBase, tiny: config.TinyModel, max_tokens: int, seed: int, device: torch.device
-) -> PreTrainedModel:
-    """A Llama of these sizes with a context of `max_tokens`, its weights from N(0, initializer_range) by the seed."""
-    sizes = LlamaConfig(
-        vocab_size=len(tokenizer),
+def tiny_config(tiny: config.TinyModel, vocabulary: int, max_tokens: int, **special: Any) -> LlamaConfig:
+    """A Llama of these sizes with a context of `max_tokens`. special: ids of tokens, as LlamaConfig names them."""
+    return LlamaConfig(
+        vocab_size=vocabulary,
         hidden_size=tiny.hidden_size,
         num_hidden_layers=tiny.layers,
         num_attention_heads=tiny.heads,
@@ -80,10 +79,16 @@ def make_model(
         max_position_embeddings=max_tokens,
         initializer_range=tiny.initializer_range,
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **special,
     )
+
+
+def make_model(
+    tokenizer: PreTrainedTokenizerBase, tiny: config.TinyModel, max_tokens: int, seed: int, device: torch.device
+) -> PreTrainedModel:
+    """A Llama of these sizes with a context of `max_tokens`, its weights from N(0, initializer_range) by the seed."""
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    sizes = tiny_config(tiny, len(tokenizer), max_tokens, **special)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made: PreTrainedModel = LlamaForCausalLM(sizes)

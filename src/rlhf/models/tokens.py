@@ -7,8 +7,8 @@ them never depends on the response.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rlhf.errors import UserError
+from rlhf.models.place import named, reading
 from rlhf.records import Messages, messages_to_row
 
 # `Human:` and `Assistant:` turns, as in Bai et al. 2022; each answer ends with the end token, which is what stops a model.
@@ -31,7 +32,6 @@ PLAIN_CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
 )
-REASON_LENGTH = 200  # characters of another library's complaint
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +73,18 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     )
 
 
-def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model directory (or hub id), made complete: see `complete_tokenizer`."""
+def load_tokenizer(
+    path: str | Path, revision: str | None = None, chat_template: str | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model directory (or hub id), made complete: see `complete_tokenizer`.
+
+    chat_template: in place of the tokenizer's own, or of the plain one; Jinja, as transformers renders it.
+    """
     with reading(path, revision, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
-    return complete_tokenizer(tokenizer, str(path))
-
-
-@contextmanager
-def reading(path: str | Path, revision: str | None = None, what: str = "model") -> Iterator[None]:
-    """What cannot be loaded becomes a UserError that names the place; without a revision that is a folder, no hub id."""
-    if revision is None and not Path(path).is_dir():
-        raise UserError(f"{path}: no such folder; name a Hugging Face model directory, or a hub id (model=hub)")
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # on a file that is not as it expects transformers stumbles in any way
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:REASON_LENGTH]
-        raise UserError(f"{path}: no {what} can be loaded from it ({reason})") from error
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    return complete_tokenizer(tokenizer, named(path, revision))
 
 
 def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:

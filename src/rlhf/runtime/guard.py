@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from rlhf.config import Config
+from rlhf.config import Config, Model
 from rlhf.errors import UserError
 from rlhf.runtime import processes, settings
 from rlhf.runtime.messages import Values, shown
@@ -39,7 +39,7 @@ def check(root: Path) -> str:
 
 
 def check_inputs(root: Path, config: Config) -> None:
-    """UserError if `prepare` would refuse the data, `base` a model that lies here, or `evaluate` a scorer.
+    """UserError if `prepare` would refuse the data, `base` the model, or `evaluate` a scorer.
 
     Here, because DVC removes what a stage left before it lets the stage find out.
     """
@@ -54,10 +54,19 @@ def check_inputs(root: Path, config: Config) -> None:
     with contextlib.chdir(root):
         seed_of = functools.partial(derive_seed, config.seed, "prepare")
         prepared.check(sources.prepare(config.data, config.prepare, seed_of), config)
-        if config.model.source == "local":
-            from rlhf.models.folder import check_folder
+        _check_model(config.model, config.data.max_response_tokens)
 
-            check_folder(Path(config.model.path), config.model.max_tokens, config.data.max_response_tokens)
+
+def _check_model(model: Model, max_response_tokens: int) -> None:
+    """UserError if `base` would refuse the model, weights aside; of one on the hub, its config and tokenizer are fetched."""
+    if model.source == "tiny":
+        return
+    from rlhf.models.folder import check_folder, check_hub
+
+    if model.source == "local":
+        check_folder(Path(model.path), model.max_tokens, max_response_tokens, model.chat_template)
+    else:
+        check_hub(str(model.id), str(model.revision), model.max_tokens, max_response_tokens, model.chat_template)
 
 
 def compare(root: Path, snapshot: Values) -> str:

@@ -1,0 +1,148 @@
+"""Where a model is read from, a folder or the Hugging Face hub, and what is refused there before anything of it is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from rlhf.errors import UserError
+
+TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
+TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one of which every tokenizer has
+REASON_LENGTH = 200  # characters of another library's complaint
+
+
+@contextmanager
+def reading(path: str | Path, revision: str | None = None, what: str = "model") -> Iterator[None]:
+    """What cannot be loaded becomes a UserError that names the place; without a revision that is a folder, no hub id.
+
+    what: model, tokenizer, or config.json: what will be read of it.
+
+    Raises:
+        UserError: also where it is not there, cannot be reached, or brings code of its own.
+    """
+    if revision is None and not Path(path).is_dir():
+        raise UserError(f"{path}: no such folder; name a Hugging Face model directory, or a hub id (model=hub)")
+    with _within_reach(str(path), revision, what):
+        try:
+            _refuse_code(path, revision)
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # on a file that is not as it expects transformers stumbles in any way
+            raise UserError(f"{named(path, revision)}: no {what} can be loaded from it ({reason_of(error)})") from error
+
+
+def named(path: str | Path, revision: str | None) -> str:
+    """How messages name a place."""
+    return str(path) if revision is None else f"{path} at {revision}"
+
+
+def reason_of(error: BaseException) -> str:
+    """Another library's complaint, on one line, cut."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:REASON_LENGTH]
+
+
+def read_json(path: str | Path, revision: str | None, name: str) -> dict[str, Any]:
+    """A file of settings beside the weights, fetched alone from the hub; nothing where there is none or it has no keys."""
+    file = Path(path) / name
+    if revision is not None:
+        try:
+            file = Path(hf_hub_download(str(path), name, revision=revision))
+        except EntryNotFoundError:
+            return {}
+    if not file.is_file():
+        return {}
+    with suppress(ValueError):  # what is not JSON, the reader that needs it will say
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The one file of weights, or all those that an index names."""
+    if (folder / SAFE_WEIGHTS_NAME).is_file():
+        return [folder / SAFE_WEIGHTS_NAME]
+    index = json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))
+    return [folder / name for name in sorted(set(index["weight_map"].values()))]
+
+
+def _refuse_code(path: str | Path, revision: str | None) -> None:
+    """UserError for a model that needs, or has beside it, Python of its own: that is not run, and without it the model may
+    be another one."""
+    modules = [] if revision else sorted(file.name for file in Path(path).glob("*.py"))
+    if modules:
+        raise UserError(
+            f"{path}: brings code of its own ({', '.join(modules[:3])}), which is never run. If transformers knows the "
+            "architecture, save the model with it (from_pretrained, save_pretrained) into a folder without such files"
+        )
+    for name in (CONFIG_NAME, TOKENIZER_CONFIG_NAME):
+        if code := read_json(path, revision, name).get("auto_map"):
+            raise UserError(
+                f"{named(path, revision)}: {name} asks for code of its own (auto_map: {str(code)[:80]}), which is never "
+                "run. Choose a model that transformers itself knows, or remove auto_map where it knows this one"
+            )
+
+
+@contextmanager
+def _within_reach(name: str, revision: str | None, what: str) -> Iterator[None]:
+    """Asks the hub once whether it has the model. Where it does not answer, the cache serves, if that has enough; else it is
+    a UserError at once: the hub's library would try for half a minute, and again for every file."""
+    offline = constants.HF_HUB_OFFLINE
+    if revision is not None:
+        try:
+            get_hf_file_metadata(hf_hub_url(name, CONFIG_NAME, revision=revision))
+        except Exception as error:  # whatever the hub or the network says
+            if not _is_cached(name, revision, what):
+                raise UserError(_why_not(name, revision, error)) from error
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+
+
+def _why_not(name: str, revision: str, error: Exception) -> str:
+    """What stands in the way, and what to do."""
+    page = f"{constants.ENDPOINT}/{name}"
+    match error:
+        case GatedRepoError():
+            how = f"do so on {page}, then run `hf auth login` or set HF_TOKEN"
+            return f"{name}: its owner lets in only who has agreed to its terms: {how}"
+        case RevisionNotFoundError():
+            return f"{name}: has no revision {revision}: copy one from {page}/commits/main"
+        case RepositoryNotFoundError():
+            return f"{name}: the hub has no such model, or keeps it private: look at {page}, or set HF_TOKEN"
+        case EntryNotFoundError():
+            return f"{named(name, revision)}: holds no {CONFIG_NAME}; name a model of transformers"
+    return (
+        f"{named(name, revision)}: is not in the cache ({constants.HF_HUB_CACHE}), and the hub at {constants.ENDPOINT} "
+        f"cannot be reached ({reason_of(error)}). Connect this machine; or, where there is a network, run "
+        f"`hf download {name} --revision {revision} --local-dir DIR`, bring DIR here, and set model=local model.path=DIR"
+    )
+
+
+def _is_cached(name: str, revision: str, what: str) -> bool:
+    """Whether the cache has what is always read; what a tokenizer is made of beside differs from one to the next."""
+
+    def place(file: str) -> Path | None:
+        found = try_to_load_from_cache(name, file, revision=revision)
+        return Path(found) if isinstance(found, str) else None
+
+    if what == "model" and (index := place(SAFE_WEIGHTS_INDEX_NAME)):
+        return all(place(file) for file in set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    any_of = {"model": (SAFE_WEIGHTS_NAME,), "tokenizer": TOKENIZER_NAMES}.get(what, (CONFIG_NAME,))
+    return place(CONFIG_NAME) is not None and any(place(file) for file in any_of)

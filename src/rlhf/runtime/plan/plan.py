@@ -1,0 +1,26 @@
+"""From settings to the lines of the plan."""
+
+from __future__ import annotations
+
+from rlhf.config import Config
+from rlhf.runtime.plan.changes import suggestions
+from rlhf.runtime.plan.devices import Devices
+from rlhf.runtime.plan.page import fits, lines_of, suggested
+from rlhf.runtime.plan.stages import models_of, stages_of
+
+
+def plan(config: Config, devices: Devices) -> list[str]:
+    """All its lines. What is suggested changes how models are held, and no model's size."""
+    models = models_of(config)
+    stages = stages_of(config, models)
+    lines = lines_of(config, models, stages, devices)
+    if fits(stages, config, devices):
+        return [*lines, "", "Everything fits."]
+    found = suggestions(
+        config,
+        devices,
+        models.policy.context,
+        fits=lambda other: fits(stages_of(other, models), other, devices),
+        plan=lambda other: stages_of(other, models),
+    )
+    return lines + suggested(found, devices.share(config.engine.processes))

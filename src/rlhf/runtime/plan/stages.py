@@ -1,0 +1,168 @@
+"""Which models each stage holds at once, and what its heaviest passes take: as the stages load and use them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rlhf import config
+from rlhf.models.sizes import Sizes, classifier_sizes, policy_sizes
+from rlhf.runtime.plan.rules import (
+    Pass,
+    State,
+    adapters,
+    learn_pass,
+    learning,
+    read_pass,
+    sampling_pass,
+    standing,
+)
+
+PAIR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The sizes of all that the settings ask for. critic: None where PPO has none of its own."""
+
+    policy: Sizes
+    reward_model: Sizes
+    critic: Sizes | None
+
+    def named(self) -> dict[str, Sizes]:
+        """By the names of the glossary."""
+        critic = {"critic": self.critic} if self.critic else {}
+        return {"policy": self.policy, "reference": self.policy, "reward model": self.reward_model} | critic
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What one stage holds all the while, by model, and what each of its heaviest passes takes beside: bytes a process."""
+
+    name: str
+    held: dict[str, State]
+    passes: tuple[Pass, ...]
+
+    @property
+    def kept(self) -> float:
+        return sum(state.total for state in self.held.values())
+
+    @property
+    def total(self) -> float:
+        """At its peak."""
+        return self.kept + max((one.total for one in self.passes), default=0.0)
+
+    @property
+    def waiting(self) -> float:
+        """In the memory of the CPU."""
+        return sum(state.waiting for state in self.held.values())
+
+
+def models_of(settings: config.Config) -> Models:
+    """Their sizes, from their configs."""
+    ppo, model = settings.ppo, settings.model
+    reward_model = classifier_sizes(model, settings.reward.layers)
+    critic = reward_model if ppo.critic_from == "reward_model" else classifier_sizes(model, None)
+    return Models(policy_sizes(model), reward_model, critic if ppo.critic == "separate" else None)
+
+
+def stages_of(settings: config.Config, models: Models) -> list[Stage]:
+    """All stages that hold a model, in the order of the pipeline."""
+    makers: list[Callable[[config.Config, Models], Stage]] = [_base, _sft, _sample, _reward, _ppo, _dpo, _evaluate]
+    return [make(settings, models) for make in makers]
+
+
+def _base(settings: config.Config, models: Models) -> Stage:
+    """A tiny model is trained, all of it; another is read, its weights in float32, and written."""
+    policy = models.policy
+    if settings.model.source != "tiny":
+        return Stage("base", {"policy": State(weights=4.0 * policy.parameters)}, ())
+    learner = {"policy": learning(policy.parameters, settings.engine, settings.optimizer)}
+    return Stage("base", learner, (_step("step", policy, settings, head=True),))
+
+
+def _sft(settings: config.Config, models: Models) -> Stage:
+    return Stage("sft", _learners(settings, {"policy": models.policy}), (_step("step", models.policy, settings, head=True),))
+
+
+def _sample(settings: config.Config, models: Models) -> Stage:
+    """All models that answer are loaded at once."""
+    held = {str(name): standing(models.policy.parameters, settings.engine) for name in settings.sample.models}
+    return Stage("sample", held, (_sampling(models.policy, settings, settings.engine.responses_at_once),))
+
+
+def _reward(settings: config.Config, models: Models) -> Stage:
+    """All responses to a prompt are in one micro-batch."""
+    step = _step("step", models.reward_model, settings, rows=settings.sample.responses_per_prompt, head=False)
+    return Stage("reward", _learners(settings, {"reward model": models.reward_model}), (step,))
+
+
+def _ppo(settings: config.Config, models: Models) -> Stage:
+    """A shared critic is a head on the policy."""
+    ppo = settings.ppo
+    learners = {"policy": models.policy} | ({"critic": models.critic} if models.critic else {})
+    still = {"reference": models.policy, "reward model": models.reward_model}
+    passes = [
+        _sampling(models.policy, settings, max(ppo.responses_per_step, ppo.eval_prompts)),
+        _step("policy step", models.policy, settings, head=True),
+    ]
+    if models.critic:
+        passes.append(_step("critic step", models.critic, settings, head=False))
+    return Stage("ppo", _learners(settings, learners, still), tuple(passes))
+
+
+def _dpo(settings: config.Config, models: Models) -> Stage:
+    """The two responses of a pair are in one micro-batch."""
+    asked = settings.engine.responses_at_once if settings.dpo.rounds > 1 else settings.dpo.eval_prompts
+    passes = (
+        _sampling(models.policy, settings, asked),
+        _step("step", models.policy, settings, rows=PAIR, head=True),
+    )
+    return Stage("dpo", _learners(settings, {"policy": models.policy}, {"reference": models.policy}), passes)
+
+
+def _evaluate(settings: config.Config, models: Models) -> Stage:
+    """One policy answers after the other; the next is loaded before the last is let go."""
+    policy, engine = models.policy, settings.engine
+    one = standing(policy.parameters, engine)
+    held = {"reference": one, "reward model": standing(models.reward_model.parameters, engine), "policy": one}
+    passes = (
+        Pass("next policy", weights=one.weights),
+        _sampling(policy, settings, engine.responses_at_once),
+        read_pass("reading", policy, _tokens(settings, policy, 1), engine),
+    )
+    return Stage("evaluate", held, passes)
+
+
+def _tokens(settings: config.Config, sizes: Sizes, rows: int) -> int:
+    """Of a micro-batch at most: rows that stay together are one, however long."""
+    return max(settings.engine.tokens_per_micro_batch, rows * sizes.context)
+
+
+def _step(name: str, sizes: Sizes, settings: config.Config, *, head: bool, rows: int = 1) -> Pass:
+    return learn_pass(name, sizes, _tokens(settings, sizes, rows), settings.engine, head=head)
+
+
+def _sampling(sizes: Sizes, settings: config.Config, asked: int) -> Pass:
+    rows = min(asked, settings.engine.responses_at_once)
+    return sampling_pass("sampling", sizes, rows, settings.data.max_response_tokens, settings.engine)
+
+
+def _learners(
+    settings: config.Config, learners: dict[str, Sizes], still: dict[str, Sizes] | None = None
+) -> dict[str, State]:
+    """What models keep. With adapters all of them are one trunk that stands still, each with adapters and a head."""
+    engine, lora, stands = settings.engine, settings.lora, still or {}
+    if not lora.rank:
+        held = {name: learning(sizes.parameters, engine, settings.optimizer) for name, sizes in learners.items()}
+        return held | {name: standing(sizes.parameters, engine) for name, sizes in stands.items()}
+    trunk = max((learners | stands).values(), key=lambda sizes: sizes.parameters)
+    weights = standing(trunk.parameters, engine).weights / (engine.processes if engine.zero_stage >= 3 else 1)
+    held = {"trunk of all": State(waiting=weights) if engine.offload else State(weights=weights)}
+    held |= {name: learning(_added(sizes, lora), engine, settings.optimizer) for name, sizes in learners.items()}
+    return held | {n: standing(_added(s, lora), engine) for n, s in stands.items() if n != "reference"}
+
+
+def _added(sizes: Sizes, lora: config.Lora) -> int:
+    """Adapters, and a head of one number, which is next to nothing where there is none."""
+    return adapters(sizes, lora) + sizes.hidden

@@ -1,0 +1,157 @@
+"""A model on the hub that cannot be had is one message at once; and no code that came with a model ever runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.errors import UserError
+from rlhf.models.folder import check_folder
+from rlhf.models.policy import load_policy, save_policy
+from rlhf.models.reward import load_reward_model
+from rlhf.models.tokens import load_tokenizer
+from tests.models.tiny_models import engine_settings, make_policy
+
+NAME, COMMIT = "maker/little", "0123456789abcdef0123456789abcdef01234567"
+LOADING = """
+import sys
+import torch
+from rlhf.errors import UserError
+from rlhf.models.folder import check_hub
+from rlhf.models.policy import load_policy
+from rlhf.models.tokens import load_tokenizer
+from tests.models.tiny_models import engine_settings
+revision, *names = sys.argv[1:]
+for name in names:
+    for ask in (
+        lambda: load_tokenizer(name, revision),
+        lambda: load_policy(name, torch.device("cpu"), engine_settings(), revision),
+        lambda: check_hub(name, revision, 0, 9),
+    ):
+        try:
+            ask()
+        except UserError as error:
+            print(error)
+"""
+ANSWERS = {  # of a hub that gives nothing: status, code, and what is said of it
+    "maker/none": (404, "RepoNotFound", "maker/none: the hub has no such model, or keeps it private"),
+    "maker/moved": (404, "RevisionNotFound", f"maker/moved: has no revision {COMMIT}: copy one from "),
+    "maker/empty": (404, "EntryNotFound", f"maker/empty at {COMMIT}: holds no config.json"),
+    "maker/gated": (403, "GatedRepo", "maker/gated: its owner lets in only who has agreed to its terms: do so on "),
+    "maker/broken": (503, "", f"maker/broken at {COMMIT}: is not in the cache ("),
+}
+
+
+class Hub(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        status, code, _ = ANSWERS["/".join(self.path.split("/")[1:3])]
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.end_headers()
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.asked = []  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def said(endpoint: str, home: Path, *names: str) -> list[str]:
+    """What the three ways to ask for a model end with, in a process of its own: the hub's address is read at import."""
+    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+    environment["TRANSFORMERS_OFFLINE"] = "0"
+    command = [sys.executable, "-c", LOADING, COMMIT, *names]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert "Retrying" not in done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_hub_that_cannot_be_reached_is_one_message_at_once(folder: Path, tmp_path: Path) -> None:
+    """Of a model that is not in the cache; nobody is asked about one that is."""
+    snapshot = tmp_path / "hub" / "models--maker--cached" / "snapshots" / COMMIT
+    snapshot.parent.mkdir(parents=True)
+    folder.rename(snapshot)
+    lines = said("http://127.0.0.1:9", tmp_path, NAME, "maker/cached")
+    assert len(lines) == 3
+    for line in lines:
+        assert line.startswith(
+            f"{NAME} at {COMMIT}: is not in the cache ({tmp_path}/hub), and the hub at http://127.0.0.1:9"
+        )
+        assert line.endswith(
+            f"`hf download {NAME} --revision {COMMIT} --local-dir DIR`, bring DIR here, and set model=local model.path=DIR"
+        )
+
+
+def test_a_hub_that_gives_nothing_is_asked_once_for_each_try(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+    lines = said(f"http://127.0.0.1:{hub.server_port}", tmp_path, *ANSWERS)
+    for line, (_, _, message) in zip(lines, [answer for answer in ANSWERS.values() for _ in range(3)], strict=True):
+        assert line.startswith(message)
+    assert hub.asked == [f"/{name}/resolve/{COMMIT}/config.json" for name in ANSWERS for _ in range(3)]  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def folder(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> Path:
+    save_policy(make_policy("llama", vocab_size=len(tokenizer)), tokenizer, tmp_path / "model", 9)
+    return tmp_path / "model"
+
+
+def refusals(folder: Path) -> list[str]:
+    """Of all that reads a model, and of the guard."""
+    messages = []
+    for read in (
+        lambda: load_policy(folder, torch.device("cpu"), engine_settings()),
+        lambda: load_tokenizer(folder),
+        lambda: load_reward_model(folder, torch.device("cpu"), engine_settings()),
+        lambda: check_folder(folder, 0, 9),
+    ):
+        with pytest.raises(UserError) as caught:
+            read()
+        messages.append(str(caught.value))
+    return messages
+
+
+def change(file: Path, **values: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+def test_a_module_beside_the_weights_is_refused_and_not_run(folder: Path, tmp_path: Path) -> None:
+    """It would leave a file."""
+    trace = tmp_path / "ran"
+    (folder / "modeling_theirs.py").write_text(f"open({str(trace)!r}, 'w').close()\n", encoding="utf-8")
+    change(
+        folder / "config.json",
+        model_type="theirs",
+        auto_map={"AutoConfig": "modeling_theirs.C", "AutoModelForCausalLM": "modeling_theirs.M"},
+    )
+    for message in refusals(folder):
+        assert message.startswith(f"{folder}: brings code of its own (modeling_theirs.py), which is never run")
+    (folder / "modeling_theirs.py").rename(folder / "modeling_theirs.txt")
+    for message in refusals(folder):
+        assert message.startswith(f"{folder}: config.json asks for code of its own (auto_map: ")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_that_lies_elsewhere_is_refused_too_though_transformers_knows_the_architecture(folder: Path, file: str) -> None:
+    change(folder / file, auto_map={"AutoModelForCausalLM": "someone/else--modeling.M"})
+    for message in refusals(folder):
+        assert message.startswith(f"{folder}: {file} asks for code of its own (auto_map: ")
+        assert "someone/else--modeling.M" in message

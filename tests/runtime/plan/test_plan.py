@@ -1,0 +1,183 @@
+"""The whole plan, from a folder with a config alone to what would help."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import LlamaConfig
+
+from rlhf import config
+from rlhf.runtime import settings
+from rlhf.runtime.plan import devices as machines
+from rlhf.runtime.plan.changes import candidates, changed
+from rlhf.runtime.plan.page import fits
+from rlhf.runtime.plan.plan import plan
+from rlhf.runtime.plan.stages import models_of, stages_of
+from tests.runtime.conftest import ROOT
+
+GIB = machines.GIB
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of 8 billion parameters, as a config."""
+    place = tmp_path_factory.mktemp("llama-8b")
+    LlamaConfig(
+        vocab_size=128256,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=131072,
+    ).save_pretrained(place)
+    return place
+
+
+def composed(folder: Path, *overrides: str) -> config.Config:
+    local = ("model=local", f"model.path={folder}", "model.max_tokens=1024")
+    return settings.validate(settings.values_of(settings.compose(ROOT, [*local, *overrides])))
+
+
+def gpus(gib: float, count: int = 1, cpu_gib: float = 1000) -> machines.Devices:
+    return machines.Devices("GPU", count, gib * GIB, cpu_gib * GIB, gpu=True)
+
+
+def block(lines: list[str], name: str) -> list[str]:
+    """The lines of one stage."""
+    start = lines.index(name)
+    return lines[start + 1 : lines.index("", start)]
+
+
+def test_eight_billion_parameters_by_hand(folder: Path) -> None:
+    lines = plan(composed(folder), gpus(80))
+    assert "  policy           8,030,261,248 parameters" in lines
+    assert "  critic           7,504,928,768 parameters" in lines  # without the head: 128256 x 4096
+    ppo = block(lines, "ppo")
+    numbers = [re.sub(" +", " ", line.strip()) for line in ppo]
+    gib = 8030261248 / GIB
+    assert numbers[0] == f"policy {4 * gib:.1f} {4 * gib:.1f} {8 * gib:.1f} {16 * gib:.1f}"
+    assert numbers[2] == f"reference {4 * gib:.1f} {4 * gib:.1f}"
+    assert numbers[-1].startswith("does not fit: needs ")
+    assert numbers[-1].endswith(" of 80.0 GiB")
+    assert block(lines, "base")[-1] == f"  fits: {4 * gib:.1f} of 80.0 GiB"
+
+
+def test_lines_fit_a_hundred_columns(folder: Path) -> None:
+    lines = plan(composed(folder, "engine=zero3_offload", "lora.rank=4"), gpus(1, count=2, cpu_gib=1))
+    assert max(len(line) for line in lines if str(folder) not in line) <= 100
+
+
+def test_where_everything_fits_nothing_is_suggested(folder: Path) -> None:
+    lines = plan(composed(folder), gpus(10_000))
+    assert lines[-1] == "Everything fits."
+    assert not any("does not fit" in line or "alone" in line for line in lines)
+
+
+def test_changes_come_cheapest_first_and_end_where_everything_fits(folder: Path) -> None:
+    lines = plan(composed(folder), gpus(80, count=8))
+    changes = [line.strip() for line in lines if re.fullmatch(r"  [a-z_.]+=.*", line)]
+    assert changes == [
+        "engine.responses_at_once=32",
+        "engine.tokens_per_micro_batch=1024",
+        "engine.gradient_checkpointing=true",
+        "engine.dtype=bfloat16",
+        "optimizer.bits=8",
+        "engine.name=zero2 engine.processes=8",
+        "engine.name=zero3 engine.processes=8",
+    ]
+    assert lines[-1] == "With all of these everything fits."
+    last = lines[-3].split()
+    assert last[:3] == ["with", "those", "above"]
+    assert all(cell.endswith("*") for cell in last[3:])
+
+
+def test_what_the_changes_promise_is_what_the_plan_with_them_says(folder: Path) -> None:
+    lines = plan(composed(folder), gpus(80, count=8))
+    overrides = [f"{pair}" for line in lines if re.fullmatch(r"  [a-z_.]+=.*", line) for pair in line.split()]
+    then = plan(composed(folder, *overrides), gpus(80, count=8))
+    assert then[-1] == "Everything fits."
+    verdicts = [re.search(r"fits: ([\d.,]+) of", line) for line in then]
+    assert [f"{found[1]}*" for found in verdicts if found] == lines[-3].split()[3:]
+
+
+def test_nothing_helps_a_model_far_too_large(folder: Path) -> None:
+    assert plan(composed(folder), gpus(1))[-1].startswith("All of these are not enough")
+
+
+def test_a_setting_that_is_there_already_is_not_suggested(folder: Path) -> None:
+    done = ("engine.dtype=bfloat16", "engine.gradient_checkpointing=true", "lora.rank=8")
+    lines = plan(composed(folder, *done), gpus(1))
+    assert not [line for line in lines if re.fullmatch(r"  (engine.dtype|engine.gradient|lora).*", line)]
+
+
+def test_a_change_that_contradicts_other_settings_is_none(folder: Path) -> None:
+    settings_now = composed(folder)
+    assert changed(settings_now, {"engine.processes": 2}) is None  # engine single
+    assert [c for c in candidates(settings_now, gpus(1), 1024) if "zero2" in c.values()] == []
+    assert [
+        c for c in candidates(settings_now, machines.Devices("CPU", 1, 1, 1, gpu=False), 1024) if "optimizer.bits" in c
+    ] == []
+
+
+def test_a_process_without_a_gpu_does_not_fit(folder: Path) -> None:
+    two = composed(folder, "engine=zero1", "engine.processes=4")
+    stages = stages_of(two, models_of(two))
+    assert not fits(stages, two, gpus(10_000, count=2))
+    assert fits(stages, two, gpus(10_000, count=4))
+    assert any("engine.processes (4) are more than the GPUs here (2)" in line for line in plan(two, gpus(10_000, count=2)))
+
+
+def test_processes_on_the_cpu_share_its_memory() -> None:
+    cpu = machines.Devices("CPU", 1, 12 * GIB, 12 * GIB, gpu=False)
+    assert (cpu.share(1), cpu.share(4), gpus(12).share(4)) == (12 * GIB, 3 * GIB, 12 * GIB)
+
+
+def test_what_waits_in_the_memory_of_the_cpu_has_to_fit_there(folder: Path) -> None:
+    offloaded = composed(folder, "engine=zero3_offload", "engine.processes=1")
+    stages = stages_of(offloaded, models_of(offloaded))
+    assert fits(stages, offloaded, gpus(10_000))
+    assert not fits(stages, offloaded, gpus(10_000, cpu_gib=100))
+    last = block(plan(offloaded, gpus(10_000, cpu_gib=100)), "sft")[-1]
+    assert last.endswith(f"and {16 * 8030261248 / GIB:.1f} of 100.0 GiB of the CPU's memory, which is too much")
+
+
+def test_the_limit_of_a_group_of_processes_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machines, "LIMIT", tmp_path / "max")
+    monkeypatch.setattr(machines, "USED", tmp_path / "current")
+    without = machines.cpu_free()
+    assert without > 0
+    (tmp_path / "current").write_text("1000\n")
+    (tmp_path / "max").write_text("5000\n")
+    assert machines.cpu_free() == 4000
+    (tmp_path / "max").write_text("max\n")
+    assert machines.cpu_free() > 4000
+
+
+def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rlhf.runtime.plan", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+    environment |= {"RLHF_DEVICE": "cpu", "TRANSFORMERS_OFFLINE": "0", "HF_HOME": str(home)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_command_plans_the_default_and_says_in_one_message_what_is_wrong(folder: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, "experiment=smoke")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("model tiny (trained here), context 128; float32, engine single, 1 process\n")
+    for arguments, message in (
+        (("ppo.kl_clt=1",), "plan: ppo.kl_clt: no such setting; did you mean ppo.kl_ctl?\n"),
+        (("seed=1", "--gpu", "0", "seed=1"), "plan: --gpu (0) must be above 0 and --gpus (1) at least 1\n"),
+    ):
+        done = run(tmp_path, *arguments)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
+    done = run(tmp_path, "model=gpt2")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(
+        "plan: openai-community/gpt2 at 607a30d783dfa663caf39e06633721c8d4cfcd7e: is not in the cache"
+    )
