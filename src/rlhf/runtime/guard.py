@@ -39,7 +39,8 @@ def check(root: Path) -> str:
 
 
 def check_inputs(root: Path, config: Config) -> None:
-    """UserError if `prepare` would refuse the data, `base` a model that lies here, or `evaluate` a scorer.
+    """UserError if `prepare` would refuse the data, `base` a model that lies here, `label` its labeler, or `evaluate` a
+    scorer.
 
     Here, because DVC removes what a stage left before it lets the stage find out.
     """
@@ -58,6 +59,29 @@ def check_inputs(root: Path, config: Config) -> None:
             from rlhf.models.folder import check_folder
 
             check_folder(Path(config.model.path), config.model.max_tokens, config.data.max_response_tokens)
+        check_labeler(config)
+
+
+def check_labeler(config: Config) -> None:
+    """UserError if the judge's template, its folder or the address of its server, or the reward model's folder is unfit."""
+    from rlhf.data.question import load_template
+
+    labeler = config.labeler
+    match labeler.name:
+        case "judge":
+            load_template(labeler.template)
+            if labeler.is_folder:
+                from rlhf.models.folder import check_folder
+
+                check_folder(Path(labeler.path), max_tokens=0, max_response_tokens=1)
+            else:
+                from rlhf.runtime.endpoint.address import address_from_environment
+
+                address_from_environment()
+        case "reward_model":
+            from rlhf.models.folder import check_classifier
+
+            check_classifier(Path(labeler.path))
 
 
 def compare(root: Path, snapshot: Values) -> str:
