@@ -8,12 +8,19 @@ from pathlib import Path
 import torch
 
 from rlhf.errors import UserError
+from rlhf.models.folder import check_folder
 from rlhf.models.forward import Batching, summed_logprobs_of
 from rlhf.models.policy import PreTrainedModel, context_of, load_policy
 from rlhf.models.tokens import Example, PreTrainedTokenizerBase, encode_prompt, encode_response, load_tokenizer, pad_id
 from rlhf.records import Message
 
 VERDICTS = ("A", "B")
+
+
+def check_judge(folder: Path) -> None:
+    """UserError unless a judge can be loaded from here."""
+    check_folder(folder, max_tokens=0, max_response_tokens=1)
+    _verdict_ids(load_tokenizer(folder), folder)
 
 
 def load_judge(path: str | Path, device: torch.device, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -29,7 +36,7 @@ def log_odds(
     Raises:
         UserError: to its tokenizer A and B are the same, or nothing it knows.
     """
-    verdicts = _verdict_ids(tokenizer)
+    verdicts = _verdict_ids(tokenizer, judge.config.name_or_path)
     room = context_of(judge, max_tokens=0) - max(len(ids) for ids in verdicts)
     asked = [encode_prompt(tokenizer, (Message("user", question),), room) for question in questions]
     examples = [Example(ids, verdict) for ids, too_long in asked if not too_long for verdict in verdicts]
@@ -38,10 +45,10 @@ def log_odds(
     return [None if too_long else next(odds) for _, too_long in asked]
 
 
-def _verdict_ids(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+def _verdict_ids(tokenizer: PreTrainedTokenizerBase, place: str | Path) -> list[list[int]]:
     found = [encode_response(tokenizer, verdict, ended=False) for verdict in VERDICTS]
     if found[0] == found[1] or any(not ids or tokenizer.unk_token_id in ids for ids in found):
         raise UserError(
-            f"labeler.path: the judge's tokenizer has no tokens for the verdicts {' and '.join(VERDICTS)}: it cannot judge"
+            f"{place}: its tokenizer has no tokens for the verdicts {' and '.join(VERDICTS)}, so this model cannot judge"
         )
     return found

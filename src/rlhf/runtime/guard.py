@@ -71,9 +71,9 @@ def check_labeler(config: Config) -> None:
         case "judge":
             load_template(labeler.template)
             if labeler.is_folder:
-                from rlhf.models.folder import check_folder
+                from rlhf.models.judge import check_judge
 
-                check_folder(Path(labeler.path), max_tokens=0, max_response_tokens=1)
+                check_judge(Path(labeler.path))
             else:
                 from rlhf.runtime.endpoint.address import address_from_environment
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from rlhf.errors import UserError
-from rlhf.runtime.endpoint.client import Client
+from rlhf.runtime.endpoint.client import Client, Stopped
 from rlhf.runtime.endpoint.store import Answer, Store
 
 REFUSED_AT_FIRST = 10  # questions: a server that has answered none by then refuses the settings, not the questions
@@ -35,18 +35,23 @@ def ask_all(client: Client, questions: Sequence[str], store: Store) -> Generator
     asked = {pool.submit(_ask, client, question, store): question for question in distinct if question not in known}
     try:
         yield from _as_they_come(asked, bool(known))
-    except UserError as error:
+    except (UserError, Stopped) as error:
         _end(client, pool)
         done = len(known) + sum(_is_answered(future) for future in asked)
         raise UserError(
-            f"{error}. {done} of {len(distinct)} questions are answered and remembered: the same command asks the rest"
+            f"{_reason(error, asked)}. {done} of {len(distinct)} questions are answered and remembered: the same command "
+            "asks the rest"
         ) from error
     finally:
         _end(client, pool)
 
 
 def _ask(client: Client, question: str, store: Store) -> Answer:
-    answer = client.ask(question)
+    try:
+        answer = client.ask(question)
+    except UserError:
+        client.stop.set()  # at once: what is wrong is wrong for all
+        raise
     store.keep(client.key(question), answer)
     return answer
 
@@ -59,6 +64,12 @@ def _as_they_come(asked: dict[Future[Answer], str], any_answered: bool) -> Itera
         if not any_answered and refused == min(REFUSED_AT_FIRST, len(asked)):
             raise UserError(f"the judge's server refuses every question: {answer.refusal}")
         yield Answered(asked[future], answer, remembered=False)
+
+
+def _reason(error: Exception, asked: Iterable[Future[Answer]]) -> Exception:
+    """What went wrong first; those who were stopped for it may have been heard before."""
+    failed = (future.exception() for future in asked if not future.cancelled())
+    return error if isinstance(error, UserError) else next(one for one in failed if isinstance(one, UserError))
 
 
 def _is_answered(future: Future[Answer]) -> bool:
