@@ -246,8 +246,8 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ("labeler=reward_model", "labeler.path has no value: set it, as in labeler.path=VALUE"),
         (
             "labeler=judge",
-            "labeler.path (conf/labeler/judge.yaml) and endpoint.model (null): the judge is one of the two, a folder on this "
-            "machine (labeler.path=DIR) or a model of a server (endpoint.model=NAME)",
+            "labeler.path (conf/labeler/judge.yaml) and endpoint.model (null): the judge is one of the two, a folder on "
+            "this machine (labeler.path=DIR) or a model of a server (endpoint.model=NAME)",
         ),
         (
             "labeler=judge labeler.path=models/judge endpoint.model=m",
@@ -278,8 +278,8 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ),
         (
             "dpo.rounds=2 labeler=judge endpoint.model=m",
-            "dpo.rounds (2) must be 1 with labeler.name (judge): from the second round on somebody has to label new answers, "
-            "and only labeler=gold can",
+            "dpo.rounds (2) must be 1 with labeler.name (judge): from the second round on somebody has to label new "
+            "answers, and only labeler=gold can",
         ),
         ("endpoint.concurrency=0", "endpoint.concurrency (0) must be a whole number of at least 1 and at most 256"),
         ("endpoint.timeout_seconds=0", "endpoint.timeout_seconds (0) must be a finite number above 0"),

@@ -85,9 +85,8 @@ def test_in_the_end_it_says_what_the_last_try_met(make_client: Make, reply: Repl
 
 
 def test_without_retries_there_is_one_try(make_client: Make) -> None:
-    with serve(in_turn(complains(500))) as server:
-        with pytest.raises(UserError, match="in 1 tries"):
-            make_client(server, retries=0).ask("?")
+    with serve(in_turn(complains(500))) as server, pytest.raises(UserError, match="in 1 tries"):
+        make_client(server, retries=0).ask("?")
     assert len(server.requests) == 1
 
 
@@ -101,9 +100,9 @@ def test_a_server_that_is_not_there_is_said(make_client: Make) -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_wrong_key_is_said_at_once_and_never_shown(make_client: Make, status: int) -> None:
-    with serve(in_turn(complains(status, f"Incorrect API key provided: {KEY}"))) as server:
-        with pytest.raises(UserError) as caught:
-            make_client(server).ask("?")
+    wrong = complains(status, f"Incorrect API key provided: {KEY}")
+    with serve(in_turn(wrong)) as server, pytest.raises(UserError) as caught:
+        make_client(server).ask("?")
     message = f"the judge's server refuses the key (status {status}): set RLHF_JUDGE_KEY to a right one"
     assert str(caught.value) == message
     assert len(server.requests) == 1
@@ -111,17 +110,18 @@ def test_a_wrong_key_is_said_at_once_and_never_shown(make_client: Make, status: 
 
 
 def test_an_unknown_model_is_said_at_once(make_client: Make) -> None:
-    with serve(in_turn(complains(404, "no such model"))) as server:
-        with pytest.raises(
-            UserError, match=r"knows no model judge \(endpoint\.model\), or .* \(status 404: no such model\)"
-        ):
-            make_client(server).ask("?")
+    with (
+        serve(in_turn(complains(404, "no such model"))) as server,
+        pytest.raises(UserError, match=r"knows no model judge \(endpoint\.model\), or .* \(status 404: no such model\)"),
+    ):
+        make_client(server).ask("?")
     assert len(server.requests) == 1
 
 
 def test_a_redirection_is_not_followed(make_client: Make) -> None:
-    with serve(in_turn(says("A"))) as elsewhere, serve(in_turn(Reply(307, headers={"Location": elsewhere.url}))) as server:
-        with pytest.raises(UserError, match="answers with status 307"):
+    with serve(in_turn(says("A"))) as elsewhere:
+        leads_there = Reply(307, headers={"Location": elsewhere.url})
+        with serve(in_turn(leads_there)) as server, pytest.raises(UserError, match="answers with status 307"):
             make_client(server).ask("?")
     assert not elsewhere.requests
 
