@@ -1,4 +1,4 @@
-"""What README.md, docs/data.md and docs/sweeps.md tell a reader to type works, and what they name exists.
+"""What README.md, docs/data.md, docs/labelers.md and docs/sweeps.md tell a reader to type works, and what they name exists.
 
 A cheap command is run. A training is composed and parsed as it would be; it runs elsewhere in these tests.
 """
@@ -26,7 +26,9 @@ CHEAP = (("metrics",), ("plots",), ("exp", "show"), ("repro",), ("status",))
 SUFFIXES = (".csv", ".json", ".lock", ".md", ".py", ".toml", ".yaml")
 MADE_BY_SETUP = ".venv"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TEXTS = README + "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("data.md", "sweeps.md"))
+TEXTS = README + "".join(
+    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("data.md", "labelers.md", "sweeps.md")
+)
 TO_BE_MADE = "TIME"  # stands for the folder of a sweep
 
 
