@@ -43,7 +43,7 @@ check: setup ## lint, types, and the tests that start no pipeline
 	mypy
 	python -m pytest -m "not slow" --ignore tests/pipeline $(WORKERS)
 
-mutants: setup ## mutate the maths (mutmut), plant faults in maths, models, runtime and training, and say which of them no test notices
+mutants: setup ## mutate the maths (mutmut), plant faults in maths, models, runtime, labeling and training, and say which of them no test notices
 	python -m benchmarks.mutants; of_mutants=$$?; \
 	test $$of_mutants -lt 128 || exit $$of_mutants; \
 	python benchmarks/faults.py && exit $$of_mutants

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -81,8 +82,15 @@ def test_a_labeler_that_cannot_label_says_so_in_one_message(shared: Clone, argum
     assert line.startswith(message)
 
 
-def test_the_reward_model_of_this_run_can_label_too(copy: Clone) -> None:
-    copy.stage("label", SMOKE, "labeler=reward_model", "labeler.path=artifacts/reward/model", "hydra.run.dir=runs/by_scores")
-    metrics = json.loads((copy.root / "runs" / "by_scores" / "metrics.json").read_text(encoding="utf-8"))
+def test_the_reward_model_of_this_run_can_label_and_another_learns_from_that(copy: Clone) -> None:
+    chosen = ("labeler=reward_model", "labeler.path=artifacts/reward/model")
+    copy.stage("label", SMOKE, *chosen, "hydra.run.dir=runs/by_scores")
+    made = copy.root / "runs" / "by_scores"
+    metrics = json.loads((made / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["gold"]["agreement"] > 0.5
     assert abs(metrics["reward_model"]["mean_score"]) < 1  # near the zero that it was given on SFT's responses
+    shutil.copy(made / "rankings.jsonl", copy.artifact("label", "rankings.jsonl"))
+    copy.stage("reward", SMOKE, *chosen, "hydra.run.dir=runs/pupil")
+    learnt = json.loads((copy.root / "runs" / "pupil" / "metrics.json").read_text(encoding="utf-8"))["test"]
+    assert "gold_accuracy" in learnt
+    assert "noise_ceiling" not in learnt  # of the gold rater's labels, which these are not

@@ -22,6 +22,7 @@ def label_by_reward_model(run: Run, responses: Sequence[Responses]) -> tuple[lis
     """
     labeler, engine = run.config.labeler, run.config.engine
     asked = [(drawn.prompt, response) for drawn in responses for response in drawn.responses]
+    run.say(f"has {len(asked)} responses scored")
     graded = grade(labeler.path, run.device, engine.dtype, engine.tokens_per_micro_batch, asked)
     scores = iter(graded.scores)
     worth = [{response.text: next(scores) for response in drawn.responses} for drawn in responses]

@@ -32,6 +32,20 @@ def test_the_first_turn_is_free_and_a_late_one_too() -> None:
     assert [Pace(0).turn() for _ in range(3)] == [0.0] * 3
 
 
+@given(st.integers(0, 600), st.floats(0.1, 100), st.floats(0, 1))
+def test_while_the_server_wants_to_be_left_alone_nobody_begins(per_minute: int, seconds: float, share: float) -> None:
+    now = [0.0]
+    pace = Pace(per_minute, clock=lambda: now[0])
+    pace.turn()
+    pace.hold(seconds)
+    pace.hold(seconds / 2)
+    now[0] = share * seconds
+    for _ in range(3):
+        assert now[0] + pace.turn() >= seconds - 1e-9
+    now[0] = 2000.0
+    assert pace.turn() == 0.0
+
+
 def test_the_request_after_the_last_one_is_refused() -> None:
     budget = Budget(most_requests=2, most_tokens=0)
     budget.begin(1000, again=False)

@@ -84,7 +84,10 @@ class Client:
             except MaxRetryError:
                 tries = self.settings.retries + 1
                 raise UserError(f"the judge's server gave no answer in {tries} tries, last {found.what}") from None
-            self._pause(retry.get_backoff_time() if found.seconds is None else found.seconds)
+            if found.seconds is None:
+                self._pause(retry.get_backoff_time())
+            else:
+                self.pace.hold(found.seconds)
 
     def _pause(self, seconds: float) -> None:
         if (self.wait or self.stop.wait)(seconds):

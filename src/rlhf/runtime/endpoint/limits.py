@@ -12,7 +12,7 @@ from rlhf.errors import UserError
 
 @dataclass(slots=True)
 class Pace:
-    """So many requests a minute (0: no limit), evenly spread."""
+    """So many requests a minute (0: no limit), evenly spread; none while the server asks to be left alone."""
 
     per_minute: int
     clock: Callable[[], float] = time.monotonic
@@ -21,13 +21,16 @@ class Pace:
 
     def turn(self) -> float:
         """Takes the next turn, and says in how many seconds it is."""
-        if not self.per_minute:
-            return 0.0
         with self.lock:
             now = self.clock()
             begins = max(now, self.free_at)
-            self.free_at = begins + 60 / self.per_minute
+            self.free_at = begins + (60 / self.per_minute if self.per_minute else 0.0)
             return begins - now
+
+    def hold(self, seconds: float) -> None:
+        """Lets nobody begin for so many seconds from now."""
+        with self.lock:
+            self.free_at = max(self.free_at, self.clock() + seconds)
 
 
 @dataclass(slots=True)
