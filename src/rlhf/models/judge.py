@@ -36,7 +36,7 @@ def log_odds(
     Raises:
         UserError: to its tokenizer A and B are the same, or nothing it knows.
     """
-    verdicts = _verdict_ids(tokenizer, judge.config.name_or_path)
+    verdicts = _verdict_ids(tokenizer, str(judge.config.name_or_path))
     room = context_of(judge, max_tokens=0) - max(len(ids) for ids in verdicts)
     asked = [encode_prompt(tokenizer, (Message("user", question),), room) for question in questions]
     examples = [Example(ids, verdict) for ids, too_long in asked if not too_long for verdict in verdicts]
