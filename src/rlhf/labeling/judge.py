@@ -20,6 +20,7 @@ from rlhf.runtime.hashes import md5_of
 from rlhf.runtime.run import Row, Run
 
 LABELER = "judge"
+SAID = ("pairs", "position_inconsistent", "ties_said", "parse_failures", "refused")  # of the figures, on the screen
 QUESTIONS_A_PART = 256  # of a model that lies here: after so many there is something to see
 
 
@@ -54,7 +55,9 @@ def label_by_judge(run: Run, responses: Sequence[Responses]) -> tuple[list[Ranki
         Ranking(drawn.prompt, drawn.responses, places, drawn.split, LABELER, settings)
         for drawn, places in zip(responses, ranks, strict=True)
     ]
-    return rankings, {"judge": judge_figures(both) | used}
+    figures = judge_figures(both) | used
+    run.say("has the judge's verdicts: " + ", ".join(f"{name} {figures[name]:g}" for name in SAID))
+    return rankings, {"judge": figures}
 
 
 def _ask_here(run: Run, questions: Sequence[str]) -> tuple[list[Said], dict[str, int]]:
