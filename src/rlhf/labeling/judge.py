@@ -9,9 +9,9 @@ from typing import Any
 
 from rlhf.data.files import write_records
 from rlhf.data.question import fill, load_template
-from rlhf.labeling.verdicts import Judged, Said, Verdict, judge_figures, pairs_of, ranks_of, read_verdict, winner_of
+from rlhf.labeling.verdicts import Judged, Pair, Said, Verdict, judge_figures, pairs_of, ranks_of, read_verdict, winner_of
 from rlhf.models.judge import load_judge, log_odds
-from rlhf.records import Ranking, Responses
+from rlhf.records import Messages, Ranking, Response, Responses
 from rlhf.runtime.endpoint.address import address_from_environment
 from rlhf.runtime.endpoint.asking import Answered, ask_all
 from rlhf.runtime.endpoint.client import Client, client_of
@@ -32,15 +32,7 @@ def label_by_judge(run: Run, responses: Sequence[Responses]) -> tuple[list[Ranki
     labeler = run.config.labeler
     template = load_template(labeler.template)
     pairs = pairs_of(responses, labeler.pairs_per_prompt, run.seed("pairs"))
-    shown = [
-        (
-            responses[order.row].prompt,
-            responses[order.row].responses[order.first],
-            responses[order.row].responses[order.second],
-        )
-        for pair in pairs
-        for order in (pair, pair.other_way_round())
-    ]
+    shown = [_as_shown(responses, order) for pair in pairs for order in (pair, pair.other_way_round())]
     questions = [fill(template, labeler.template, prompt, a.text, b.text) for prompt, a, b in shown]
     said, used = _ask_here(run, questions) if labeler.is_folder else _ask_there(run, questions)
     write_records(run.output / "verdicts.jsonl", [Judged(*asked, one) for asked, one in zip(shown, said, strict=True)])
@@ -58,6 +50,11 @@ def label_by_judge(run: Run, responses: Sequence[Responses]) -> tuple[list[Ranki
     figures = judge_figures(both) | used
     run.say("has the judge's verdicts: " + ", ".join(f"{name} {figures[name]:g}" for name in SAID))
     return rankings, {"judge": figures}
+
+
+def _as_shown(responses: Sequence[Responses], order: Pair) -> tuple[Messages, Response, Response]:
+    drawn = responses[order.row]
+    return drawn.prompt, drawn.responses[order.first], drawn.responses[order.second]
 
 
 def _ask_here(run: Run, questions: Sequence[str]) -> tuple[list[Said], dict[str, int]]:
