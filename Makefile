@@ -50,7 +50,7 @@ check: setup ## lint, types, and the tests that start no pipeline
 	mypy
 	python -m pytest -m "not slow" --ignore tests/pipeline $(WORKERS)
 
-mutants: setup ## mutate the maths (mutmut), plant faults in maths, models, runtime and training, and say which of them no test notices
+mutants: setup ## mutate the maths (mutmut), plant faults in maths, models, runtime, labeling and training, and say which of them no test notices
 	python -m benchmarks.mutants; of_mutants=$$?; \
 	test $$of_mutants -lt 128 || exit $$of_mutants; \
 	python benchmarks/faults.py && exit $$of_mutants
@@ -64,5 +64,5 @@ experiments: setup ## compare experiments: what differs between them, and what c
 ui: setup ## look at the runs in MLflow, on http://127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
-clean: ## remove the outputs of direct runs and sweeps, and what models were remembered to say; artifacts/ and mlflow.db stay
+clean: ## remove the outputs of direct runs and sweeps, and what models and judges were remembered to say; artifacts/ and mlflow.db stay
 	rm -rf runs sweeps cache

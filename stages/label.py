@@ -9,48 +9,50 @@ from rlhf.runtime.stage import stage
 if __name__ == "__main__":
     stage(__file__)  # leaves
 
+from typing import Any
+
 from rlhf.data.files import read_records, write_records
 from rlhf.data.world import load_world
-from rlhf.labeling.agreement import (
-    agreement,
-    gold_gaps,
-    mean_gold,
-    noise_figures,
-    preference_curve,
-    ratings_of,
-    word_gaps,
-)
-from rlhf.labeling.dataset import label_dataset
+from rlhf.labeling.agreement import agreement, beside_gold, preference_curve, word_gaps
+from rlhf.labeling.dataset import label_beside, label_dataset
 from rlhf.labeling.gold import label_gold
 from rlhf.labeling.pairs import counts, of_first_prompts, preferences_of, with_pairs
-from rlhf.records import Preference, Responses
+from rlhf.records import Preference, Ranking, Responses
 from rlhf.runtime.run import Run
 
 
 def main(run: Run) -> None:
     """Lets the labeler order every prompt's responses, keeps the rankings that prefer something, and writes their pairs."""
-    config = run.config
-    temperature, prompts = config.labeler.temperature, config.label.prompts
-    world = load_world(run.read("prepare", "world.yaml")) if config.labeler.name == "gold" else None
-    if world is None:
-        given = read_records(run.read("prepare", "preferences.jsonl"), Preference)
-        rankings = label_dataset(of_first_prompts(given, prompts))
-    else:
-        responses = read_records(run.read("sample", "responses.jsonl"), Responses)
-        rankings = label_gold(of_first_prompts(responses, prompts), world, temperature, run.seed("labels"))
-
-    kept = with_pairs(rankings, config.label.max_dropped_share)
+    labeler, table = run.config.labeler, run.find("prepare", "world.yaml")
+    rankings, told = label(run)
+    kept = with_pairs(rankings, run.config.label.max_dropped_share)
     preferences = [preference for ranking in kept for preference in preferences_of(ranking)]
     write_records(run.output / "rankings.jsonl", kept)
     write_records(run.output / "preferences.jsonl", preferences)
 
     lengths = word_gaps(preferences)
-    metrics = counts(rankings, kept, preferences) | {"longer_preferred": agreement(lengths)}
-    if world is None:
-        run.curve(preference_curve(lengths, temperature=None))
-    else:
-        ratings = ratings_of(rankings, world)
-        gaps = gold_gaps(preferences, ratings)
-        run.curve(preference_curve(gaps, temperature))
-        metrics |= noise_figures(gaps, temperature) | {"mean_gold": mean_gold(rankings, ratings)}
-    run.finish(metrics)
+    about: dict[str, Any] = {}
+    curve = preference_curve(lengths, temperature=None)
+    if table:
+        noise = labeler.temperature if labeler.name == "gold" else None
+        about, curve = beside_gold(rankings, preferences, load_world(table), noise)
+    run.curve(curve)
+    run.finish(counts(rankings, kept, preferences) | {"longer_preferred": agreement(lengths)} | told | about)
+
+
+def label(run: Run) -> tuple[list[Ranking], dict[str, Any]]:
+    """The rankings of whoever was chosen to label, and what there is to say of the one who did."""
+    labeler, prompts = run.config.labeler, run.config.label.prompts
+    given = read_records(run.read("prepare", "preferences.jsonl"), Preference)
+    if labeler.name == "dataset":
+        return label_dataset(of_first_prompts(given, prompts)), {}
+    responses = of_first_prompts(read_records(run.read("sample", "responses.jsonl"), Responses), prompts)
+    match labeler.name:  # what needs a model is imported here: the gold rater does not have to wait for transformers
+        case "gold":
+            world = load_world(run.read("prepare", "world.yaml"))
+            return label_gold(responses, world, labeler.temperature, run.seed("labels")), {}
+        case "judge":
+            from rlhf.labeling.judge import label_by_judge as label_by
+        case "reward_model":
+            from rlhf.labeling.reward_model import label_by_reward_model as label_by
+    return label_beside(run, label_by, responses, label_dataset(given[: labeler.check_pairs]))

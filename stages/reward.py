@@ -66,7 +66,8 @@ def main(run: Run) -> None:
         write_curve(run.output / "calibration.csv", reliability(label_gaps(told, test.rankings)))
         if table := run.find("prepare", "world.yaml"):
             world, accuracy = load_world(table), metrics["test"]["accuracy"]
-            metrics["test"] |= beside_the_noise(accuracy, by_split["test"], world, config.labeler.temperature)
+            if config.labeler.name == "gold":
+                metrics["test"] |= beside_the_noise(accuracy, by_split["test"], world, config.labeler.temperature)
             metrics["test"] |= beside_the_gold(told, test.rankings, world)
     run.finish(metrics)
     run.log_model(run.output / "model")

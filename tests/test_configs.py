@@ -19,6 +19,8 @@ COMMIT = "0123456789abcdef" * 2 + "01234567"
 NEEDS = {  # what a choice cannot do without
     "data=files": ["data.path=data/mine.jsonl", "labeler=dataset"],
     "data=hh_rlhf": ["data.path=data/hh.jsonl.gz", "labeler=dataset"],
+    "labeler=judge": ["endpoint.model=judge"],
+    "labeler=reward_model": ["labeler.path=models/scorer"],
     "labeler=dataset": ["data=hh_rlhf", "data.path=data/hh.jsonl.gz"],
     "model=local": ["model.path=models/mine"],
     "model=hub": ["model.id=owner/name", f"model.revision={COMMIT}"],
@@ -101,6 +103,7 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ("reward.label_smoothing=0.5", "reward.label_smoothing (0.5) must be a finite number of at least 0 and below 0.5"),
         ("ppo.w_c=-1", "ppo.w_c (-1) must be a finite number of at least 0 or null"),
         ("reward.layers=0", "reward.layers (0) must be a whole number of at least 1 or null"),
+        ("labeler.temperature=-1", "labeler.temperature (-1) must be a finite number of at least 0"),
         ("label.prompts=-1", "label.prompts (-1) must be a whole number of at least 0"),
         ("reward.centre=1", "reward.centre (1) must be true or false"),
         ("engine.attention=fast", "engine.attention (fast) must be one of auto, eager, sdpa, flash_attention_2"),
@@ -249,6 +252,56 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "evaluate.judge (gold) needs the world's rater, but data.source is hh_rlhf: choose evaluate.judge=auto, or "
             "data=world",
         ),
+        *(
+            (
+                f"{labeler} sample.responses_per_prompt=1",
+                f"sample.responses_per_prompt (1) must be at least 2 with labeler.name ({name}): it ranks responses",
+            )
+            for labeler, name in (
+                ("labeler=judge endpoint.model=m", "judge"),
+                ("labeler=reward_model labeler.path=m", "reward_model"),
+            )
+        ),
+        ("labeler=reward_model", "labeler.path has no value: set it, as in labeler.path=VALUE"),
+        (
+            "labeler=judge",
+            "labeler.path (conf/labeler/judge.yaml) and endpoint.model (null): the judge is one of the two, a folder on "
+            "this machine (labeler.path=DIR) or a model of a server (endpoint.model=NAME)",
+        ),
+        (
+            "labeler=judge labeler.path=models/judge endpoint.model=m",
+            "labeler.path (models/judge) and endpoint.model (m): the judge is one of the two, a folder on this machine "
+            "(labeler.path=DIR) or a model of a server (endpoint.model=NAME)",
+        ),
+        *(
+            (
+                f"labeler=judge endpoint.model=m labeler.pairs_per_prompt={pairs}",
+                f"labeler.pairs_per_prompt ({pairs}) must be 0 (all pairs) or from 3 to 6 with sample.responses_per_prompt "
+                "(4): no response may be left out",
+            )
+            for pairs in (2, 7)
+        ),
+        (
+            "labeler.check_pairs=5",
+            "labeler.check_pairs (5) must be 0 with labeler.name (gold): only labeler=judge and labeler=reward_model can be "
+            "asked about the data's own pairs",
+        ),
+        (
+            "labeler=judge endpoint.model=m labeler.check_pairs=5",
+            "labeler.check_pairs (5) must be 0 with data.source (world): the world brings no pairs of its own; its rater is "
+            "asked about every pair",
+        ),
+        (
+            "labeler.temperature=0",
+            "labeler.temperature (0) must be above 0 with labeler.name (gold): a person who never errs is no person",
+        ),
+        (
+            "dpo.rounds=2 labeler=judge endpoint.model=m",
+            "dpo.rounds (2) must be 1 with labeler.name (judge): from the second round on somebody has to label new "
+            "answers, and only labeler=gold can",
+        ),
+        ("endpoint.concurrency=0", "endpoint.concurrency (0) must be a whole number of at least 1 and at most 256"),
+        ("endpoint.timeout_seconds=0", "endpoint.timeout_seconds (0) must be a finite number above 0"),
         ("evaluate.judge=me", "evaluate.judge (me) must be one of auto, gold, reward_model, python"),
         (
             "evaluate.judge=python",

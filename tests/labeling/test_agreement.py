@@ -6,11 +6,17 @@ from math import exp
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
 
 from rlhf.labeling.agreement import (
     POINTS,
     agreement,
+    beside_gold,
+    concordance,
     gold_gaps,
+    gold_ranks,
     mean_gold,
     noise_figures,
     preference_curve,
@@ -78,3 +84,64 @@ def test_mean_gold_is_over_all_responses() -> None:
     assert mean_gold([ranking], ratings_of([ranking], RATER)) == pytest.approx(
         {"gold": 0.0, "help": 0.0, "honest": 0.0, "logic": 0.0, "harm": 0.0}
     )
+
+
+three_labels = st.lists(st.integers(0, 3), min_size=4, max_size=4)
+
+
+def test_concordance_by_hand() -> None:
+    """Pairs: a-b alike, a-c ordered by one alone, b-c the other way round; the text that stands twice counts once."""
+    ranking = ranked(["a", "b", "c", "a"], [0, 1, 2, 0])
+    found = concordance([ranking], [(0, 2, 0, 0)])
+    assert (found["pairs"], found["ordered_pairs"], found["agreement"]) == (3, 2, 1 / 2)
+    expected = (
+        2 * (1 / 2) * (1 / 3)
+    )  # each names either direction; ours half and half, theirs a third each, and a third ties
+    assert found["kappa"] == pytest.approx((1 / 3 - expected) / (1 - expected))
+
+
+@given(st.lists(st.tuples(three_labels, three_labels), min_size=1, max_size=6))
+def test_kappa_is_scikit_learns_of_all_pairs_in_both_directions(rows: list[tuple[list[int], list[int]]]) -> None:
+    rankings = [ranked("abcd", ours) for ours, _ in rows]
+    every = [(i, j) for i in range(4) for j in range(4) if i != j]
+    ours, theirs = ([np.sign(one[j] - one[i]) for one in side for i, j in every] for side in zip(*rows, strict=True))
+    found = concordance(rankings, [others for _, others in rows])
+    if set(ours) == set(theirs) == {0}:
+        assert "kappa" not in found
+    else:
+        assert found["kappa"] == pytest.approx(cohen_kappa_score(ours, theirs))
+
+
+@given(st.lists(three_labels, min_size=1, max_size=6), st.permutations(range(4)))
+def test_which_text_stands_first_does_not_matter(rows: list[list[int]], order: list[int]) -> None:
+    theirs = [row[::-1] for row in rows]
+    straight = concordance([ranked("abcd", row) for row in rows], theirs)
+    turned = [ranked([f"{text}" for text in np.array(list("abcd"))[order]], np.array(row)[order].tolist()) for row in rows]
+    assert concordance(turned, [np.array(row)[order].tolist() for row in theirs]) == pytest.approx(straight)
+
+
+def test_who_agrees_in_all_has_1_and_who_contradicts_in_all_minus_1() -> None:
+    ranking = ranked("abc", [2, 0, 1])
+    assert concordance([ranking], [ranking.ranks]) == {"pairs": 3, "ordered_pairs": 3, "agreement": 1.0, "kappa": 1.0}
+    assert concordance([ranking], [(0, 2, 1)]) == {"pairs": 3, "ordered_pairs": 3, "agreement": 0.0, "kappa": -1.0}
+
+
+def test_where_all_tie_there_is_nothing_to_agree_on() -> None:
+    assert concordance([ranked("ab", [0, 0])], [(0, 0)]) == {"pairs": 1, "ordered_pairs": 0}
+    assert concordance([], []) == {"pairs": 0, "ordered_pairs": 0}
+
+
+def test_the_gold_raters_own_order_has_ties_where_scores_are_equal() -> None:
+    ranking = ranked(["poor", "good answer", "also poor"], [0, 1, 2])
+    assert gold_ranks([ranking], ratings_of([ranking], RATER)) == [(1, 0, 1)]
+
+
+def test_beside_gold_a_labeler_is_held_against_it_and_gold_itself_against_its_noise() -> None:
+    ranking = ranked(["good answer", "poor"], [1, 0])
+    figures, curve = beside_gold([ranking], preferences_of(ranking), RATER, temperature=None)
+    assert figures["gold"] == {"pairs": 1, "ordered_pairs": 1, "agreement": 0.0, "kappa": -1.0}
+    assert "expected" not in curve[0]
+    figures, curve = beside_gold([ranking], preferences_of(ranking), RATER, temperature=0.5)
+    assert figures["label_noise"] == 1.0
+    assert "gold" not in figures
+    assert "expected" in curve[0]

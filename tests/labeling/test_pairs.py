@@ -53,6 +53,16 @@ def test_a_share_at_the_limit_passes_and_one_above_stops() -> None:
         with_pairs([ORDERED, TIED], max_dropped_share=0.49)
 
 
+def test_where_a_judge_ties_everything_other_responses_are_no_help() -> None:
+    for labeler, advice in (
+        ("judge", r"verdicts\.jsonl"),
+        ("gold", r"sample\.temperature"),
+        ("reward_model", "temperature"),
+    ):
+        with pytest.raises(UserError, match=advice):
+            with_pairs([replace(TIED, labeler=labeler)], max_dropped_share=1.0)
+
+
 @pytest.mark.parametrize("rankings", [[], [TIED]])
 def test_nothing_to_learn_from_stops_whatever_the_limit(rankings: list) -> None:
     with pytest.raises(UserError, match=r"nothing to label|all tie"):

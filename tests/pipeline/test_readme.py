@@ -1,4 +1,4 @@
-"""What the README, in either language, docs/data.md and docs/sweeps.md tell a reader to type works; what they name exists.
+"""What the README, in either language, and docs/data.md, labelers.md and sweeps.md tell a reader to type works; what they name exists.
 
 A cheap command is run. A training is composed and parsed as it would be; it runs elsewhere in these tests.
 """
@@ -26,7 +26,8 @@ CHEAP = (("metrics",), ("plots",), ("exp", "show"), ("repro",), ("status",))
 SUFFIXES = (".csv", ".json", ".lock", ".md", ".py", ".toml", ".yaml")
 MADE_BY_SETUP = ".venv"
 README, CHINESE = READMES = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md")]
-TEXTS = "".join([*READMES, *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("data.md", "sweeps.md"))])
+PAGES = ("data.md", "labelers.md", "sweeps.md")
+TEXTS = "".join([*READMES, *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in PAGES)])
 TO_BE_MADE = "TIME"  # stands for the folder of a sweep
 
 

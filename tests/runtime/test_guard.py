@@ -12,8 +12,9 @@ import pytest
 
 from rlhf.errors import UserError
 from rlhf.models.policy import save_policy
+from rlhf.models.reward import save_reward_model
 from rlhf.runtime import guard, settings
-from tests.models.tiny_models import make_policy, words_tokenizer
+from tests.models.tiny_models import make_classifier, make_policy, words_tokenizer
 from tests.runtime.conftest import ROOT, Repository
 
 KL = r"kl_ctl: [\d.]+"
@@ -99,6 +100,13 @@ def local_model(path: Path | str) -> str:
 BROKEN = '{"prompt": "who ?", "completion": "i ."}\n'
 PATH = "path: data/world/english.yaml"
 JUDGE = r"judge: auto\n  scorer: .*"
+LABELER = r"  name: gold\n  temperature: 0.5\n  path: .*\n  template: .*"
+MODEL = r"endpoint:\n  model: null"
+
+
+def labeler(name: str, path: str, template: str = "conf/labeler/judge.jinja") -> str:
+    """What another labeler makes of `LABELER`."""
+    return rf"  name: {name}\n  temperature: 0.5\n  path: {path}\n  template: {template}"
 
 
 @pytest.mark.parametrize("experiment", [None, "warm-cat"])
@@ -114,6 +122,12 @@ JUDGE = r"judge: auto\n  scorer: .*"
         (TINY, local_model("raw/none"), "raw/none: no such folder"),
         (JUDGE, r"judge: python\n  scorer: raw/none.py", "raw/none.py: no such file, and evaluate.scorer names it"),
         (JUDGE, r"judge: python\n  scorer: raw/empty.py", "raw/empty.py: has no function score(prompt, response)"),
+        (LABELER, labeler("judge", "raw/none"), "raw/none: no such folder"),
+        (LABELER, labeler("judge", "raw"), "raw: holds no config.json; name a Hugging"),
+        (LABELER, labeler("judge", "raw", "raw/none.jinja"), "raw/none.jinja: cannot be read ("),
+        (LABELER, labeler("judge", "raw", "raw/empty.py"), "raw/empty.py: uses the fields none, and a judge's template"),
+        (LABELER, labeler("reward_model", "raw/none"), "raw/none: no such folder"),
+        (LABELER, labeler("reward_model", "raw"), "raw: holds no config.json; name a Hugging"),
     ],
 )
 def test_inputs_that_cannot_be_used_stop_the_pipeline_before_anything_is_removed(
@@ -185,6 +199,35 @@ def test_a_response_that_fills_the_context_stops_the_pipeline(written: Repositor
     assert str(caught.value) == (
         "data.max_response_tokens (40) must be below the context of 40 tokens: no room is left for a prompt"
     )
+
+
+@pytest.mark.parametrize(("url", "message"), [(None, "RLHF_JUDGE_URL is not set"), ("x", "RLHF_JUDGE_URL must be a base")])
+def test_a_judges_server_has_to_have_an_address_before_anything_is_removed(
+    written: Repository, monkeypatch: pytest.MonkeyPatch, url: str | None, message: str
+) -> None:
+    monkeypatch.delenv("RLHF_JUDGE_URL", raising=False)
+    edit(written.root / "params.yaml", MODEL, "endpoint:\n  model: judge")
+    apply_experiment(written, "warm-cat", LABELER, labeler("judge", "conf/labeler/judge.yaml"))
+    monkeypatch.setenv("DVC_EXP_NAME", "warm-cat")
+    if url:
+        monkeypatch.setenv("RLHF_JUDGE_URL", url)
+    with pytest.raises(UserError, match=message):
+        guard.check(written.root)
+    monkeypatch.setenv("RLHF_JUDGE_URL", "http://127.0.0.1:9/v1")  # nobody is asked yet
+    assert "experiment warm-cat" in guard.check(written.root)
+
+
+def test_a_reward_model_with_two_labels_is_refused_and_one_with_one_passes(
+    written: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tokenizer = words_tokenizer("who are you ? i .")
+    monkeypatch.setenv("DVC_EXP_NAME", "warm-cat")
+    apply_experiment(written, "warm-cat", LABELER, labeler("reward_model", str(tmp_path / "model")))
+    save_reward_model(make_classifier("llama", vocab_size=len(tokenizer)), tokenizer, tmp_path / "model")
+    assert "experiment warm-cat" in guard.check(written.root)
+    save_reward_model(make_classifier("llama", vocab_size=len(tokenizer), num_labels=2), tokenizer, tmp_path / "model")
+    with pytest.raises(UserError, match=r"config\.json has 2 labels \(LABEL_0, LABEL_1\)"):
+        guard.check(written.root)
 
 
 def test_an_applied_experiment_is_named_and_no_error(written: Repository) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from rlhf.config.machinery import Engine, Lora, Optimizer, Sweep, Tracking
+from rlhf.config.machinery import Endpoint, Engine, Lora, Optimizer, Sweep, Tracking
 from rlhf.config.ppo import PPO, Stop
 from rlhf.config.section import Section
 from rlhf.config.sources import Columns, Data, Labeler, Model, TinyModel
@@ -24,6 +24,7 @@ __all__ = [
     "Columns",
     "Config",
     "Data",
+    "Endpoint",
     "Engine",
     "Evaluate",
     "Label",
@@ -50,6 +51,7 @@ class Config(Section):
     data: Data
     model: Model
     labeler: Labeler
+    endpoint: Endpoint
     engine: Engine
     lora: Lora
     optimizer: Optimizer
@@ -77,9 +79,17 @@ class Config(Section):
                 "reward.centre (true) needs SFT responses to train prompts: sample.models must name sft and "
                 f"sample.prompts.train ({self.sample.prompts.train}) be above 0; or set reward.centre=false"
             )
-        if self.labeler.name == "gold" and self.sample.responses_per_prompt < 2:
+        if self.labeler.name != "dataset" and self.sample.responses_per_prompt < 2:
             raise ValueError(
-                "sample.responses_per_prompt (1) must be at least 2 with labeler.name (gold): it ranks responses"
+                f"sample.responses_per_prompt (1) must be at least 2 with labeler.name ({self.labeler.name}): it ranks "
+                "responses"
+            )
+        if self.labeler.name == "judge":
+            self._check_judge()
+        if self.labeler.check_pairs and self.data.source == "world":
+            raise ValueError(
+                f"labeler.check_pairs ({self.labeler.check_pairs}) must be 0 with data.source (world): the world brings no "
+                "pairs of its own; its rater is asked about every pair"
             )
         if self.labeler.name == "gold" and self.data.source != "world":
             raise ValueError(
@@ -111,3 +121,16 @@ class Config(Section):
                 "labeler.name (dataset) needs preferences in the data, and data.source (world) has none: use labeler=gold"
             )
         return self
+
+    def _check_judge(self) -> None:
+        labeler, most = self.labeler, self.sample.responses_per_prompt
+        if labeler.is_folder == (self.endpoint.model is not None):
+            raise ValueError(
+                f"labeler.path ({labeler.path}) and endpoint.model ({self.endpoint.model or 'null'}): the judge is one of "
+                "the two, a folder on this machine (labeler.path=DIR) or a model of a server (endpoint.model=NAME)"
+            )
+        if labeler.pairs_per_prompt and not most - 1 <= labeler.pairs_per_prompt <= most * (most - 1) // 2:
+            raise ValueError(
+                f"labeler.pairs_per_prompt ({labeler.pairs_per_prompt}) must be 0 (all pairs) or from {most - 1} to "
+                f"{most * (most - 1) // 2} with sample.responses_per_prompt ({most}): no response may be left out"
+            )

@@ -1,10 +1,10 @@
-"""What carries a training step and what follows it: precision, threads, optimizer, tracking."""
+"""What carries a step and what follows it: precision, threads, optimizer, the server of a judge, tracking."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from rlhf.config.section import Count, CountOrNone, NotNegative, OpenShare, Positive, Section, Share
 
@@ -61,6 +61,22 @@ class Optimizer(Section):
     beta1: OpenShare
     beta2: OpenShare
     eps: Positive
+
+
+class Endpoint(Section):
+    """How labeler=judge asks a server that speaks OpenAI's chat completions. Where the server is, and the key to it, the
+    environment says (`runtime/endpoint/address.py`)."""
+
+    model: str | None
+    temperature: NotNegative | None
+    max_answer_tokens: Count
+    limit_name: Literal["max_tokens", "max_completion_tokens"]
+    concurrency: Annotated[int, Field(ge=1, le=256)]
+    requests_per_minute: CountOrNone
+    most_requests: CountOrNone
+    most_tokens: CountOrNone
+    retries: CountOrNone
+    timeout_seconds: Positive
 
 
 class Tracking(Section):

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from rlhf.config.section import Count, CountOrNone, Positive, Section, must_divide
+from rlhf.config.section import Count, CountOrNone, NotNegative, Positive, Section, must_divide
 
 COMMIT = re.compile("[0-9a-f]{40}")
 
@@ -122,7 +122,35 @@ class Model(Section):
 
 
 class Labeler(Section):
-    """Who orders the responses: `gold` simulates a person, `dataset` keeps the preferences that came with the data."""
+    """Who orders the responses: `gold` simulates a person, `judge` is a language model, `reward_model` a classifier with one
+    label, and `dataset` keeps the preferences that came with the data."""
 
-    name: Literal["gold", "dataset"]
-    temperature: Positive
+    name: Literal["gold", "dataset", "judge", "reward_model"]
+    temperature: NotNegative
+    path: str
+    template: str
+    pairs_per_prompt: CountOrNone
+    check_pairs: CountOrNone
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name == "gold" and not self.temperature:
+            raise ValueError(
+                "labeler.temperature (0) must be above 0 with labeler.name (gold): a person who never errs is no person"
+            )
+        if self.check_pairs and not self.ranks_texts:
+            raise ValueError(
+                f"labeler.check_pairs ({self.check_pairs}) must be 0 with labeler.name ({self.name}): only labeler=judge "
+                "and labeler=reward_model can be asked about the data's own pairs"
+            )
+        return self
+
+    @property
+    def ranks_texts(self) -> bool:
+        """Whether it can be asked about any two texts."""
+        return self.name in ("judge", "reward_model")
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether `path` names a model; else it is one of the files of conf/, which has nothing to read."""
+        return not self.path.endswith(".yaml")

@@ -1,17 +1,20 @@
-"""How far labels agree with the rater behind them, and how far anybody could: numpy only.
+"""How far labels agree with the rater behind them or with another labeler, and how far anybody could: numpy only.
 
 A gap is (N,), one number a preference: what is measured of the chosen response minus the same of the rejected one.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlhf.data.words import words
 from rlhf.data.world import GOLD_DECIMALS, Rating, World
+from rlhf.labeling.order import ranks_by
 from rlhf.labeling.pairs import preferences_of
 from rlhf.records import Preference, Ranking
 
@@ -89,3 +92,57 @@ def mean_gold(rankings: Sequence[Ranking], ratings: Ratings) -> dict[str, float]
     """The mean gold score of all responses, and of each axis of it."""
     found = [ratings[ranking.prompt[-1].content, response.text] for ranking in rankings for response in ranking.responses]
     return {axis: float(np.mean([getattr(rating, axis) for rating in found])) for axis in AXES}
+
+
+def gold_ranks(rankings: Sequence[Ranking], ratings: Ratings) -> list[tuple[int, ...]]:
+    """The gold rater's own order of every ranking's responses, without noise."""
+    return [
+        ranks_by([round(ratings[ranking.prompt[-1].content, r.text].gold, GOLD_DECIMALS) for r in ranking.responses])
+        for ranking in rankings
+    ]
+
+
+def concordance(rankings: Sequence[Ranking], theirs: Sequence[Sequence[int]]) -> dict[str, float]:
+    """How far the rankings agree with another labeler's ranks of the same responses, on all `pairs` of distinct texts.
+
+    `agreement` is the share of the pairs that both order (`ordered_pairs`) in which they name the same text. `kappa` is
+    Cohen's (1960) of three answers, this one, that one or a tie: 1 for full agreement, 0 for what chance would bring. Each
+    pair counts in both directions, so that it does not matter which text stands first.
+    """
+    ours = _votes(rankings, [ranking.ranks for ranking in rankings])
+    others = _votes(rankings, theirs)
+    both = (ours != 0) & (others != 0)
+    found: dict[str, float] = {"pairs": len(ours) // 2, "ordered_pairs": int(both.sum()) // 2}
+    if both.any():
+        found["agreement"] = float(np.mean(ours[both] == others[both]))
+    expected = sum(float(np.mean(ours == vote) * np.mean(others == vote)) for vote in (-1, 0, 1)) if len(ours) else 1.0
+    if expected < 1:
+        found["kappa"] = (float(np.mean(ours == others)) - expected) / (1 - expected)
+    return found
+
+
+def _votes(rankings: Sequence[Ranking], ranks: Sequence[Sequence[int]]) -> Floats:
+    """1 where the first text of a pair is the better one, -1 where the second is, 0 for a tie; every pair in both
+    directions."""
+    votes = []
+    for ranking, places in zip(rankings, ranks, strict=True):
+        place_of = {response.text: place for response, place in zip(ranking.responses, places, strict=True)}
+        votes += [np.sign(there - here) for here, there in itertools.permutations(place_of.values(), 2)]
+    return np.array(votes, dtype=np.float64)
+
+
+def beside_gold(
+    rankings: Sequence[Ranking], preferences: Sequence[Preference], world: World, temperature: float | None
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """What the gold rater says of labels, as figures and as a curve.
+
+    temperature: of the labels, where the gold rater itself made them; None: somebody else did, and `gold` says how far they
+    agree.
+    """
+    ratings = ratings_of(rankings, world)
+    gaps = gold_gaps(preferences, ratings)
+    if temperature is None:
+        about: dict[str, Any] = {"gold": concordance(rankings, gold_ranks(rankings, ratings))}
+    else:
+        about = noise_figures(gaps, temperature)
+    return about | {"mean_gold": mean_gold(rankings, ratings)}, preference_curve(gaps, temperature)

@@ -7,13 +7,11 @@ exactly a Bradley-Terry comparison. It is drawn as Yellott (1977) showed: each r
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from math import log
 
 from rlhf.data.world import World
-from rlhf.records import Messages, Ranking, Responses, messages_to_row
+from rlhf.labeling.order import noisy_ranks
+from rlhf.records import Messages, Ranking, Responses
 
 LABELER = "gold"
 
@@ -40,15 +38,5 @@ def label_gold(responses: Sequence[Responses], world: World, temperature: float,
 
 
 def _order(prompt: Messages, texts: Sequence[str], world: World, temperature: float, seed: int) -> tuple[int, ...]:
-    """0 for the best text, 1 for the next distinct one, and so on."""
-    question = prompt[-1].content
-    worth = {text: world.rate(question, text).gold / temperature + _gumbel(seed, prompt, text) for text in texts}
-    rank = {text: place for place, text in enumerate(sorted(worth, key=lambda text: worth[text], reverse=True))}
-    return tuple(rank[text] for text in texts)
-
-
-def _gumbel(seed: int, prompt: Messages, text: str) -> float:
-    """A draw from the standard Gumbel distribution, from 52 bits of a hash."""
-    name = json.dumps([seed, messages_to_row(prompt), text]).encode()
-    uniform = (int.from_bytes(hashlib.sha256(name).digest()[:8], "big") // 2**12 + 0.5) / 2**52
-    return -log(-log(uniform))
+    worth = {text: world.rate(prompt[-1].content, text).gold for text in texts}
+    return noisy_ranks(prompt, texts, worth, temperature, seed)

@@ -54,10 +54,16 @@ def with_pairs(rankings: Sequence[Ranking], max_dropped_share: float) -> list[Ra
     if dropped > max_dropped_share * len(rankings) or not kept:
         raise UserError(
             f"label: the responses of {dropped} of {len(rankings)} prompts all tie ({dropped / len(rankings):.3f}, above "
-            f"label.max_dropped_share ({max_dropped_share})) and carry no preference: raise sample.responses_per_prompt or "
-            "sample.temperature so that responses differ, or raise label.max_dropped_share"
+            f"label.max_dropped_share ({max_dropped_share})) and carry no preference: {_advice(rankings[0].labeler)}, or "
+            "raise label.max_dropped_share"
         )
     return kept
+
+
+def _advice(labeler: str) -> str:
+    if labeler == "judge":
+        return "read in verdicts.jsonl whether its verdicts follow the order of showing or are none, and change the judge"
+    return "raise sample.responses_per_prompt or sample.temperature so that responses differ"
 
 
 def tied_share(rankings: Sequence[Ranking]) -> float:

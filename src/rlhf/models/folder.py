@@ -57,6 +57,22 @@ def _context(place: str | Path, revision: str | None, max_tokens: int) -> int:
         return context_of(model, max_tokens)
 
 
+def check_reward_model(folder: Path) -> None:
+    """UserError unless a sequence classifier with one label and its tokenizer can be loaded from here."""
+    with reading(folder):
+        _check_names(folder)
+        labels = AutoConfig.from_pretrained(str(folder), trust_remote_code=False).id2label
+        for file in weight_files(folder):
+            with safe_open(file, framework="pt"):
+                pass
+    if len(labels) != 1:
+        raise UserError(
+            f"{folder}: its {CONFIG_NAME} has {len(labels)} labels ({', '.join(map(str, labels.values()))}), and a reward "
+            "model has one: name a sequence classifier that was trained with one label"
+        )
+    _check_tokenizer(folder, None)
+
+
 def _check_names(folder: Path) -> None:
     if not (folder / CONFIG_NAME).is_file():
         raise UserError(f"{folder}: holds no {CONFIG_NAME}; name a Hugging Face model directory")

@@ -39,7 +39,7 @@ def check(root: Path) -> str:
 
 
 def check_inputs(root: Path, config: Config) -> None:
-    """UserError if `prepare` would refuse the data, `base` the model, or `evaluate` a scorer.
+    """UserError if `prepare` would refuse the data, `base` the model, `label` its labeler, or `evaluate` a scorer.
 
     Here, because DVC removes what a stage left before it lets the stage find out.
     """
@@ -55,6 +55,7 @@ def check_inputs(root: Path, config: Config) -> None:
         seed_of = functools.partial(derive_seed, config.seed, "prepare")
         prepared.check(sources.prepare(config.data, config.prepare, seed_of), config)
         _check_model(config.model, config.data.max_response_tokens)
+        check_labeler(config)
 
 
 def _check_model(model: Model, max_response_tokens: int) -> None:
@@ -67,6 +68,28 @@ def _check_model(model: Model, max_response_tokens: int) -> None:
         check_folder(Path(model.path), model.max_tokens, max_response_tokens, model.chat_template)
     else:
         check_hub(str(model.id), str(model.revision), model.max_tokens, max_response_tokens, model.chat_template)
+
+
+def check_labeler(config: Config) -> None:
+    """UserError if the judge's template, its folder or the address of its server, or the reward model's folder is unfit."""
+    from rlhf.data.question import load_template
+
+    labeler = config.labeler
+    match labeler.name:
+        case "judge":
+            load_template(labeler.template)
+            if labeler.is_folder:
+                from rlhf.models.judge import check_judge
+
+                check_judge(Path(labeler.path))
+            else:
+                from rlhf.runtime.endpoint.address import address_from_environment
+
+                address_from_environment()
+        case "reward_model":
+            from rlhf.models.folder import check_reward_model
+
+            check_reward_model(Path(labeler.path))
 
 
 def compare(root: Path, snapshot: Values) -> str:

@@ -63,12 +63,17 @@ class Run:
     def follow(self, rows: Iterable[Row], total: int) -> Iterator[Row]:
         """Passes a loop's rows on, each with a `step` out of `total`: shown, sent to MLflow, written to curve.csv."""
         try:
-            for row in progress.show(rows, total, self.label or self.name):
-                processes.leave_if_orphaned()
+            for row in self.show(rows, total):
                 self._log(row)
                 yield row
         finally:
             outputs.write_curve(self.output / "curve.csv", self.rows)
+
+    def show(self, rows: Iterable[Row], total: int) -> Iterator[Row]:
+        """Passes the rows of a loop on that leaves no curve: shown, and nothing else."""
+        for row in progress.show(rows, total, self.label or self.name):
+            processes.leave_if_orphaned()
+            yield row
 
     def follow_to_end(self, rows: Iterable[Row], total: int) -> Row:
         """`follow` where nothing happens on the way; returns the last row."""

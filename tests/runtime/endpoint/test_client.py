@@ -1,0 +1,181 @@
+"""One question to a real server on loopback: what is sent, what is tried again, and what is said when nothing helps."""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+from collections.abc import Callable, Sequence
+from email.utils import formatdate
+from time import time
+
+import pytest
+
+from rlhf.errors import UserError
+from rlhf.runtime.endpoint.client import BACK_OFF, Client, read_answer
+from rlhf.runtime.endpoint.store import Answer
+from tests.loopback import KEY, Reply, Request, complains, says, serve
+
+Make = Callable[..., Client]
+CHINESE = "哪个回答更好？\n「甲」🙂"
+
+
+def in_turn(*replies: Reply) -> Callable[[Request], Reply]:
+    """The first reply to the first request, and so on; the last one to all that follow."""
+    return lambda request: replies[min(request.number, len(replies)) - 1]
+
+
+def test_what_is_sent_to_the_byte(make_client: Make) -> None:
+    with serve(in_turn(says("好：A"))) as server:
+        assert make_client(server).ask(CHINESE) == Answer("好：A", 7, 3)
+    (request,) = server.requests
+    assert request.path == "/v1/chat/completions"
+    assert request.headers["Authorization"] == f"Bearer {KEY}"
+    assert request.headers["Content-Type"] == "application/json; charset=utf-8"
+    content = CHINESE.replace("\n", "\\n")
+    messages = f'[{{"role": "user", "content": "{content}"}}]'
+    expected = f'{{"model": "judge", "messages": {messages}, "temperature": 0.0, "max_tokens": 20}}'
+    assert request.body == expected.encode()
+
+
+def test_settings_of_the_answer_are_sent_and_without_a_key_none_is(make_client: Make) -> None:
+    with serve(in_turn(says("A"))) as server:
+        make_client(server, key="", temperature=None, limit_name="max_completion_tokens", max_answer_tokens=5).ask("?")
+    (request,) = server.requests
+    assert "Authorization" not in request.headers
+    assert json.loads(request.body).keys() == {"model", "messages", "max_completion_tokens"}
+
+
+def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(make_client: Make, pauses: list[float]) -> None:
+    busy = complains(429, Retry_After="7")
+    at = complains(503, Retry_After=formatdate(time() + 60, usegmt=True))
+    with serve(in_turn(busy, at, says("A"))) as server:
+        client = make_client(server)
+        assert client.ask("?").text == "A"
+    assert 6 < pauses[0] <= 7
+    assert 50 < pauses[1] <= 60
+    assert (client.budget.requests, client.budget.retries) == (3, 2)
+
+
+def test_a_broken_server_is_tried_again_after_pauses_that_double(make_client: Make, pauses: list[float]) -> None:
+    with serve(in_turn(*[complains(500)] * 4, says("B"))) as server:
+        assert make_client(server, retries=4).ask("?").text == "B"
+    assert len(server.requests) == 5
+    for place, pause in enumerate(pauses, start=1):
+        assert BACK_OFF * 2**place <= pause <= BACK_OFF * 2**place + BACK_OFF  # doubled, and up to one more by chance
+    assert len(pauses) == 3  # the first try anew comes at once
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (complains(502, "overloaded"), "last status 502: overloaded"),
+        (Reply(200, b"<html>"), "last an answer that is no chat completion"),
+        (Reply(200, b'{"choices": []}'), "last an answer that is no chat completion"),
+        (complains(429, "quota", Retry_After="soon"), "last status 429: quota"),
+        (Reply(hang=True), "last nothing for 0.05 s"),
+    ],
+)
+def test_in_the_end_it_says_what_the_last_try_met(make_client: Make, reply: Reply, why: str) -> None:
+    with serve(in_turn(reply)) as server:
+        with pytest.raises(UserError) as caught:
+            make_client(server, retries=2, timeout_seconds=0.05 if reply.hang else 10.0).ask("?")
+        assert str(caught.value) == f"the judge's server gave no answer in 3 tries, {why}"
+        assert len(server.requests) == 3
+
+
+def test_without_retries_there_is_one_try(make_client: Make) -> None:
+    with serve(in_turn(complains(500))) as server, pytest.raises(UserError, match="in 1 tries"):
+        make_client(server, retries=0).ask("?")
+    assert len(server.requests) == 1
+
+
+def test_a_server_that_is_not_there_is_said(make_client: Make) -> None:
+    with serve(in_turn(says("A"))) as server:
+        client = make_client(server, retries=1)
+    with pytest.raises(UserError, match="in 2 tries, last ConnectionError: no connection") as caught:
+        client.ask("?")
+    assert str(server.server_port) not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_wrong_key_is_said_at_once_and_never_shown(make_client: Make, status: int) -> None:
+    wrong = complains(status, f"Incorrect API key provided: {KEY}")
+    with serve(in_turn(wrong)) as server, pytest.raises(UserError) as caught:
+        make_client(server).ask("?")
+    message = f"the judge's server refuses the key (status {status}): set RLHF_JUDGE_KEY to a right one"
+    assert str(caught.value) == message
+    assert len(server.requests) == 1
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_unknown_model_is_said_at_once(make_client: Make) -> None:
+    with (
+        serve(in_turn(complains(404, "no such model"))) as server,
+        pytest.raises(UserError, match=r"knows no model judge \(endpoint\.model\), or .* \(status 404: no such model\)"),
+    ):
+        make_client(server).ask("?")
+    assert len(server.requests) == 1
+
+
+def test_a_redirection_is_not_followed(make_client: Make) -> None:
+    with serve(in_turn(says("A"))) as elsewhere:
+        leads_there = Reply(307, headers={"Location": elsewhere.url})
+        with serve(in_turn(leads_there)) as server, pytest.raises(UserError, match="answers with status 307"):
+            make_client(server).ask("?")
+    assert not elsewhere.requests
+
+
+def test_neither_key_nor_address_is_in_what_a_server_complains_of(make_client: Make) -> None:
+    with serve(lambda request: complains(400, f"{KEY} at {server.url} is too long")) as server:
+        refused = make_client(server).ask("?")
+    assert refused == Answer(None, refusal="status 400: [hidden] at [hidden] is too long")
+    assert len(server.requests) == 1
+
+
+def test_what_is_shown_of_a_client_has_no_secret(make_client: Make) -> None:
+    with serve(in_turn(says("A"))) as server:
+        client = make_client(server)
+        assert not re.search(f"{KEY}|{server.server_port}", repr(client) + repr(client.address))
+
+
+def test_a_key_is_of_all_that_an_answer_depends_on_and_of_nothing_else(make_client: Make) -> None:
+    with serve(in_turn(says("A"))) as server:
+        key = make_client(server).key("?")
+        same = [make_client(server, key="other"), make_client(server, concurrency=1, retries=9, most_requests=5)]
+        others = [
+            make_client(server, model="m"),
+            make_client(server, temperature=0.5),
+            make_client(server, max_answer_tokens=9),
+        ]
+    assert {client.key("?") for client in same} == {key}
+    assert len({key, make_client(server).key("!"), *(client.key("?") for client in others)}) == 5
+    assert re.fullmatch("[0-9a-f]{64}", key)
+
+
+@pytest.mark.parametrize(
+    ("content", "answer"),
+    [
+        (says("A").body, Answer("A", 7, 3)),
+        (says(None).body, Answer("", 7, 3)),
+        (b'{"choices": [{"message": {"content": "A"}}]}', Answer("A", 0, 0)),
+        (b'{"choices": [{"message": {"content": "A"}}], "usage": null}', Answer("A", 0, 0)),
+        (b'{"choices": [{"message": {"content": 3}}]}', None),
+        (b'{"choices": [{"message": null}]}', None),
+        (b"[]", None),
+        (b"\xff", None),
+        (b"", None),
+    ],
+)
+def test_an_answer_is_read_or_it_is_none(content: bytes, answer: Answer | None) -> None:
+    assert read_answer(content) == answer
+
+
+@pytest.mark.parametrize(("usage", "used"), [((7, 3), 10), ((0, 0), 1 + 64 + 20)])
+def test_a_server_that_does_not_count_is_taken_to_have_used_all_it_might(
+    make_client: Make, usage: Sequence[int], used: int
+) -> None:
+    with serve(in_turn(says("A", *usage))) as server:
+        client = make_client(server)
+        client.ask("?")
+    assert (client.budget.tokens, client.budget.reserved) == (used, 0)
