@@ -23,7 +23,7 @@ from rlhf.labeling.agreement import (
 from rlhf.labeling.dataset import label_dataset
 from rlhf.labeling.gold import label_gold
 from rlhf.labeling.pairs import counts, of_first_prompts, preferences_of, with_pairs
-from rlhf.records import Preference, Responses
+from rlhf.records import Preference, Ranking, Responses
 from rlhf.runtime.run import Run
 
 
@@ -33,8 +33,10 @@ def main(run: Run) -> None:
     temperature, prompts = config.labeler.temperature, config.label.prompts
     world = load_world(run.read("prepare", "world.yaml")) if config.labeler.name == "gold" else None
     if world is None:
-        given = read_records(run.read("prepare", "preferences.jsonl"), Preference)
-        rankings = label_dataset(of_first_prompts(given, prompts))
+        pairs = read_records(run.read("prepare", "preferences.jsonl"), Preference)
+        ranked = run.find("prepare", "rankings.jsonl")
+        given = [*label_dataset(pairs), *(read_records(ranked, Ranking) if ranked else [])]
+        rankings = of_first_prompts(given, prompts)
     else:
         responses = read_records(run.read("sample", "responses.jsonl"), Responses)
         rankings = label_gold(of_first_prompts(responses, prompts), world, temperature, run.seed("labels"))

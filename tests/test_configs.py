@@ -16,9 +16,9 @@ from rlhf.runtime import guard, messages, settings
 ROOT = Path(__file__).resolve().parents[1]
 CHOICES = sorted(path for path in (ROOT / "conf").glob("*/*.yaml"))
 COMMIT = "0123456789abcdef" * 2 + "01234567"
+OWN_DATA = [path.stem for path in CHOICES if path.parent.name == "data" and path.stem != "world"]
 NEEDS = {  # what a choice cannot do without
-    "data=files": ["data.path=data/mine.jsonl", "labeler=dataset"],
-    "data=hh_rlhf": ["data.path=data/hh.jsonl.gz", "labeler=dataset"],
+    **{f"data={name}": ["data.path=data/mine.jsonl", "labeler=dataset"] for name in OWN_DATA},
     "labeler=dataset": ["data=hh_rlhf", "data.path=data/hh.jsonl.gz"],
     "model=local": ["model.path=models/mine"],
     "model=hub": ["model.id=owner/name", f"model.revision={COMMIT}"],
@@ -98,6 +98,19 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ("ppo.stop=3", "ppo.stop (3) must be a group of settings"),
         ("~ppo.lr", "ppo.lr is missing: it must be a finite number above 0"),
         ("data=files", "data.path has no value: set it, as in data.path=VALUE"),
+        *(
+            (
+                f"data=shp data.path=owner/name data.revision={revision} labeler=dataset",
+                f"data.revision ({revision}) must be a commit in full, 40 digits of 0-9 and a-f, because a branch or a "
+                "tag can move: copy one from https://huggingface.co/datasets/owner/name/commits/main",
+            )
+            for revision in ("main", COMMIT[:7])
+        ),
+        (
+            f"data.revision={COMMIT}",
+            f"data.revision ({COMMIT}) must be null with data.source (world): the world is made here, and its table is a "
+            "file",
+        ),
         ("data.columns.promt=x", "data.columns.promt: no such setting; did you mean data.columns.prompt?"),
         (
             "ppo.responses_per_step=64 ppo.responses_per_minibatch=10",
@@ -265,6 +278,25 @@ def test_every_fault_gets_its_line() -> None:
 def test_of_a_file_0_means_all() -> None:
     data = compose("data=files", "data.path=x.jsonl", "labeler=dataset").data
     assert (data.documents, data.demonstrations, data.prompts) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "watched"), [("docs", "docs"), ("README.md", "README.md"), ("owner/name", None), ("???", None)]
+)
+@pytest.mark.parametrize("name", OWN_DATA)
+def test_dvc_watches_the_data_where_they_lie_here_and_else_the_settings(name: str, path: str, watched: str | None) -> None:
+    composed = settings.compose(ROOT, [f"data={name}", f"data.path='{path}'", "labeler=dataset"])
+    assert composed.data.file == (watched or f"conf/data/{name}.yaml")
+    assert (ROOT / composed.data.file).exists()
+
+
+def test_data_are_looked_for_beneath_the_root_wherever_the_command_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        composed = hydra_compose("config", overrides=["data=files", "data.path=docs"])
+    assert composed.data.file == "docs", "as DVC composes it"
 
 
 def test_columns_of_ones_own() -> None:

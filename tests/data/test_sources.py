@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from rlhf.config import Columns, Config, Data, Prepare
-from rlhf.data.columns import NAMES
+from rlhf.config import Config, Data, Prepare
 from rlhf.data.prepared import Prepared, check, counts, length_curve
 from rlhf.data.sources import prepare
 from rlhf.data.splits import key_of, split_of
@@ -21,17 +20,12 @@ from rlhf.data.world import load_world
 from rlhf.errors import UserError
 from rlhf.records import SPLITS, Demonstration, Message, Messages, Prompt
 from rlhf.seeds import derive_seed
+from tests.data.settings import settings
 
 SHARES = Prepare(validation_share=0.06, test_share=0.08, max_dropped_share=0.05)
 WORLD = Path(__file__).parents[2] / "data" / "world" / "english.yaml"
 REAL = os.environ.get("RLHF_TRIAL_DATA")
 needs_real_files = pytest.mark.skipif(not REAL, reason="RLHF_TRIAL_DATA names no folder with the real files")
-
-
-def settings(source: str, path: Path | str, **changes: Any) -> Data:
-    columns = Columns(**(dict.fromkeys(NAMES) | changes.pop("columns", {})))
-    given = {"documents": 0, "demonstrations": 0, "prompts": 0, "columns": columns} | changes
-    return Data(name="x", source=source, path=str(path), max_response_tokens=40, **given)  # type: ignore[arg-type]
 
 
 def seed_of(label: str) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlhf.records import Preference, Ranking, Response
-
-WRITER = "dataset"  # who wrote the responses: the data do not say
+from rlhf.records import WRITER, Preference, Ranking, Response
 
 
 def label_dataset(preferences: Sequence[Preference]) -> list[Ranking]:

@@ -48,7 +48,7 @@ def check_inputs(root: Path, config: Config) -> None:
     from rlhf.data.scorer import load_scorer
     from rlhf.seeds import derive_seed
 
-    processes.keep_offline(config.model.source)
+    processes.keep_offline(config.reaches_hub)
     if config.evaluate.judge == "python":
         load_scorer(root, config.evaluate.scorer)
     with contextlib.chdir(root):
@@ -133,7 +133,7 @@ def composed_at(root: Path, reference: str) -> Values:
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(io.BytesIO(_git(root, "archive", "--format=zip", reference, "conf"))) as archive:
             archive.extractall(folder)
-        return settings.values_of(settings.compose(Path(folder)))
+        return settings.values_of(settings.compose(root, conf=Path(folder) / "conf"))
 
 
 def _side(value: Any) -> str:
