@@ -293,7 +293,10 @@ def test_dvc_watches_the_data_where_they_lie_here_and_else_the_settings(name: st
 def test_data_are_looked_for_beneath_the_root_wherever_the_command_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from omegaconf import OmegaConf
+
     monkeypatch.chdir(tmp_path)
+    OmegaConf.clear_resolver("watched")
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         composed = hydra_compose("config", overrides=["data=files", "data.path=docs"])
     assert composed.data.file == "docs", "as DVC composes it"

@@ -9,7 +9,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from rlhf.runtime.settings import watch
 
-FOLDER = "file://"
+FOLDER = "file://"  # may stand before a path
 
 
 class WatchedInput(SearchPathPlugin):
@@ -17,5 +17,6 @@ class WatchedInput(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for source in search_path.get_path():
-            if source.provider == "main" and source.path.startswith(FOLDER):
-                watch(Path(source.path.removeprefix(FOLDER)).parent)
+            conf = Path(source.path.removeprefix(FOLDER))
+            if source.provider == "main" and conf.is_absolute():
+                watch(conf.parent)
