@@ -33,9 +33,8 @@ def main(run: Run) -> None:
     temperature, prompts = config.labeler.temperature, config.label.prompts
     world = load_world(run.read("prepare", "world.yaml")) if config.labeler.name == "gold" else None
     if world is None:
-        pairs = read_records(run.read("prepare", "preferences.jsonl"), Preference)
-        ranked = run.find("prepare", "rankings.jsonl")
-        given = [*label_dataset(pairs), *(read_records(ranked, Ranking) if ranked else [])]
+        ranked, pairs = run.find("prepare", "rankings.jsonl"), run.read("prepare", "preferences.jsonl")
+        given = read_records(ranked, Ranking) if ranked else label_dataset(read_records(pairs, Preference))
         rankings = of_first_prompts(given, prompts)
     else:
         responses = read_records(run.read("sample", "responses.jsonl"), Responses)

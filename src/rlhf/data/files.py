@@ -82,9 +82,9 @@ def broken_gzip(path: Path, line: int, error: Exception) -> UserError:
     return UserError(f"{path}: broken gzip file after line {line} ({error}); copy or download it again")
 
 
-def not_utf8(path: Path, line: int, before: bytes, byte: int) -> UserError:
-    """before: what comes before the byte in its line."""
-    where = f"byte 0x{byte:02x} at position {len(before) + 1} of the line"
+def not_utf8(path: Path, line: int, position: int, byte: int) -> UserError:
+    """position: of the byte in its line, from 1."""
+    where = f"byte 0x{byte:02x} at position {position} of the line"
     return UserError(f"{path}:{line}: not UTF-8 ({where}): save the file as UTF-8")
 
 
@@ -128,7 +128,7 @@ def _decoded(path: Path, number: int, line: bytes) -> str:
     try:
         return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise not_utf8(path, number, line[: error.start], line[error.start]) from error
+        raise not_utf8(path, number, error.start + 1, line[error.start]) from error
 
 
 def _record(where: str, kind: type[R], row: Row) -> R:

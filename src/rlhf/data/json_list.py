@@ -15,6 +15,7 @@ from rlhf.data.files import broken_gzip, not_utf8, open_bytes, refuse_constant
 from rlhf.errors import UserError
 
 PIECE = 2**20  # bytes
+MORE = ("", ".", "e", "E")  # a number may go on in the next piece
 SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -42,6 +43,7 @@ class _Text:
         self._path, self._file = path, file
         self._decode = codecs.getincrementaldecoder("utf-8-sig")().decode
         self._held, self._line, self._line_starts = "", 1, 0
+        self._dropped = 0  # bytes of the line that are held no more
 
     def next(self) -> str:
         """The next character that is no white space; "" at the end."""
@@ -62,7 +64,7 @@ class _Text:
             line = self._line
             try:
                 value, end = decoder.raw_decode(self._held, self.at)
-                if end < len(self._held) or not self._read():  # a number may go on in the next piece
+                if self._held[end : end + 1] not in MORE or not self._read():
                     self._go_to(end)
                     return line, value
             except json.JSONDecodeError as error:
@@ -89,22 +91,27 @@ class _Text:
 
     def _read(self) -> bool:
         """Drops what has been understood and reads at least as much as it keeps; False at the end of the file."""
-        kept = self._held[self.at :]
-        more = self._decoded(self._bytes(max(PIECE, len(kept))))
-        self._held, self._line_starts, self.at = kept + more, self._line_starts - self.at, 0
-        return bool(more)
+        _, newline, last = self._held[: self.at].rpartition("\n")
+        self._dropped = len(last.encode()) + (0 if newline else self._dropped)
+        self._held, self._line_starts, self.at = self._held[self.at :], self._line_starts - self.at, 0
+        while piece := self._bytes(max(PIECE, len(self._held))):
+            if more := self._decoded(piece):  # less than a character may be none
+                self._held += more
+                return True
+        self._decoded(b"")
+        return False
 
     def _bytes(self, count: int) -> bytes:
         try:
             return bytes(self._file.read(count))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise broken_gzip(self._path, self._line + self._held.count("\n", self.at), error) from error
+            raise broken_gzip(self._path, self._line + self._held.count("\n"), error) from error
 
     def _decoded(self, piece: bytes) -> str:
         try:
             return self._decode(piece, final=not piece)
         except UnicodeDecodeError as error:
-            read, before = self._held[self.at :], error.object[: error.start]
-            line = self._line + read.count("\n") + before.count(b"\n")
-            since = before if b"\n" in before else self._held[self._held.rfind("\n") + 1 :].encode() + before
-            raise not_utf8(self._path, line, since.rpartition(b"\n")[2], error.object[error.start]) from error
+            before, byte = self._held.encode() + error.object[: error.start], error.object[error.start]
+            _, newline, last = before.rpartition(b"\n")
+            position = len(last) + (0 if newline else self._dropped) + 1
+            raise not_utf8(self._path, self._line + before.count(b"\n"), position, byte) from error

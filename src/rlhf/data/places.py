@@ -63,10 +63,16 @@ def _from_hub(data: Data, revision: str) -> Path:
         )
     import httpx2
     from huggingface_hub import constants, errors, snapshot_download
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # the complaint below says it
     wanted = [data.pattern] if data.pattern else [f"*{ending}{packed}" for ending in ENDINGS for packed in ("", ".gz")]
+    others = [f"*{name}" for name in ABOUT]
     try:
-        return Path(snapshot_download(data.path, repo_type="dataset", revision=revision, allow_patterns=wanted))
+        folder = snapshot_download(
+            data.path, repo_type="dataset", revision=revision, allow_patterns=wanted, ignore_patterns=others
+        )
+        return Path(folder)
     except errors.RevisionNotFoundError as error:
         mend = f"it has no such commit: copy one from {constants.ENDPOINT}/datasets/{data.path}/commits/main"
         raise _not_had(data.path, revision, mend) from error

@@ -21,7 +21,7 @@ PERCENT = range(0, 101, 5)
 class Prepared:
     """Everything the later stages read, and the counts of the rows it came from.
 
-    Two responses of which one is better are a preference; more than two, or two that tie, are a ranking.
+    What people preferred is `preferences`, or, as soon as a prompt has more than two responses or a tie, all of it `rankings`.
     """
 
     demonstrations: list[Demonstration]

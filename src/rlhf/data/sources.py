@@ -66,14 +66,16 @@ def from_rows(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
     entries = list(kept(_entries(files, data), found, drawn))
     every = dict.fromkeys(_demonstration(entry.prompt, entry.answers[0], shares) for entry in entries)
     learned = _some([d for d in every if d.split == "train"], data.demonstrations, seed_of("demonstrations"))
+    compared = [entry for entry in entries if len(entry.sides) > 1]
+    in_pairs = all(entry.ranks == (0, 1) for entry in compared)
     settings = {"source": Path(data.path).name} | ({"revision": data.revision} if data.revision else {})
     return Prepared(
         demonstrations=[*learned, *(d for d in every if d.split != "train")],
         prompts=[_prompt(prompt, shares) for prompt in _distinct([entry.prompt for entry in entries])],
-        preferences=[_preference(entry, shares, settings) for entry in entries if entry.ranks == (0, 1)],
+        preferences=[_preference(entry, shares, settings) for entry in compared] if in_pairs else [],
         documents=_some([_document(d) for d in learned], data.documents, seed_of("corpus")),
         rows=_rows(found, entries),
-        rankings=[_ranking(entry, shares, settings) for entry in entries if entry.ranks not in ((0,), (0, 1))],
+        rankings=[] if in_pairs else [_ranking(entry, shares, settings) for entry in compared],
     )
 
 
@@ -130,7 +132,8 @@ def _preference(entry: Entry, shares: Prepare, settings: dict[str, Any]) -> Pref
 
 def _ranking(entry: Entry, shares: Prepare, settings: dict[str, Any]) -> Ranking:
     responses = tuple(Response(text, True, WRITER) for text in entry.answers)
-    return Ranking(entry.prompt, responses, entry.ranks, split_of(entry.prompt, shares), LABELER, settings)
+    split = split_of(entry.prompt, shares)
+    return Ranking(entry.prompt, responses, entry.ranks, split, LABELER, settings=settings, margin=entry.margin)
 
 
 def _document(demonstration: Demonstration) -> str:

@@ -11,7 +11,7 @@ from rlhf.config import Prepare
 from rlhf.errors import UserError
 from rlhf.records import Demonstration, Messages, Preference, Prompt, Ranking, Split
 
-REMEMBERED = 2**16  # prompts whose key need not be found again
+REMEMBERED = 2**14  # prompts whose key need not be found again
 SPLIT_BYTES = 8  # of the hash, read as a number between 0 and 1
 
 
