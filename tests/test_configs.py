@@ -302,6 +302,28 @@ def test_data_are_looked_for_beneath_the_root_wherever_the_command_is_given(
     assert composed.data.file == "docs", "as DVC composes it"
 
 
+def test_settings_that_another_process_composed_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    from omegaconf import OmegaConf
+
+    monkeypatch.chdir(ROOT)
+    composed = OmegaConf.create({"data": {"path": "docs", "file": "${watched:conf/data/files.yaml}"}})
+    OmegaConf.clear_resolver("watched")
+    assert settings.values_of(composed)["data"]["file"] == "docs"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reaches"),
+    [
+        (["model=local", "model.path=x"], False),
+        (["model=hub", "model.id=owner/name", f"model.revision={COMMIT}"], True),
+        (["data=shp", "data.path=owner/name", f"data.revision={COMMIT}", "labeler=dataset"], True),
+        (["data=shp", "data.path=owner/name", "labeler=dataset"], False),
+    ],
+)
+def test_a_model_or_data_of_the_hub_need_the_network(overrides: list[str], reaches: bool) -> None:
+    assert compose(*overrides).reaches_hub is reaches
+
+
 def test_columns_of_ones_own() -> None:
     columns = compose('data.columns={prompt: "用户", completion: LLM}').data.columns
     assert columns.named() == {"prompt": "用户", "completion": "LLM"}

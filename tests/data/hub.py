@@ -1,4 +1,4 @@
-"""A server that stands in for the Hugging Face hub: one set of data at one commit, over the few addresses a download asks."""
+"""A server that stands in for the Hugging Face hub: one set of data at one commit, by what a download asks of it."""
 
 from __future__ import annotations
 

@@ -77,14 +77,14 @@ def test_a_folder_without_such_files_is_named(folder: Path) -> None:
         (
             "owner/name",
             {},
-            "data.path (owner/name): there is neither a file nor a folder of this name; for the set owner/name on the Hugging "
-            "Face hub, set data.revision to a commit in full",
+            "data.path (owner/name): there is neither a file nor a folder of this name; for the set owner/name on the "
+            "Hugging Face hub, set data.revision to a commit in full",
         ),
         (
             "a/b/c.jsonl",
             {"revision": COMMIT},
-            f"data.path (a/b/c.jsonl): there is neither a file nor a folder of this name, and with data.revision ({COMMIT}) it "
-            "must be the id of a set on the Hugging Face hub, OWNER/NAME",
+            f"data.path (a/b/c.jsonl): there is neither a file nor a folder of this name, and with data.revision ({COMMIT}) "
+            "it must be the id of a set on the Hugging Face hub, OWNER/NAME",
         ),
         (
             "docs",

@@ -61,7 +61,6 @@ def _from_hub(data: Data, revision: str) -> Path:
             f"data.path ({data.path}): there is neither a file nor a folder of this name, and with data.revision "
             f"({revision}) it must be the id of a set on the Hugging Face hub, OWNER/NAME"
         )
-    import httpx2
     from huggingface_hub import constants, errors, snapshot_download
     from huggingface_hub.utils import logging
 
@@ -79,12 +78,12 @@ def _from_hub(data: Data, revision: str) -> Path:
     except (errors.RepositoryNotFoundError, errors.GatedRepoError) as error:
         mend = "there is no such set, or not for you: check data.path, and for a set with gated access run `hf auth login`"
         raise _not_had(data.path, revision, mend) from error
-    except (httpx2.HTTPError, OSError) as error:
+    except (errors.HTTPError, errors.XetDownloadError, OSError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         mend = (
             f"{constants.ENDPOINT} cannot be reached ({reason}), and it is not in the cache; try again with the network, or "
-            f"fetch it elsewhere (`hf download {data.path} --repo-type dataset --revision {revision} --local-dir DIR`) and set "
-            "data.path=DIR and data.revision=null"
+            f"fetch it elsewhere (`hf download {data.path} --repo-type dataset --revision {revision} --local-dir DIR`) and "
+            "set data.path=DIR and data.revision=null"
         )
         raise _not_had(data.path, revision, mend) from error
 

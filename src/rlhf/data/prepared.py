@@ -21,7 +21,7 @@ PERCENT = range(0, 101, 5)
 class Prepared:
     """Everything the later stages read, and the counts of the rows it came from.
 
-    What people preferred is `preferences`, or, as soon as a prompt has more than two responses or a tie, all of it `rankings`.
+    What people preferred are `preferences`, or all of it `rankings` where any of it ties or is of more than two responses.
     """
 
     demonstrations: list[Demonstration]
