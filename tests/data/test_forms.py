@@ -99,6 +99,7 @@ def test_a_wrong_field_of_ultrafeedback_is_named(tmp_path: Path, row: dict[str, 
         ({"score_ratio": 2.0}, ("yes", "no"), (0, 1), 2 * math.log(2)),
         ({"labels": None}, ("yes", "no"), (0, 1), 6.0),
         ({"labels": None, "score_A": 6}, ("no", "yes"), (0, 0), 0.0),
+        ({"labels": None, "score_A": 6, "score_ratio": 2.0}, ("no", "yes"), (0, 0), 0.0),
         ({"score_A": None}, ("yes", "no"), (0, 1), 0.0),
     ],
 )

@@ -114,6 +114,11 @@ def test_pairs_without_a_tie_are_preferences(tmp_path: Path) -> None:
     assert "rankings" not in counts(made)
 
 
+def test_a_tie_among_pairs_is_not_lost(tmp_path: Path) -> None:
+    made = prepared_from("ultrafeedback", rated(tmp_path, (1.0, 2.0), (5.0, 5.0)))
+    assert ([ranking.ranks for ranking in made.rankings], made.preferences) == ([(0, 1), (0, 0)], [])
+
+
 def test_a_ranking_that_leaks_stops_the_stage(tmp_path: Path) -> None:
     data = settings("ultrafeedback", rated(tmp_path, *[(1.0, 2.0, 3.0)] * 200))
     made = prepare(data, SHARES, seed_of)

@@ -29,7 +29,7 @@ HARD = [
     "\u4f60\u597d\uff0c\u4e16\u754c\u3002",
     "\u0627\u0644\u0633\u0644\u0627\u0645 \u202eabc\u202c",  # right to left, and a mark that turns it
     'say "hi",\tplease; it\'s \\n',
-    "a\ufeffb",
+    "a\ufeffb\n\ufeffc",
 ]
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=40)
 UNHURRIED = how(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
