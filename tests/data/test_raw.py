@@ -53,6 +53,34 @@ def test_every_kind_gives_the_same_rows(tmp_path: Path, kind: str, packing: str)
     assert [row.values for row in read_raw(path)] == ROWS
 
 
+@pytest.mark.parametrize("packing", ["", ".gz"])
+@pytest.mark.parametrize("name", ["x", "x.txt", "x.csv", "x.tsv", "x.json", "x.parquet", "x.gz"])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv", "parquet"])
+def test_its_bytes_say_what_a_file_is_and_not_its_name(tmp_path: Path, kind: str, name: str, packing: str) -> None:
+    path = written(tmp_path / f"true.{kind}{packing}", ROWS).rename(tmp_path / name)
+    if name == "x.json" and kind in ("csv", "tsv"):
+        assert complaint_about(path).startswith(":1: not JSON"), "a text that is broken JSON should not be taken for a table"
+    else:
+        assert [row.values for row in read_raw(path)] == ROWS
+
+
+def test_of_a_table_with_one_column_the_name_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a\nx\ty\n")
+    (tmp_path / "x.tsv").write_text("a\nx,y\n")
+    assert next(read_raw(tmp_path / "x.csv")).values == {"a": "x\ty"}
+    assert next(read_raw(tmp_path / "x.tsv")).values == {"a": "x,y"}
+
+
+def test_rows_come_before_the_rest_is_read(tmp_path: Path) -> None:
+    for kind, end in {"jsonl": "{", "json": ", {", "csv": '"'}.items():
+        path = written(tmp_path / f"x.{kind}", ROWS)
+        path.write_text(path.read_text().removesuffix("]") + end)
+        rows = read_raw(path)
+        assert [next(rows).values, next(rows).values] == ROWS
+        with pytest.raises(UserError):
+            next(rows)
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
 def test_lists_of_turns_survive(tmp_path: Path, kind: str) -> None:
     assert [row.values for row in read_raw(written(tmp_path / f"x.{kind}", TURNS))] == TURNS

@@ -24,6 +24,7 @@ SAME = "params.yaml is what conf/ composes to"
 WRITE = "python stages/config.py --write"
 KEEP = "python stages/config.py --keep"
 ABSENT = object()
+FOLLOWS = "data.file"  # from data.path, which may be another when the experiment is run
 
 
 def check(root: Path) -> str:
@@ -106,7 +107,7 @@ def keep(root: Path, name: str, run: Path | None = None) -> Path:
     changed = differences(snapshot, settings.values_of(settings.compose(root)))
     nested = OmegaConf.create()
     for key, (value, _) in changed.items():
-        if value is not ABSENT:
+        if value is not ABSENT and key != FOLLOWS:
             OmegaConf.update(nested, key, value)
     path.write_text("# @package _global_\n" + OmegaConf.to_yaml(nested), encoding="utf-8")
     return path
