@@ -24,6 +24,8 @@ def compose(root: Path, overrides: Sequence[str] = (), conf: Path | None = None)
     """
     from omegaconf import OmegaConf
 
+    from hydra_plugins.watched_input import watch
+
     with hydra_messages():
         composed = _compose(conf or root / "conf", overrides, with_hydra=False)
         watch(root)
@@ -51,23 +53,11 @@ def _compose(conf: Path, overrides: Sequence[str], with_hydra: bool) -> DictConf
         return hydra_compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
 
 
-def watch(root: Path) -> None:
-    """Makes `${watched:FILE}` known: the `path` beside it where such a file or folder lies beneath root, else FILE.
-
-    It is what DVC watches for changes: a set on the hub lies nowhere, and DVC would call it a missing input.
-    """
-    from omegaconf import OmegaConf
-
-    def watched(file: str, *, _parent_: DictConfig) -> str:
-        path = None if OmegaConf.is_missing(_parent_, "path") else _parent_.path
-        return path if path and (root / path).exists() else file
-
-    OmegaConf.register_new_resolver("watched", watched, replace=True)
-
-
 def values_of(composed: DictConfig) -> Values:
     """Plain values; UserError naming every setting that still waits for one (`???`)."""
     from omegaconf import OmegaConf
+
+    from hydra_plugins.watched_input import watch
 
     if not OmegaConf.has_resolver("watched"):  # another process composed it: that of a sweep
         watch(Path())
