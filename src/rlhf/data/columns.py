@@ -48,21 +48,21 @@ def name_columns(path: str, there: Sequence[str], data: Data) -> dict[str, str]:
 
 
 def _usual_names(data: Data, there: Sequence[str]) -> dict[str, str]:
+    """{our name: the set's} of the columns that are there; Alpaca's input may be missing from any row."""
     match data.source:
         case "alpaca":
-            usual = {"prompt": "instruction", "completion": "output"}
-            return {"input": "input"} | {ours: theirs for ours, theirs in usual.items() if theirs in there}
-        case "messages":
-            usual = {"messages": "conversations"} if "messages" not in there else {}
+            usual = {"prompt": "instruction", "input": "input", "completion": "output"}
+        case "messages" if "messages" not in there:
+            usual = {"messages": "conversations"}
         case "conversations":
             usual = {"prompt": "conversations"}
-        case "ultrafeedback":
-            usual = {"prompt": "instruction"} if "completions" in there else {}
+        case "ultrafeedback" if "completions" in there:
+            usual = {"prompt": "instruction"}
         case "shp":
             usual = {"prompt": "history"}
         case _:
             usual = {}
-    return {ours: theirs for ours, theirs in usual.items() if theirs in there}
+    return {ours: theirs for ours, theirs in usual.items() if theirs in there or ours == "input"}
 
 
 def form_of(path: str, there: Sequence[str], named: Mapping[str, str], data: Data) -> Form:
