@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rlhf.data.raw import RawRow, read_raw
@@ -108,6 +111,14 @@ def test_a_row_is_known_by_the_line_it_begins_in(tmp_path: Path, kind: str, cont
 def test_a_row_of_parquet_is_known_by_its_number(tmp_path: Path) -> None:
     path = written(tmp_path / "x.parquet", ROWS)
     assert list(read_raw(path))[1] == RawRow(f"{path}: row 2", ROWS[1])
+
+
+def test_of_parquet_no_more_than_a_part_is_in_memory(tmp_path: Path) -> None:
+    rows = [{"a": random.Random(number).randbytes(2000).hex()} for number in range(4000)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet", row_group_size=100)
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in read_raw(tmp_path / "x.parquet")]
+    assert max(held) < 0.2 * 4000 * 4000, "of 16 MB"
 
 
 def test_an_empty_cell_of_parquet_is_null(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from rlhf.errors import UserError
 
 LONGEST_CELL = 2**31 - 1  # characters of a CSV cell; the default of 131072 is short for a conversation
 BATCH = 256  # rows of Parquet in memory at once
+PIECE = 2**20  # bytes of a column of Parquet read at once
 HEAD = 2**16  # bytes that say of what kind a file is
 PARQUET = b"PAR1"
 ENDINGS: dict[str, Literal["json", ",", "\t"]] = {
@@ -144,7 +145,7 @@ def _parquet_rows(path: Path) -> Iterator[RawRow]:
     with tempfile.TemporaryDirectory() as folder:
         plain = _unpacked(path, Path(folder))
         try:
-            with ParquetFile(plain) as file:
+            with ParquetFile(plain, pre_buffer=False, buffer_size=PIECE) as file:  # else it holds what it has read
                 number = 0
                 for batch in file.iter_batches(batch_size=BATCH):
                     for values in batch.to_pylist():
