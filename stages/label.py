@@ -43,9 +43,11 @@ def main(run: Run) -> None:
 def label(run: Run) -> tuple[list[Ranking], dict[str, Any]]:
     """The rankings of whoever was chosen to label, and what there is to say of the one who did."""
     labeler, prompts = run.config.labeler, run.config.label.prompts
-    given = read_records(run.read("prepare", "preferences.jsonl"), Preference)
+    whole = run.find("prepare", "rankings.jsonl")
+    pairs = run.read("prepare", "preferences.jsonl")
+    given = read_records(whole, Ranking) if whole else label_dataset(read_records(pairs, Preference))
     if labeler.name == "dataset":
-        return label_dataset(of_first_prompts(given, prompts)), {}
+        return of_first_prompts(given, prompts), {}
     responses = of_first_prompts(read_records(run.read("sample", "responses.jsonl"), Responses), prompts)
     match labeler.name:  # what needs a model is imported here: the gold rater does not have to wait for transformers
         case "gold":
@@ -55,4 +57,4 @@ def label(run: Run) -> tuple[list[Ranking], dict[str, Any]]:
             from rlhf.labeling.judge import label_by_judge as label_by
         case "reward_model":
             from rlhf.labeling.reward_model import label_by_reward_model as label_by
-    return label_beside(run, label_by, responses, label_dataset(given[: labeler.check_pairs]))
+    return label_beside(run, label_by, responses, given[: labeler.check_pairs])

@@ -17,7 +17,7 @@ from rlhf.runtime.run import Run
 
 
 def main(run: Run) -> None:
-    """Generates the world's texts or reads a file, drops what nobody can learn from, and refuses a leak between splits."""
+    """Generates the world or reads the user's data, drops what nobody can learn from, and refuses a leak between splits."""
     config = run.config
     prepared = prepare(config.data, config.prepare, run.seed)
     check(prepared, config)
@@ -26,5 +26,5 @@ def main(run: Run) -> None:
         shutil.copyfile(config.data.path, run.output / "world.yaml")  # its presence says that there is a gold rater
     run.curve(length_curve(prepared))
     run.finish(counts(prepared))
-    if config.data.source != "world" and not prepared.preferences:
+    if config.data.source != "world" and not (prepared.preferences or prepared.rankings):
         print("prepare: the data bring no preferences, so `dvc repro sft` is as far as they go")

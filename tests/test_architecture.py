@@ -97,6 +97,13 @@ def test_every_module_imports(path: Path) -> None:
     importlib.import_module(".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__"))
 
 
+def test_the_plugin_of_hydra_needs_nothing_of_this_project() -> None:
+    """DVC loads it in its own process, where another checkout may be the one that is installed."""
+    (plugin,) = (ROOT / "src" / "hydra_plugins").glob("*.py")
+    assert {name.partition(".")[0] for name in imports(plugin)} == {"__future__", "pathlib", "hydra", "omegaconf"}
+    assert "plugins_path = src\n" in (ROOT / ".dvc" / "config").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("path", STAGES, ids=shown)
 def test_a_stage_chooses_its_checkout_before_it_imports_anything_else(path: Path) -> None:
     future, first = [node for node in tree(path).body if isinstance(node, ast.Import | ast.ImportFrom)][:2]

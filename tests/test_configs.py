@@ -16,9 +16,9 @@ from rlhf.runtime import guard, messages, settings
 ROOT = Path(__file__).resolve().parents[1]
 CHOICES = sorted(path for path in (ROOT / "conf").glob("*/*.yaml"))
 COMMIT = "0123456789abcdef" * 2 + "01234567"
+OWN_DATA = [path.stem for path in CHOICES if path.parent.name == "data" and path.stem != "world"]
 NEEDS = {  # what a choice cannot do without
-    "data=files": ["data.path=data/mine.jsonl", "labeler=dataset"],
-    "data=hh_rlhf": ["data.path=data/hh.jsonl.gz", "labeler=dataset"],
+    **{f"data={name}": ["data.path=data/mine.jsonl", "labeler=dataset"] for name in OWN_DATA},
     "labeler=judge": ["endpoint.model=judge"],
     "labeler=reward_model": ["labeler.path=models/scorer"],
     "labeler=dataset": ["data=hh_rlhf", "data.path=data/hh.jsonl.gz"],
@@ -115,6 +115,19 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ("data.language=fr", "data.language (fr) must be one of en, zh"),
         ("data.language=null", "data.language (null) must be one of en, zh"),
         ("data.language=en,de,zh", "data.language (de) must be one of en, zh"),
+        *(
+            (
+                f"data=shp data.path=owner/name data.revision={revision} labeler=dataset",
+                f"data.revision ({revision}) must be a commit in full, 40 digits of 0-9 and a-f, because a branch or a "
+                "tag can move: copy one from https://huggingface.co/datasets/owner/name/commits/main",
+            )
+            for revision in ("main", COMMIT[:7])
+        ),
+        (
+            f"data.revision={COMMIT}",
+            f"data.revision ({COMMIT}) must be null with data.source (world): the world is made here, and its table is a "
+            "file",
+        ),
         ("data.columns.promt=x", "data.columns.promt: no such setting; did you mean data.columns.prompt?"),
         (
             "ppo.responses_per_step=64 ppo.responses_per_minibatch=10",
@@ -348,6 +361,50 @@ def test_the_language_of_the_world_brings_its_table_and_its_lengths_unless_they_
     assert chinese == english.model_copy(update={"data": english.data.model_copy(update=changed)})
     mine = compose("data.language=zh", "data.path=mine.yaml", "data.max_response_tokens=50").data
     assert (mine.path, mine.max_response_tokens) == ("mine.yaml", 50)
+
+
+@pytest.mark.parametrize(
+    ("path", "watched"), [("docs", "docs"), ("README.md", "README.md"), ("owner/name", None), ("???", None)]
+)
+@pytest.mark.parametrize("name", OWN_DATA)
+def test_dvc_watches_the_data_where_they_lie_here_and_else_the_settings(name: str, path: str, watched: str | None) -> None:
+    composed = settings.compose(ROOT, [f"data={name}", f"data.path='{path}'", "labeler=dataset"])
+    assert composed.data.file == (watched or f"conf/data/{name}.yaml")
+    assert (ROOT / composed.data.file).exists()
+
+
+def test_data_are_looked_for_beneath_the_root_wherever_the_command_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from omegaconf import OmegaConf
+
+    monkeypatch.chdir(tmp_path)
+    OmegaConf.clear_resolver("watched")
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        composed = hydra_compose("config", overrides=["data=files", "data.path=docs"])
+    assert composed.data.file == "docs", "as DVC composes it"
+
+
+def test_settings_that_another_process_composed_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    from omegaconf import OmegaConf
+
+    monkeypatch.chdir(ROOT)
+    composed = OmegaConf.create({"data": {"path": "docs", "file": "${watched:conf/data/files.yaml}"}})
+    OmegaConf.clear_resolver("watched")
+    assert settings.values_of(composed)["data"]["file"] == "docs"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reaches"),
+    [
+        (["model=local", "model.path=x"], False),
+        (["model=hub", "model.id=owner/name", f"model.revision={COMMIT}"], True),
+        (["data=shp", "data.path=owner/name", f"data.revision={COMMIT}", "labeler=dataset"], True),
+        (["data=shp", "data.path=owner/name", "labeler=dataset"], False),
+    ],
+)
+def test_a_model_or_data_of_the_hub_need_the_network(overrides: list[str], reaches: bool) -> None:
+    assert compose(*overrides).reaches_hub is reaches
 
 
 def test_columns_of_ones_own() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+WRITER = "dataset"  # the model of responses that came with the data, which do not say who wrote them
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
 from rlhf.data.entries import Entry, read_entries, read_margin
 from rlhf.errors import UserError
 from rlhf.records import Message, Messages
+from tests.data.settings import settings
 
 ASKED = [{"role": "user", "content": "who?"}]
 YES, NO = ({"role": "assistant", "content": text} for text in ("yes", "no"))
@@ -25,12 +26,10 @@ def said(*turns: str) -> Messages:
 WHO_YES, WHO_NO = said("user: who?", "assistant: yes"), said("user: who?", "assistant: no")
 
 
-def entries_of(
-    folder: Path, *rows: dict[str, Any], columns: dict[str, str] | None = None, source: Literal["files", "hh_rlhf"] = "files"
-) -> list[Entry]:
+def entries_of(folder: Path, *rows: dict[str, Any], source: str = "files", **given: Any) -> list[Entry]:
     path = folder / "x.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return read_entries(path, source, columns or {})
+    return list(read_entries(path, settings(source, path, **given)))
 
 
 def complaint(folder: Path, *rows: dict[str, Any], **given: Any) -> str:
@@ -54,7 +53,7 @@ def complaint(folder: Path, *rows: dict[str, Any], **given: Any) -> str:
 )
 def test_demonstrations(tmp_path: Path, row: dict[str, Any]) -> None:
     (entry,) = entries_of(tmp_path, row)
-    assert entry == Entry(f"{tmp_path / 'x.jsonl'}:1", WHO_YES)
+    assert entry == Entry(f"{tmp_path / 'x.jsonl'}:1", (WHO_YES,))
     assert entry.prompt == said("user: who?")
 
 
@@ -69,27 +68,27 @@ def test_demonstrations(tmp_path: Path, row: dict[str, Any]) -> None:
 )
 def test_preferences(tmp_path: Path, row: dict[str, Any]) -> None:
     (entry,) = entries_of(tmp_path, row)
-    assert (entry.chosen, entry.rejected) == (WHO_YES, WHO_NO)
+    assert (entry.sides, entry.ranks) == ((WHO_YES, WHO_NO), (0, 1))
 
 
 def test_an_answer_of_several_turns_ends_with_the_response(tmp_path: Path) -> None:
     (entry,) = entries_of(tmp_path, {"prompt": "who?", "completion": [YES, MORE, NO]})
-    assert entry.chosen == said("user: who?", "assistant: yes", "user: sure?", "assistant: no")
+    assert entry.sides[0] == said("user: who?", "assistant: yes", "user: sure?", "assistant: no")
 
 
 def test_a_system_turn_stays(tmp_path: Path) -> None:
     (entry,) = entries_of(tmp_path, {"messages": [{"role": "system", "content": "be kind"}, *ASKED, YES]})
-    assert entry.chosen == said("system: be kind", "user: who?", "assistant: yes")
+    assert entry.sides[0] == said("system: be kind", "user: who?", "assistant: yes")
 
 
 def test_a_conversation_without_an_answer_is_empty(tmp_path: Path) -> None:
-    assert entries_of(tmp_path, {"messages": ASKED})[0].chosen == ()
-    assert entries_of(tmp_path, {"messages": []})[0].chosen == ()
+    assert entries_of(tmp_path, {"messages": ASKED})[0].sides[0] == ()
+    assert entries_of(tmp_path, {"messages": []})[0].sides[0] == ()
 
 
 def test_the_tutorials_own_columns(tmp_path: Path) -> None:
     (entry,) = entries_of(tmp_path, {"用户": "who?", "LLM": "yes"}, columns={"prompt": "用户", "completion": "LLM"})
-    assert entry.chosen == WHO_YES
+    assert entry.sides[0] == WHO_YES
 
 
 def test_alpacas_columns(tmp_path: Path) -> None:
@@ -99,7 +98,7 @@ def test_alpacas_columns(tmp_path: Path) -> None:
         {"instruction": "who?", "input": None, "output": "yes"},
     ]
     columns = {"prompt": "instruction", "input": "input", "completion": "output"}
-    found = [entry.chosen for entry in entries_of(tmp_path, *rows, columns=columns)]
+    found = [entry.sides[0] for entry in entries_of(tmp_path, *rows, columns=columns)]
     assert found == [said("user: Translate.\nja", "assistant: yes"), WHO_YES, WHO_YES]
     without = {"prompt": "instruction", "completion": "output"}
     assert entries_of(tmp_path, rows[0], columns=without)[0].prompt == said("user: Translate.")
@@ -108,14 +107,14 @@ def test_alpacas_columns(tmp_path: Path) -> None:
 def test_a_prompt_may_be_a_conversation_under_another_name(tmp_path: Path) -> None:
     row = {"conversations": [{"from": "human", "value": "who?"}], "chosen": "yes", "rejected": "no"}
     (entry,) = entries_of(tmp_path, row, columns={"prompt": "conversations"})
-    assert (entry.chosen, entry.rejected) == (WHO_YES, WHO_NO)
+    assert (entry.sides, entry.ranks) == ((WHO_YES, WHO_NO), (0, 1))
 
 
 def test_the_columns_setting_decides_between_two_forms(tmp_path: Path) -> None:
     row = {"prompt": "who?", "chosen": "yes", "rejected": "no", "best": "maybe"}
-    assert entries_of(tmp_path, row)[0].rejected == WHO_NO
+    assert entries_of(tmp_path, row)[0].sides == (WHO_YES, WHO_NO)
     (entry,) = entries_of(tmp_path, row, columns={"completion": "best"})
-    assert (entry.chosen, entry.rejected) == (said("user: who?", "assistant: maybe"), None)
+    assert entry.sides == (said("user: who?", "assistant: maybe"),)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +226,7 @@ def test_a_column_is_not_used_twice(tmp_path: Path) -> None:
         "x.jsonl: the columns prompt, question make"
     )
     (entry,) = entries_of(tmp_path, rows, columns={"completion": "prompt", "prompt": "question"})
-    assert entry.chosen == WHO_YES
+    assert entry.sides[0] == WHO_YES
 
 
 def test_an_answer_without_a_prompt_is_named(tmp_path: Path) -> None:
@@ -260,8 +259,8 @@ def test_an_answer_without_a_prompt_is_named(tmp_path: Path) -> None:
 )
 def test_transcripts(tmp_path: Path, text: str, turns: list[str]) -> None:
     (entry,) = entries_of(tmp_path, {"chosen": text, "rejected": "\n\nHuman: x\n\nAssistant: y"}, source="hh_rlhf")
-    assert entry.chosen == said(*turns)
-    assert entry.rejected == said("user: x", "assistant: y")
+    assert entry.sides[0] == said(*turns)
+    assert entry.sides[1] == said("user: x", "assistant: y")
 
 
 def test_a_file_that_is_no_hh_rlhf_is_named(tmp_path: Path) -> None:

@@ -127,12 +127,18 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_records(tmp_path, Prompt)
 
 
-@pytest.mark.parametrize("harm", ["cut", "not packed"])
-def test_a_broken_gzip_file_is_named(tmp_path: Path, harm: str) -> None:
+def test_a_broken_gzip_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl.gz"
-    path.write_bytes(gzip.compress(LINE * 9)[:-9] if harm == "cut" else LINE)
+    path.write_bytes(gzip.compress(LINE * 9)[:-9])
     with pytest.raises(UserError, match=r"x\.jsonl\.gz: broken gzip file after line 0 \(.+\); copy or download it again$"):
         read_records(path, Prompt)
+
+
+@pytest.mark.parametrize(("name", "packed"), [("x.jsonl", True), ("x.jsonl.gz", False)])
+def test_its_bytes_say_whether_a_file_is_packed(tmp_path: Path, name: str, packed: bool) -> None:
+    text = (LINE + b"\n") * 9
+    (tmp_path / name).write_bytes(gzip.compress(text) if packed else text)
+    assert len(read_records(tmp_path / name, Prompt)) == 9
 
 
 @pytest.mark.parametrize("row", ['{"texts": "a"}', '{"text": null}'])

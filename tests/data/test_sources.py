@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlhf.config import Columns, Config, Data, Prepare
-from rlhf.data.columns import NAMES
-from rlhf.data.prepared import Prepared, check, counts, length_curve
+from rlhf.config import Config, Data, Prepare
+from rlhf.data import sources
+from rlhf.data.files import read_records
+from rlhf.data.prepared import Prepared, check, counts, length_curve, write
 from rlhf.data.sources import prepare
 from rlhf.data.splits import key_of, split_of
 from rlhf.data.world import load_world
 from rlhf.errors import UserError
-from rlhf.records import SPLITS, Demonstration, Message, Messages, Prompt
+from rlhf.labeling.pairs import preferences_of
+from rlhf.records import SPLITS, Demonstration, Message, Messages, Preference, Prompt, Ranking
 from rlhf.seeds import derive_seed
+from tests.data.settings import settings
 
 SHARES = Prepare(validation_share=0.06, test_share=0.08, max_dropped_share=0.05)
 WORLD = Path(__file__).parents[2] / "data" / "world" / "english.yaml"
 REAL = os.environ.get("RLHF_TRIAL_DATA")
 needs_real_files = pytest.mark.skipif(not REAL, reason="RLHF_TRIAL_DATA names no folder with the real files")
-
-
-def settings(source: str, path: Path | str, **changes: Any) -> Data:
-    columns = Columns(**(dict.fromkeys(NAMES) | changes.pop("columns", {})))
-    given = {
-        "language": "en",
-        "languages": None,
-        "documents": 0,
-        "demonstrations": 0,
-        "prompts": 0,
-        "columns": columns,
-    } | changes
-    return Data(name="x", source=source, path=str(path), max_response_tokens=40, **given)  # type: ignore[arg-type]
 
 
 def seed_of(label: str) -> int:
@@ -82,6 +74,80 @@ def test_preferences_become_demonstrations_prompts_preferences_and_a_corpus(tmp_
 def test_a_margin_stays_with_its_preference(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("prompt,chosen,rejected,margin\np,a,b,0.5\nq,a,b,\nr,a,b,2\n")
     assert [p.margin for p in prepared_from("files", tmp_path / "x.csv").preferences] == [0.5, 0.0, 2.0]
+
+
+def rated(folder: Path, *scores: tuple[float, ...]) -> Path:
+    """A file of a prompt for each row of scores, with a completion for each score."""
+    rows = [
+        {"instruction": f"p{i}", "completions": [{"response": f"r{j}", "overall_score": s} for j, s in enumerate(row)]}
+        for i, row in enumerate(scores)
+    ]
+    (folder / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "rated.jsonl"
+
+
+def test_rankings_of_k_go_through_whole_with_their_ties(tmp_path: Path) -> None:
+    scores = [(3.0, 1.0, 3.0, 2.0), (1.0, 2.0), (5.0, 5.0)]
+    made = prepared_from("ultrafeedback", rated(tmp_path, *scores), margin_per_score=0.5)
+    write(made, tmp_path)
+    rankings = read_records(tmp_path / "rankings.jsonl", Ranking)
+    assert rankings == made.rankings
+    assert [tuple(response.text for response in ranking.responses) for ranking in rankings] == [
+        ("r0", "r2", "r3", "r1"),
+        ("r1", "r0"),
+        ("r0", "r1"),
+    ]
+    assert [(ranking.ranks, ranking.margin) for ranking in rankings] == [((0, 0, 1, 2), 0.0), ((0, 1), 0.5), ((0, 0), 0.0)]
+    for ranking, row in zip(rankings, scores, strict=True):
+        better = {(f"r{i}", f"r{j}") for i, a in enumerate(row) for j, b in enumerate(row) if a > b}
+        assert {(pair.chosen, pair.rejected) for pair in preferences_of(ranking)} == better
+    assert [d.completion for d in made.demonstrations] == ["r0", "r1", "r0"], "the first of the best"
+    assert read_records(tmp_path / "preferences.jsonl", Preference) == []
+    assert sum(counts(made)["rankings"].values()) == 3
+
+
+def test_pairs_without_a_tie_are_preferences(tmp_path: Path) -> None:
+    made = prepared_from("ultrafeedback", rated(tmp_path, (1.0, 2.0), (3.0, 1.0)), margin_per_score=0.5)
+    write(made, tmp_path)
+    assert not (tmp_path / "rankings.jsonl").exists()
+    assert [(p.chosen, p.rejected, p.margin) for p in made.preferences] == [("r1", "r0", 0.5), ("r0", "r1", 1.0)]
+    assert "rankings" not in counts(made)
+
+
+def test_a_tie_among_pairs_is_not_lost(tmp_path: Path) -> None:
+    made = prepared_from("ultrafeedback", rated(tmp_path, (1.0, 2.0), (5.0, 5.0)))
+    assert ([ranking.ranks for ranking in made.rankings], made.preferences) == ([(0, 1), (0, 0)], [])
+
+
+def test_a_ranking_that_leaks_stops_the_stage(tmp_path: Path) -> None:
+    data = settings("ultrafeedback", rated(tmp_path, *[(1.0, 2.0, 3.0)] * 200))
+    made = prepare(data, SHARES, seed_of)
+    check(made, config_with(data))
+    trained = next(ranking for ranking in made.rankings if ranking.split == "train")
+    made.rankings.append(replace(trained, split="test"))
+    with pytest.raises(UserError, match=r"^leak between splits: .* in train \(a \w+\) and in test \(a ranking\)"):
+        check(made, config_with(data))
+
+
+def test_data_of_the_hub_say_their_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pairs(tmp_path, 4)
+    monkeypatch.setattr(sources, "files_of", lambda data: [path])
+    made = prepared_from("files", "owner/name", revision="0" * 40)
+    assert {json.dumps(p.settings) for p in made.preferences} == {json.dumps({"source": "name", "revision": "0" * 40})}
+
+
+def test_the_rows_of_a_folder_are_those_of_its_files_in_order(tmp_path: Path) -> None:
+    whole = pairs(tmp_path, 40).read_text().splitlines(keepends=True)
+    (tmp_path / "parts").mkdir()
+    for i in range(4):
+        (tmp_path / "parts" / f"{i}.jsonl").write_text("".join(whole[10 * i : 10 * i + 10]))
+    parts, one = (prepared_from("files", tmp_path / name) for name in ("parts", "pairs.jsonl"))
+    assert (parts.demonstrations, parts.prompts, parts.documents, parts.rows) == (
+        one.demonstrations,
+        one.prompts,
+        one.documents,
+        one.rows,
+    )
 
 
 def test_one_chosen_response_of_many_pairs_is_one_demonstration(tmp_path: Path) -> None:
@@ -217,6 +283,7 @@ def test_a_held_out_prompt_in_the_worlds_corpus_stops_the_stage(world: Prepared)
 
 PROGRAM = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from rlhf.data.prepared import write
 from tests.data.test_sources import SHARES, pairs, prepare, prepared_from, seed_of, world_settings
@@ -249,7 +316,7 @@ def real(*parts: str) -> Path:
 @needs_real_files
 def test_real_hh_rlhf() -> None:
     path = real("hh_rlhf", "harmless-base.test.jsonl.gz")
-    made = prepared_from("hh_rlhf", path, columns={"chosen": "chosen", "rejected": "rejected"})
+    made = prepared_from("hh_rlhf", path)
     check(made, config_with(settings("hh_rlhf", path)))
     said = counts(made)
     assert (said["read"], said["kept"]) == (2312, 2303)
@@ -264,21 +331,26 @@ def test_real_hh_rlhf() -> None:
 
 
 @needs_real_files
-@pytest.mark.parametrize(
-    ("parts", "columns", "read", "bad", "preferences"),
-    [
-        (("pref_zh", "medicalgpt_dpo_zh_500.jsonl.gz"), {"prompt": "conversations"}, 500, 0, 500),
-        (
-            ("sft", "alpaca_en_demo.json.gz"),
-            {"prompt": "instruction", "input": "input", "completion": "output"},
-            999,
-            14,
-            0,
-        ),
-    ],
-)
-def test_real_files(parts: tuple[str, ...], columns: dict[str, str], read: int, bad: int, preferences: int) -> None:
-    made = prepared_from("files", real(*parts), columns=columns)
-    check(made, config_with(settings("files", real(*parts))))
-    assert (made.rows["read"], sum(made.rows["dropped"].values())) == (read, bad)
-    assert len(made.preferences) == preferences
+def test_real_chinese_preferences_are_exact() -> None:
+    path = real("pref_zh", "medicalgpt_dpo_zh_500.jsonl.gz")
+    made = prepared_from("conversations", path)
+    check(made, config_with(settings("conversations", path)))
+    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
+        rows = [json.loads(line) for line in file]
+    assert (made.rows["read"], sum(made.rows["dropped"].values()), len(rows)) == (500, 0, 500)
+    assert len({row["conversations"][0]["value"] for row in rows}) == 429
+    said = [[turn["value"].strip() for turn in row["conversations"]] for row in rows]
+    assert [[turn.content for turn in p.prompt] for p in made.preferences] == said
+    assert [(p.chosen, p.rejected) for p in made.preferences] == [(r["chosen"].strip(), r["rejected"].strip()) for r in rows]
+
+
+@needs_real_files
+def test_real_alpaca() -> None:
+    path = real("sft", "alpaca_en_demo.json.gz")
+    made = prepared_from("alpaca", path)
+    check(made, config_with(settings("alpaca", path)))
+    assert (made.rows["read"], sum(made.rows["dropped"].values()), made.preferences) == (999, 14, [])
+    asked = {d.prompt[0].content for d in made.demonstrations}
+    for row in json.loads(gzip.decompress(path.read_bytes())):
+        if row["output"].strip():
+            assert "\n".join(part for part in (row["instruction"].strip(), row["input"].strip()) if part) in asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlhf.data.entries import Entry
-from rlhf.data.unusable import Sorted, refuse_too_many, sort_out
+from rlhf.data.unusable import kept, refuse_too_many, survey
 from rlhf.errors import UserError
 from rlhf.records import Message, Messages
 
@@ -15,25 +15,40 @@ def talk(prompt: str, answer: str) -> Messages:
 
 
 def pair(place: str, chosen: str, rejected: str, prompt: str = "p") -> Entry:
-    return Entry(place, talk(prompt, chosen), talk(prompt, rejected))
+    return Entry(place, (talk(prompt, chosen), talk(prompt, rejected)), (0, 1))
+
+
+def ranked(place: str, *answers: str, ranks: tuple[int, ...]) -> Entry:
+    return Entry(place, tuple(talk("p", answer) for answer in answers), ranks)
+
+
+def demonstration(place: str, answer: str) -> Entry:
+    return Entry(place, (talk("p", answer),))
 
 
 def dropped(*entries: Entry) -> dict[str, list[str]]:
-    return {reason: places for reason, places in sort_out(entries).dropped.items() if places}
+    places: dict[str, list[str]] = {}
+    for entry, reason in zip(entries, survey(entries).reasons, strict=True):
+        if reason:
+            places.setdefault(reason, []).append(entry.place)
+    return places
 
 
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
         (Entry("1", ()), "no_answer"),
-        (Entry("1", talk("p", "a"), ()), "no_answer"),
-        (Entry("1", talk("p", "a"), talk("q", "b")), "different_prompts"),
-        (Entry("1", talk("", "a")), "empty_prompt"),
-        (Entry("1", talk("", "a")[1:]), "empty_prompt"),
-        (Entry("1", talk("p", "")), "empty_response"),
-        (Entry("1", talk("p", "a"), talk("p", "")), "empty_response"),
-        (Entry("1", talk("p", ""), talk("p", "a")), "empty_response"),
-        (Entry("1", talk("p", "a"), talk("p", "a")), "identical_responses"),
+        (Entry("1", ((),)), "no_answer"),
+        (Entry("1", (talk("p", "a"), ()), (0, 1)), "no_answer"),
+        (Entry("1", (talk("p", "a"), talk("q", "b")), (0, 1)), "different_prompts"),
+        (Entry("1", (talk("", "a"),)), "empty_prompt"),
+        (Entry("1", (talk("", "a")[1:],)), "empty_prompt"),
+        (Entry("1", (talk("p", ""),)), "empty_response"),
+        (pair("1", "a", ""), "empty_response"),
+        (pair("1", "", "a"), "empty_response"),
+        (ranked("1", "a", "b", "", ranks=(0, 1, 2)), "empty_response"),
+        (pair("1", "a", "a"), "identical_responses"),
+        (ranked("1", "a", "a", "a", ranks=(0, 0, 1)), "identical_responses"),
     ],
 )
 def test_a_row_that_is_unusable_by_itself(entry: Entry, reason: str) -> None:
@@ -42,16 +57,25 @@ def test_a_row_that_is_unusable_by_itself(entry: Entry, reason: str) -> None:
 
 def test_the_first_of_duplicates_stays() -> None:
     entries = [pair("1", "a", "b"), pair("2", "a", "b"), pair("3", "a", "c"), pair("4", "a", "b", "q"), pair("5", "a", "b")]
-    found = sort_out(entries)
-    assert [entry.place for entry in found.kept] == ["1", "3", "4"]
-    assert found.dropped["duplicate"] == ["2", "5"]
-    assert found.read == 5
+    found = survey(entries)
+    assert [entry.place for entry in kept(entries, found, found.kept_prompts())] == ["1", "3", "4"]
+    assert dropped(*entries) == {"duplicate": ["2", "5"]}
 
 
-def test_duplicate_demonstrations() -> None:
-    assert dropped(Entry("1", talk("p", "a")), Entry("2", talk("p", "a")), Entry("3", talk("p", "b"))) == {
-        "duplicate": ["2"]
-    }
+def test_duplicate_demonstrations_and_rankings() -> None:
+    assert dropped(demonstration("1", "a"), demonstration("2", "a"), demonstration("3", "b")) == {"duplicate": ["2"]}
+    orders = [
+        ranked(str(place), "a", "b", "c", ranks=ranks) for place, ranks in enumerate([(0, 1, 1), (0, 0, 1), (0, 1, 1)])
+    ]
+    assert dropped(*orders) == {"duplicate": ["2"]}
+
+
+def test_only_the_rows_of_the_prompts_that_were_drawn_are_kept() -> None:
+    entries = [pair("1", "a", "b"), pair("2", "a", "b", "q"), pair("3", "a", "c", " P "), pair("4", "a", "b", "r")]
+    found = survey(entries)
+    first, second, third = found.kept_prompts()
+    assert [entry.place for entry in kept(entries, found, [third, first])] == ["1", "3", "4"], "a prompt in any case"
+    assert [entry.place for entry in kept(entries, found, [second])] == ["2"]
 
 
 def test_rows_that_contradict_each_other_both_go() -> None:
@@ -59,11 +83,21 @@ def test_rows_that_contradict_each_other_both_go() -> None:
     assert dropped(*entries) == {"contradictory": ["1", "3"], "duplicate": ["5"]}
 
 
+def test_rankings_that_contradict_each_other_in_one_pair_both_go() -> None:
+    three = ranked("1", "a", "b", "c", ranks=(0, 1, 2))
+    assert dropped(three, pair("2", "a", "c"), ranked("3", "d", "b", "a", ranks=(0, 1, 1))) == {}
+    assert dropped(three, pair("2", "c", "a"), pair("3", "a", "b")) == {"contradictory": ["1", "2"]}
+    assert dropped(three, ranked("2", "b", "a", ranks=(0, 0))) == {}, "a tie denies nothing"
+
+
 def test_too_many_unusable_rows_are_an_error_with_their_counts() -> None:
-    found = Sorted([pair("9", "a", "b")] * 7, {"empty_prompt": ["x:3", "x:8"], "duplicate": ["x:5"], "no_answer": []})
-    refuse_too_many("x", found, 0.3)
+    entries = [pair(f"x:{n}", f"a{n}", "b") for n in range(10)]
+    entries[3], entries[8] = (pair(f"x:{n}", "a", "b", "") for n in (3, 8))
+    entries[5] = pair("x:5", "a4", "b")
+    found = survey(entries)
+    refuse_too_many("x", entries, found, 0.3)
     with pytest.raises(UserError) as caught:
-        refuse_too_many("x", found, 0.29)
+        refuse_too_many("x", entries, found, 0.29)
     assert str(caught.value) == (
         "x: 3 of 10 rows cannot be used (0.300, above prepare.max_dropped_share (0.29)): "
         "empty_prompt 2 (first x:3), duplicate 1 (first x:5); mend them, or raise prepare.max_dropped_share"

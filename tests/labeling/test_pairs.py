@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rlhf.errors import UserError
+from rlhf.labeling.dataset import label_dataset
 from rlhf.labeling.pairs import counts, of_first_prompts, preferences_of, tied_share, with_pairs
 from rlhf.records import Preference
 from tests.labeling.records import answered, asked, ranked
@@ -96,7 +97,9 @@ def test_only_the_first_train_prompts_are_labelled_and_all_that_are_held_out(pro
 
 def test_a_prompt_keeps_all_its_preferences() -> None:
     """Data may prefer several times after one prompt, and not in a row."""
-    rows = [Preference(asked(question), f"good {place}", "poor", "train", "people") for place, question in enumerate("xyxz")]
+    rows = label_dataset(
+        [Preference(asked(question), f"good {place}", "poor", "train", "people") for place, question in enumerate("xyxz")]
+    )
     assert of_first_prompts(rows, 1) == [rows[0], rows[2]]
     assert of_first_prompts(rows, 2) == rows[:3]
     assert of_first_prompts(rows, 3) == rows

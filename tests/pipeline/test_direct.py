@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from rlhf.data.files import read_records, write_records
+from rlhf.records import SPLITS, WRITER, Message, Preference, Ranking, Response
 from tests.pipeline.clone import Clone, contents, only
 from tests.pipeline.conftest import SMOKE
 
@@ -70,6 +72,24 @@ def test_dpo_in_rounds_learns_labels_of_its_own_answers_and_repeats_to_the_byte(
     assert set(rounds) == {"1", "2"}
     assert "# What the policy answers while it learns" in (made[0] / "samples.md").read_text()
     assert_untouched(copy, before)
+
+
+def test_rankings_that_came_with_the_data_are_labels_whole(copy: Clone) -> None:
+    asked = (Message("user", "why ?"),)
+    responses = tuple(Response(text, True, WRITER) for text in ("a", "b", "c", "d"))
+    orders = [(0, 1, 2, 3), (0, 1, 1, 2), (0, 0, 0, 0)]
+    given = [Ranking(asked, responses, ranks, split, "dataset") for ranks, split in zip(orders, SPLITS, strict=True)]
+    write_records(copy.artifact("prepare", "rankings.jsonl"), given)
+    own = ["data=ultrafeedback", "data.path=mine.jsonl", "labeler=dataset", "label.max_dropped_share=0.5"]
+    copy.stage("label", SMOKE, *own, "hydra.run.dir=runs/mine")
+    assert read_records(copy.root / "runs" / "mine" / "rankings.jsonl", Ranking) == given[:2], "what ties teaches nothing"
+    pairs = read_records(copy.root / "runs" / "mine" / "preferences.jsonl", Preference)
+    assert [(pair.chosen + pair.rejected, pair.split) for pair in pairs] == [
+        *((pair, "train") for pair in ("ab", "ac", "ad", "bc", "bd", "cd")),
+        *((pair, "validation") for pair in ("ab", "ac", "ad", "bd", "cd")),
+    ]
+    metrics = json.loads((copy.root / "runs" / "mine" / "metrics.json").read_text())
+    assert (metrics["dropped_prompts"], metrics["tied_share"]) == (1, pytest.approx(7 / 18))
 
 
 def test_the_jobs_of_a_sweep_do_not_touch_each_other_or_the_pipeline(copy: Clone) -> None:

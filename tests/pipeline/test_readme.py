@@ -1,4 +1,4 @@
-"""What the README, in either language, and docs/data.md, labelers.md and sweeps.md tell a reader to type works; what they name exists.
+"""What README.md, README.zh.md and docs/{data,labelers,sweeps}.md tell a reader to type works, and what they name is there.
 
 A cheap command is run. A training is composed and parsed as it would be; it runs elsewhere in these tests.
 """

@@ -260,6 +260,16 @@ def test_an_experiment_that_is_kept_composes_to_the_same_settings(written: Repos
         guard.keep(written.root, "../outside")
 
 
+def test_what_is_watched_is_not_kept_for_it_follows_from_the_path(written: Repository) -> None:
+    edit(written.root / "params.yaml", "  path: data/world/english.yaml", "  path: README.md")
+    edit(written.root / "params.yaml", "  file: data/world/english.yaml", "  file: README.md")
+    kept = guard.keep(written.root, "mine")
+    assert "file" not in kept.read_text(encoding="utf-8")
+    for path in ("params.yaml", "conf"):
+        composed = settings.compose(written.root, ["experiment=mine", f"data.path={path}"])
+        assert composed.data.file == path
+
+
 def test_the_script_writes_one_constant_line(written: Repository) -> None:
     shutil.copy(ROOT / "stages" / "config.py", written.root / "stages")
     for experiment in ({}, {"DVC_EXP_NAME": "warm-cat"}):

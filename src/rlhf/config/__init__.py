@@ -67,6 +67,11 @@ class Config(Section):
     dpo: DPO
     evaluate: Evaluate
 
+    @property
+    def reaches_hub(self) -> bool:
+        """Whether the model or the data come from the Hugging Face hub."""
+        return self.model.source == "hub" or self.data.revision is not None
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if 0 < self.model.max_tokens <= self.data.max_response_tokens:

@@ -40,15 +40,28 @@ class Languages(Section):
     zh: Language
 
 
+Source = Literal[
+    "world", "files", "hh_rlhf", "ultrafeedback", "shp", "alpaca", "messages", "conversations", "oasst", "preferences"
+]
+
+
 class Data(Section):
-    """Where raw data come from, and how long a response may be; in the world both follow from its language."""
+    """Where raw data come from, what form they have, and how long a response may be; in the world table and length follow
+    from its language.
+
+    `path` is a file, a folder, or with a `revision` the id of a set on the Hugging Face hub; `file` is what DVC watches.
+    """
 
     name: str
-    source: Literal["world", "files", "hh_rlhf"]
+    source: Source
     language: Literal["en", "zh"]
     path: str
     languages: Languages | None
+    file: str
+    revision: str | None
+    pattern: str | None
     columns: Columns
+    margin_per_score: NotNegative
     max_response_tokens: Count
     documents: CountOrNone
     demonstrations: CountOrNone
@@ -56,6 +69,16 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.revision is not None and self.source == "world":
+            raise ValueError(
+                f"data.revision ({self.revision}) must be null with data.source (world): the world is made here, and its "
+                "table is a file"
+            )
+        if self.revision is not None and not COMMIT.fullmatch(self.revision):
+            raise ValueError(
+                f"data.revision ({self.revision}) must be a commit in full, 40 digits of 0-9 and a-f, because a branch or "
+                f"a tag can move: copy one from https://huggingface.co/datasets/{self.path}/commits/main"
+            )
         sizes = {"documents": self.documents, "demonstrations": self.demonstrations, "prompts": self.prompts}
         for name, size in sizes.items():
             if self.source == "world" and not size:

@@ -10,7 +10,7 @@ from rlhf.data.files import shown
 from rlhf.errors import UserError
 from rlhf.records import Message, Messages
 
-SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+SPEAKER = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Assistant):")
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
 
 
@@ -34,7 +34,9 @@ def read_text(place: str, column: str, value: Any) -> str:
 
 
 def read_turns(place: str, column: str, value: Any, role: str) -> Messages:
-    """A field that is text, which is one turn of `role`, or a list of turns. UserError names what is neither."""
+    """A field that is text, which is one turn of `role`, a turn, or a list of turns. UserError names what is neither."""
+    if isinstance(value, dict) and value:
+        return (_turn(place, column, value),)
     if not isinstance(value, list):
         return (message(role, read_text(place, column, value)),)
     return tuple(_turn(place, f"{column}[{i}]", turn) for i, turn in enumerate(value))
@@ -58,7 +60,7 @@ def read_transcript(place: str, column: str, value: Any) -> Messages:
 
     A speaker's name opens a turn at the start of a paragraph only; elsewhere it is part of what is said.
     """
-    text = read_text(place, column, value).replace("\r\n", "\n")
+    text = read_text(place, column, value)
     before, *parts = SPEAKER.split(text)
     spoken = zip(parts[::2], parts[1::2], strict=True)
     opening = (message("system", before),) if before.strip() else ()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rlhf.data.columns import choose_form, name_columns
-from rlhf.data.conversations import message, read_transcript, read_turns, to_last_answer, with_joined_turns
+from rlhf.config import Data
+from rlhf.data.columns import Form, form_of, name_columns
+from rlhf.data.conversations import message, read_text, read_transcript, read_turns, to_last_answer, with_joined_turns
 from rlhf.data.files import shown
 from rlhf.data.raw import RawRow, read_raw
 from rlhf.errors import UserError
@@ -18,20 +20,36 @@ from rlhf.records import Messages
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A conversation that ends with the answer to learn from and, for a preference, the one that ends with the worse.
+    """Conversations that end with answers to one prompt, the best first, and the answers' ranks: equal ranks tie.
 
-    A conversation without any answer is (); `rejected` is None for a demonstration. `margin`, in reward units, is by how
-    much the data say that the better one has to win.
+    One is a demonstration, two of unequal rank are a preference. A conversation without any answer is (). `margin`, in
+    reward units, is by how much the data say that the better one of two has to win.
     """
 
     place: str
-    chosen: Messages
-    rejected: Messages | None = None
+    sides: tuple[Messages, ...]
+    ranks: tuple[int, ...] = (0,)
     margin: float = 0.0
 
     @property
     def prompt(self) -> Messages:
-        return self.chosen[:-1]
+        return self.sides[0][:-1]
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return tuple(side[-1].content for side in self.sides)
+
+
+def in_order(place: str, sides: Sequence[Messages], ranks: Sequence[int], margin: float = 0.0) -> Entry:
+    """The entry of sides in any order."""
+    order = sorted(range(len(sides)), key=lambda i: ranks[i])
+    return Entry(place, tuple(sides[i] for i in order), tuple(ranks[i] for i in order), margin)
+
+
+def ranks_of(scores: Sequence[float]) -> list[int]:
+    """0 for the highest score, 1 for the next lower one, …; equal scores tie."""
+    levels = sorted(set(scores), reverse=True)
+    return [levels.index(score) for score in scores]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,77 +58,144 @@ class Fields:
 
     row: RawRow
     columns: Mapping[str, str]
+    margin_per_score: float
 
     def value(self, name: str) -> Any:
-        column = self.columns[name]
+        column = self.columns.get(name, name)
         if column not in self.row.values:
             raise UserError(f"{self.row.place}: field '{column}' is missing")
         return self.row.values[column]
 
     def turns(self, name: str, role: str) -> Messages:
-        return read_turns(self.row.place, self.columns[name], self.value(name), role)
+        return read_turns(self.row.place, self.columns.get(name, name), self.value(name), role)
 
     def transcript(self, name: str) -> Messages:
         turns = read_transcript(self.row.place, self.columns[name], self.value(name))
         return with_joined_turns(to_last_answer(turns))
 
+    def number(self, column: str) -> float | None:
+        """None where the row has none; any row may have one, whatever the first one has."""
+        return read_number(self.row.place, column, self.row.values.get(column))
+
     def margin(self) -> float:
-        """0 where the row has none; any row may have one, whatever the first one has."""
         column = self.columns.get("margin", "margin")
         return read_margin(self.row.place, column, self.row.values.get(column))
 
 
-def read_entries(path: Path, source: Literal["files", "hh_rlhf"], columns: Mapping[str, str]) -> list[Entry]:
+def read_entries(path: Path, data: Data) -> Iterator[Entry]:
     """Every row of a file as an entry, in order; the first row's columns say which form the file has.
 
     Raises:
         UserError: the file, a row (with its line) or `data.columns` is wrong.
     """
     rows = read_raw(path)
-    there = list(rows[0].values)
-    named = name_columns(str(path), there, columns)
-    form = "transcripts" if source == "hh_rlhf" else choose_form(str(path), there, named, columns)
-    if form == "transcripts" and not {"chosen", "rejected"} <= named.keys():
-        raise UserError(f"{path}: has no columns chosen and rejected, but {', '.join(there)}; data=files reads other forms")
-    understand = UNDERSTAND[form]
-    return [understand(Fields(row, named)) for row in rows]
+    first = next(rows)
+    there = list(first.values)
+    named = name_columns(str(path), there, data)
+    understand = UNDERSTAND[form_of(str(path), there, named, data)]
+    for row in chain([first], rows):
+        yield understand(Fields(row, named, data.margin_per_score))
 
 
 def _transcripts(fields: Fields) -> Entry:
-    return Entry(fields.row.place, fields.transcript("chosen"), fields.transcript("rejected"), fields.margin())
+    """HH-RLHF."""
+    return Entry(fields.row.place, (fields.transcript("chosen"), fields.transcript("rejected")), (0, 1), fields.margin())
 
 
 def _preference(fields: Fields) -> Entry:
-    return Entry(fields.row.place, _answered(fields, "chosen"), _answered(fields, "rejected"), fields.margin())
+    return Entry(fields.row.place, (_answered(fields, "chosen"), _answered(fields, "rejected")), (0, 1), fields.margin())
 
 
 def _conversation(fields: Fields) -> Entry:
-    return Entry(fields.row.place, to_last_answer(fields.turns("messages", "user")))
+    return Entry(fields.row.place, (to_last_answer(fields.turns("messages", "user")),))
 
 
 def _demonstration(fields: Fields) -> Entry:
-    return Entry(fields.row.place, _answered(fields, "completion"))
+    return Entry(fields.row.place, (_answered(fields, "completion"),))
 
 
-UNDERSTAND: dict[str, Callable[[Fields], Entry]] = {
+def _scored_pair(fields: Fields) -> Entry:
+    """UltraFeedback, binarized: what is called chosen is no better where the scores are equal."""
+    pair = _preference(fields)
+    chosen, rejected = fields.number("score_chosen"), fields.number("score_rejected")
+    if chosen is None or rejected is None:
+        return pair
+    margin = pair.margin or fields.margin_per_score * max(chosen - rejected, 0.0)
+    return Entry(pair.place, pair.sides, (0, 0) if chosen == rejected else (0, 1), margin)
+
+
+def _completions(fields: Fields) -> Entry:
+    """UltraFeedback: the completions with a score, ranked by it."""
+    place, prompt = fields.row.place, fields.turns("prompt", "user")
+    sides, scores = [], []
+    for i, completion in enumerate(_listed(fields, "completions")):
+        score = read_number(place, f"completions[{i}].overall_score", completion.get("overall_score"))
+        if score is not None:
+            answer = read_text(place, f"completions[{i}].response", completion.get("response"))
+            sides.append((*prompt, message("assistant", answer)))
+            scores.append(score)
+    gap = abs(scores[0] - scores[1]) if len(scores) == 2 else 0.0
+    return in_order(place, sides, ranks_of(scores), fields.margin_per_score * gap)
+
+
+def _votes(fields: Fields) -> Entry:
+    """SHP: `labels` is 1 where A is preferred and 0 where B is; without it more votes are better."""
+    place, prompt = fields.row.place, fields.turns("prompt", "user")
+    sides = [to_last_answer(prompt + fields.turns(name, "assistant")) for name in ("human_ref_A", "human_ref_B")]
+    votes = [number for name in ("score_A", "score_B") if (number := fields.number(name)) is not None]
+    label, ratio = fields.number("labels"), fields.number("score_ratio")
+    if label not in (0, 1, None):
+        raise UserError(f"{place}: field 'labels' must be 1 (A is preferred) or 0 (B is), not {shown(label)}")
+    if label is None and len(votes) < 2:
+        raise UserError(f"{place}: has neither field 'labels' nor both of 'score_A' and 'score_B': which is preferred?")
+    if ratio is not None and ratio <= 0:
+        raise UserError(f"{place}: field 'score_ratio' must be above 0, not {shown(ratio)}")
+    ranks = ranks_of(votes) if label is None else [1 - int(label), int(label)]
+    gap = abs(votes[0] - votes[1]) if len(votes) == 2 else 0.0
+    gap = abs(math.log(ratio)) if ratio is not None else gap
+    return in_order(place, sides, ranks, fields.margin_per_score * gap if ranks[0] != ranks[1] else 0.0)
+
+
+UNDERSTAND: dict[Form, Callable[[Fields], Entry]] = {
     "transcripts": _transcripts,
     "preference": _preference,
     "conversation": _conversation,
     "demonstration": _demonstration,
+    "scored_pair": _scored_pair,
+    "completions": _completions,
+    "votes": _votes,
 }
+
+
+def read_number(place: str, column: str, value: Any) -> float | None:
+    """A finite number, or its text, as a CSV file has it; null and an empty cell are None. UserError for all else."""
+    if value is None or value == "":
+        return None
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{place}: field '{column}' must be a finite number, not {shown(value)}")
+    return number
 
 
 def read_margin(place: str, column: str, value: Any) -> float:
     """A number of at least 0, or its text, as a CSV file has it; null and an empty cell are 0. UserError for all else."""
-    if value is None or value == "":
-        return 0.0
     try:
-        margin = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
+        margin = read_number(place, column, value) or 0.0
+    except UserError:
         margin = math.nan
-    if not 0 <= margin < math.inf:
+    if not margin >= 0:
         raise UserError(f"{place}: field '{column}' must be a finite number of at least 0, not {shown(value)}")
     return margin
+
+
+def _listed(fields: Fields, name: str) -> list[dict[str, Any]]:
+    items = fields.value(name)
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise UserError(f"{fields.row.place}: field '{name}' must be a list of objects like {{…}}, not {shown(items)}")
+    return items
 
 
 def _answered(fields: Fields, name: str) -> Messages:
@@ -129,7 +214,7 @@ def _answered(fields: Fields, name: str) -> Messages:
 def _asked(fields: Fields) -> Messages:
     """The prompt, with the `input` beneath its last turn where there is one (Alpaca's instruction and input)."""
     prompt = fields.turns("prompt", "user")
-    given = fields.value("input") if "input" in fields.columns else None
+    given = fields.row.values.get(fields.columns.get("input", ""))
     if not prompt or given is None:
         return prompt
     below = read_turns(fields.row.place, fields.columns["input"], given, "user")

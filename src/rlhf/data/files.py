@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Protocol, Self, TypeVar
 from rlhf.errors import UserError
 
 Row = dict[str, Any]
+GZIP = b"\x1f\x8b"  # RFC 1952
 
 
 class Record(Protocol):
@@ -60,29 +61,41 @@ def json_lines(path: Path) -> Iterator[tuple[int, Row]]:
     """(line number from 1, object) of each line that is not blank. UserError for a line that is no JSON object."""
     for number, line in text_lines(path):
         if line.strip():
-            row = parse_json(path, line, number)
+            row = parse_json(path, line.rstrip("\r\n"), number)
             if not isinstance(row, dict):
                 raise UserError(f"{path}:{number}: a line must be a JSON object like {{…}}, not {shown(row)}")
             yield number, row
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number from 1, text without its end) of a UTF-8 file, unpacked if its name ends in .gz; a BOM is skipped."""
+    """(line number from 1, text with its end) of a UTF-8 file, unpacked if it is gzip; a BOM is skipped."""
     number = 0
     with open_bytes(path) as file:
         try:
             for number, line in enumerate(file, start=1):
                 yield number, _decoded(path, number, line)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise UserError(f"{path}: broken gzip file after line {number} ({error}); copy or download it again") from error
+            raise broken_gzip(path, number, error) from error
+
+
+def broken_gzip(path: Path, line: int, error: Exception) -> UserError:
+    return UserError(f"{path}: broken gzip file after line {line} ({error}); copy or download it again")
+
+
+def not_utf8(path: Path, line: int, position: int, byte: int) -> UserError:
+    """position: of the byte in its line, from 1."""
+    where = f"byte 0x{byte:02x} at position {position} of the line"
+    return UserError(f"{path}:{line}: not UTF-8 ({where}): save the file as UTF-8")
 
 
 def open_bytes(path: Path) -> io.BufferedIOBase:
-    """An open file, unpacked while it is read if its name ends in .gz. UserError if it cannot be read."""
+    """An open file, unpacked while it is read if its first bytes are those of gzip. UserError if it cannot be read."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name a file in it")
     try:
-        return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+        with path.open("rb") as file:
+            packed = file.read(len(GZIP)) == GZIP
+        return gzip.open(path) if packed else path.open("rb")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
@@ -90,7 +103,7 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
 def parse_json(path: Path, text: str, line: int | None = None) -> Any:
     """The value of a JSON text that begins at `line` of a file, or is the whole of it. UserError says where it breaks."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=refuse_constant)
     except json.JSONDecodeError as error:
         ends_early = error.msg.startswith("Unterminated") or not text[error.pos :].strip()
         cut = "; the text ends too early: is the file complete?" if ends_early else ""
@@ -107,19 +120,15 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
 
 
 def _decoded(path: Path, number: int, line: bytes) -> str:
     try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        byte = line[error.start]
-        raise UserError(
-            f"{path}:{number}: not UTF-8 (byte 0x{byte:02x} at position {error.start + 1} of the line): "
-            "save the file as UTF-8"
-        ) from error
+        raise not_utf8(path, number, error.start + 1, line[error.start]) from error
 
 
 def _record(where: str, kind: type[R], row: Row) -> R:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,29 @@ from rlhf.data.files import write_documents, write_records
 from rlhf.data.splits import refuse_leaking_documents, refuse_leaks
 from rlhf.data.words import words
 from rlhf.errors import UserError
-from rlhf.records import SPLITS, Demonstration, Preference, Prompt
+from rlhf.records import SPLITS, Demonstration, Preference, Prompt, Ranking
 
 PERCENT = range(0, 101, 5)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything the later stages read, and the counts of the rows it came from."""
+    """Everything the later stages read, and the counts of the rows it came from.
+
+    What people preferred are `preferences`, or all of it `rankings` where any of it ties or is of more than two responses.
+    """
 
     demonstrations: list[Demonstration]
     prompts: list[Prompt]
     preferences: list[Preference]
     documents: list[str]
     rows: dict[str, Any]
+    rankings: list[Ranking] = field(default_factory=list)
 
 
 def check(prepared: Prepared, config: Config) -> None:
     """UserError if a prompt is in two splits or, in the world, in a document; or if a split, each needed later, is empty."""
-    refuse_leaks((*prepared.demonstrations, *prepared.prompts, *prepared.preferences))
+    refuse_leaks((*prepared.demonstrations, *prepared.prompts, *prepared.preferences, *prepared.rankings))
     if config.data.source == "world":
         held_out = [prompt.prompt[-1].content for prompt in prepared.prompts if prompt.split != "train"]
         refuse_leaking_documents(prepared.documents, held_out)
@@ -48,17 +52,24 @@ def write(prepared: Prepared, folder: Path) -> None:
     write_records(folder / "demonstrations.jsonl", prepared.demonstrations)
     write_records(folder / "prompts.jsonl", prepared.prompts)
     write_records(folder / "preferences.jsonl", prepared.preferences)
+    if prepared.rankings:
+        write_records(folder / "rankings.jsonl", prepared.rankings)
     write_documents(folder / "corpus.jsonl", prepared.documents)
 
 
 def counts(prepared: Prepared) -> dict[str, Any]:
     """How many rows were read, kept and dropped and why, and what came of them, per split."""
-    return prepared.rows | {
-        "demonstrations": _per_split(prepared.demonstrations),
-        "prompts": _per_split(prepared.prompts),
-        "preferences": _per_split(prepared.preferences),
-        "documents": len(prepared.documents),
-    }
+    ranked = {"rankings": _per_split(prepared.rankings)} if prepared.rankings else {}
+    return (
+        prepared.rows
+        | ranked
+        | {
+            "demonstrations": _per_split(prepared.demonstrations),
+            "prompts": _per_split(prepared.prompts),
+            "preferences": _per_split(prepared.preferences),
+            "documents": len(prepared.documents),
+        }
+    )
 
 
 def length_curve(prepared: Prepared) -> list[dict[str, float]]:
@@ -68,7 +79,7 @@ def length_curve(prepared: Prepared) -> list[dict[str, float]]:
     return [{"step": q, "prompt_words": _quantile(prompts, q), "response_words": _quantile(responses, q)} for q in PERCENT]
 
 
-def _per_split(records: Sequence[Demonstration] | Sequence[Prompt] | Sequence[Preference]) -> dict[str, int]:
+def _per_split(records: Sequence[Demonstration | Prompt | Preference | Ranking]) -> dict[str, int]:
     return {split: sum(record.split == split for record in records) for split in SPLITS}
 
 

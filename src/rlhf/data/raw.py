@@ -1,29 +1,39 @@
-"""Reads files of the user's own, row by row, each with its place: jsonl, json, csv, tsv and parquet, also packed as .gz.
+"""Reads files of the user's own, row by row, each with its place: jsonl, json, csv, tsv and parquet, also packed by gzip.
 
-Parquet is read by `datasets`; the text formats by the standard library, because a row there must be known by its line and
-keep its text as it is: `datasets` knows no lines, and takes "NA" for nothing and a date for a number.
+What a file is shows in its first bytes, not in its name. No more than one row, or one batch of Parquet, is in memory. The
+text formats are read by the standard library, because a row there must be known by its line and keep its text as it is:
+`datasets` knows no lines, and takes "NA" for nothing and a date for a number.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
-import json
-import re
 import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from rlhf.data.files import json_lines, open_bytes, parse_json, shown, text_lines
+from rlhf.data.files import GZIP, broken_gzip, json_lines, open_bytes, shown, text_lines
+from rlhf.data.json_list import json_list
 from rlhf.errors import UserError
 
 LONGEST_CELL = 2**31 - 1  # characters of a CSV cell; the default of 131072 is short for a conversation
-BATCH = 1000  # rows of Parquet in memory at once
-BEFORE_OBJECT = re.compile(r"[\[\s,]*")
+BATCH = 256  # rows of Parquet in memory at once
+PIECE = 2**20  # bytes of a column of Parquet read at once
+HEAD = 2**16  # bytes that say of what kind a file is
+PARQUET = b"PAR1"
+ENDINGS: dict[str, Literal["json", ",", "\t"]] = {
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".csv": ",",
+    ".tsv": "\t",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +44,56 @@ class RawRow:
     values: dict[str, Any]
 
 
-def read_raw(path: Path) -> list[RawRow]:
-    """Every row of a file, in order; the ending of its name says how to read it.
+def read_raw(path: Path) -> Iterator[RawRow]:
+    """The rows of a file, in order, one at a time.
 
     Raises:
         UserError: there is no such file, it is broken (with the line), of another kind, or empty.
     """
-    ending = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    match ending:
-        case ".jsonl" | ".ndjson":
-            rows = _json_line_rows(path)
-        case ".json":
-            rows = _json_rows(path)
-        case ".csv":
-            rows = _csv_rows(path, ",")
-        case ".tsv":
-            rows = _csv_rows(path, "\t")
-        case ".parquet":
-            rows = _parquet_rows(path)
-        case _:
-            open_bytes(path).close()
-            raise UserError(f"{path}: of no known kind: name it .jsonl, .json, .csv, .tsv or .parquet, with or without .gz")
-    found = list(rows)
-    if not found:
+    empty = True
+    for row in _rows(path):
+        yield row
+        empty = False
+    if empty:
         raise UserError(f"{path}: has no rows")
-    return found
+
+
+def _rows(path: Path) -> Iterator[RawRow]:
+    head = _head(path)
+    start = head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+    match start:
+        case b"P" if head.startswith(PARQUET):
+            return _parquet_rows(path)
+        case b"[":
+            return _json_rows(path)
+        case b"{":
+            return _json_line_rows(path)
+    match _named_kind(path, head):
+        case "json":
+            return _json_line_rows(path)
+        case "," | "\t" as delimiter:
+            return _csv_rows(path, delimiter)
+    if not start:
+        return iter(())
+    raise UserError(f"{path}: of no known kind: its first bytes are not those of JSON, CSV, TSV or Parquet")
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with open_bytes(path) as file:
+            return file.read1(HEAD)  # no more than there is before a file breaks off: its reader says where
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise broken_gzip(path, 0, error) from error
+
+
+def _named_kind(path: Path, head: bytes) -> Literal["json", ",", "\t"] | None:
+    """Of a text that is no JSON: the delimiter that its header has more of; where that says nothing, what its name says."""
+    named = ENDINGS.get(Path(path.stem).suffix if path.suffix == ".gz" else path.suffix)
+    header = head.partition(b"\n")[0]
+    tabs, commas = header.count(b"\t"), header.count(b",")
+    if named == "json" or tabs == commas:
+        return named
+    return "\t" if tabs > commas else ","
 
 
 def _json_line_rows(path: Path) -> Iterator[RawRow]:
@@ -67,30 +102,15 @@ def _json_line_rows(path: Path) -> Iterator[RawRow]:
 
 
 def _json_rows(path: Path) -> Iterator[RawRow]:
-    """The objects of one list, or of one object a line, which many name .json too."""
-    text = "\n".join(line for _, line in text_lines(path))
-    if not text.lstrip().startswith("["):
-        yield from _json_line_rows(path)
-        return
-    decoder, line, end = json.JSONDecoder(), 1, 0
-    for values in parse_json(path, text):
-        start = _end_of(BEFORE_OBJECT, text, end)
-        line += text.count("\n", end, start)
+    for line, values in json_list(path):
         if not isinstance(values, dict):
             raise UserError(f"{path}:{line}: an item of the list must be a JSON object like {{…}}, not {shown(values)}")
         yield RawRow(f"{path}:{line}", values)
-        _, end = decoder.raw_decode(text, start)
-        line += text.count("\n", start, end)
-
-
-def _end_of(pattern: re.Pattern[str], text: str, position: int) -> int:
-    found = pattern.match(text, position)
-    return found.end() if found else position
 
 
 def _csv_rows(path: Path, delimiter: str) -> Iterator[RawRow]:
     csv.field_size_limit(LONGEST_CELL)
-    reader = csv.reader((line + "\n" for _, line in text_lines(path)), delimiter=delimiter, strict=True)
+    reader = csv.reader((line for _, line in text_lines(path)), delimiter=delimiter, strict=True)
     header: list[str] = []
     line = 1
     try:
@@ -119,29 +139,28 @@ def _by_column(place: str, header: list[str], cells: list[str]) -> dict[str, Any
 
 
 def _parquet_rows(path: Path) -> Iterator[RawRow]:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
     with tempfile.TemporaryDirectory() as folder:
-        plain = _unpacked(path, Path(folder)) if path.suffix == ".gz" else path
-        open_bytes(plain).close()
-        rows = _parquet_values(path, plain, Path(folder))
-    for number, values in enumerate(rows, start=1):
-        yield RawRow(f"{path}: row {number}", values)
-
-
-def _parquet_values(path: Path, plain: Path, cache: Path) -> list[dict[str, Any]]:
-    """Rows by `datasets`, whose cache goes with the folder it is in."""
-    import datasets  # takes a second, which the other kinds of file need not pay
-
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # the complaint below says it
-    try:
-        table = datasets.Dataset.from_parquet(str(plain), cache_dir=str(cache), keep_in_memory=True, batch_size=BATCH)
-        return list(table)
-    except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise UserError(f"{path}: no rows of Parquet can be read from it ({reason})") from error
+        plain = _unpacked(path, Path(folder))
+        try:
+            with ParquetFile(plain, pre_buffer=False, buffer_size=PIECE) as file:  # else it holds what it has read
+                number = 0
+                for batch in file.iter_batches(batch_size=BATCH):
+                    for values in batch.to_pylist():
+                        number += 1
+                        yield RawRow(f"{path}: row {number}", values)
+        except (pyarrow.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path}: no rows of Parquet can be read from it ({reason})") from error
 
 
 def _unpacked(path: Path, folder: Path) -> Path:
+    """The file itself, unless it is packed."""
+    with path.open("rb") as file:
+        if file.read(len(GZIP)) != GZIP:
+            return path
     plain = folder / "unpacked.parquet"
     try:
         with open_bytes(path) as packed, plain.open("wb") as file:

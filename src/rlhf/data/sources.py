@@ -1,18 +1,21 @@
-"""Where data come from: the generated world, or a file of the user's own; both become `Prepared`."""
+"""Where data come from: the generated world, or files of the user's own; both become `Prepared`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rlhf.config import Data, Prepare
 from rlhf.data.entries import Entry, read_entries
+from rlhf.data.places import files_of
 from rlhf.data.prepared import Prepared
+from rlhf.data.raw import read_raw
 from rlhf.data.splits import HeldOut, key_of, split_of
-from rlhf.data.unusable import Sorted, refuse_too_many, sort_out
+from rlhf.data.trees import read_trees
+from rlhf.data.unusable import Survey, kept, refuse_too_many, survey
 from rlhf.data.world import load_world
-from rlhf.records import Demonstration, Message, Messages, Preference, Prompt
+from rlhf.records import WRITER, Demonstration, Message, Messages, Preference, Prompt, Ranking, Response
 from rlhf.seeds import shuffled
 
 Seeds = Callable[[str], int]
@@ -22,7 +25,7 @@ LABELER = "dataset"
 
 def prepare(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
     """Reads or generates what `data` asks for. UserError for what is wrong with it."""
-    return from_world(data, shares, seed_of) if data.source == "world" else from_file(data, shares, seed_of)
+    return from_world(data, shares, seed_of) if data.source == "world" else from_rows(data, shares, seed_of)
 
 
 def from_world(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
@@ -49,31 +52,38 @@ def from_world(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
     )
 
 
-def from_file(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
-    """The rows of a file as demonstrations, which for a preference is the chosen side, and as preferences if they are.
+def from_rows(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
+    """The rows of the user's data as demonstrations, which of several responses is the best, preferences and rankings.
 
     `data.prompts` and `data.demonstrations` leave all but so many out (prompts with all their rows, train demonstrations),
-    by a draw; 0 leaves out none. The corpus is the text of the train demonstrations, of which no prompt is held out.
+    by a draw; 0 leaves out none. The corpus is the text of the train demonstrations, of which no prompt is held out. The
+    rows are read twice: the first time nothing is kept of their text, so that memory holds what was drawn alone.
     """
-    path = Path(data.path)
-    found = sort_out(read_entries(path, "hh_rlhf" if data.source == "hh_rlhf" else "files", data.columns.named()))
-    refuse_too_many(str(path), found, shares.max_dropped_share)
-    kept = _of_some_prompts(found.kept, data.prompts, seed_of("prompts"))
-    every = dict.fromkeys(_demonstration(entry.prompt, entry.chosen[-1].content, shares) for entry in kept)
+    files = files_of(data)
+    found = survey(_entries(files, data))
+    refuse_too_many(data.path, _entries(files, data), found, shares.max_dropped_share)
+    drawn = _some(found.kept_prompts(), data.prompts, seed_of("prompts"))
+    entries = list(kept(_entries(files, data), found, drawn))
+    every = dict.fromkeys(_demonstration(entry.prompt, entry.answers[0], shares) for entry in entries)
     learned = _some([d for d in every if d.split == "train"], data.demonstrations, seed_of("demonstrations"))
-    settings = {"source": path.name}
+    compared = [entry for entry in entries if len(entry.sides) > 1]
+    in_pairs = all(entry.ranks == (0, 1) for entry in compared)
+    settings = {"source": Path(data.path).name} | ({"revision": data.revision} if data.revision else {})
     return Prepared(
         demonstrations=[*learned, *(d for d in every if d.split != "train")],
-        prompts=[_prompt(prompt, shares) for prompt in _distinct([entry.prompt for entry in kept])],
-        preferences=[_preference(entry, shares, settings) for entry in kept if entry.rejected is not None],
+        prompts=[_prompt(prompt, shares) for prompt in _distinct([entry.prompt for entry in entries])],
+        preferences=[_preference(entry, shares, settings) for entry in compared] if in_pairs else [],
         documents=_some([_document(d) for d in learned], data.documents, seed_of("corpus")),
-        rows=_rows(found, kept),
+        rows=_rows(found, entries),
+        rankings=[] if in_pairs else [_ranking(entry, shares, settings) for entry in compared],
     )
 
 
-def _of_some_prompts(entries: Sequence[Entry], count: int, seed: int) -> list[Entry]:
-    chosen = {key_of(prompt) for prompt in _some(_distinct([entry.prompt for entry in entries]), count, seed)}
-    return [entry for entry in entries if key_of(entry.prompt) in chosen]
+def _entries(files: Sequence[Path], data: Data) -> Iterator[Entry]:
+    """The rows of all files, one at a time; a tree of messages may have its rows anywhere."""
+    if data.source == "oasst":
+        return read_trees(row for path in files for row in read_raw(path))
+    return (entry for path in files for entry in read_entries(path, data))
 
 
 def _some(items: Sequence[T], count: int, seed: int) -> list[T]:
@@ -91,9 +101,15 @@ def _distinct(prompts: Sequence[Messages]) -> list[Messages]:
     return list(first.values())
 
 
-def _rows(found: Sorted, kept: Sequence[Entry]) -> dict[str, Any]:
-    dropped = {reason: len(places) for reason, places in found.dropped.items()}
-    return {"read": found.read, "kept": len(kept), "dropped": dropped, "left_out": len(found.kept) - len(kept)}
+def _rows(found: Survey, entries: Sequence[Entry]) -> dict[str, Any]:
+    dropped = found.dropped()
+    read = len(found.reasons)
+    return {
+        "read": read,
+        "kept": len(entries),
+        "dropped": dropped,
+        "left_out": read - sum(dropped.values()) - len(entries),
+    }
 
 
 def _text(prompt: Prompt) -> str:
@@ -109,10 +125,15 @@ def _demonstration(prompt: Messages, completion: str, shares: Prepare) -> Demons
 
 
 def _preference(entry: Entry, shares: Prepare, settings: dict[str, Any]) -> Preference:
-    assert entry.rejected is not None
-    chosen, rejected = entry.chosen[-1].content, entry.rejected[-1].content
+    chosen, rejected = entry.answers
     split = split_of(entry.prompt, shares)
     return Preference(entry.prompt, chosen, rejected, split, LABELER, settings=settings, margin=entry.margin)
+
+
+def _ranking(entry: Entry, shares: Prepare, settings: dict[str, Any]) -> Ranking:
+    responses = tuple(Response(text, True, WRITER) for text in entry.answers)
+    split = split_of(entry.prompt, shares)
+    return Ranking(entry.prompt, responses, entry.ranks, split, LABELER, settings=settings, margin=entry.margin)
 
 
 def _document(demonstration: Demonstration) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Iterable
-from functools import cache
+from functools import lru_cache
 
 from rlhf.config import Prepare
 from rlhf.data.words import join_words, split_words
 from rlhf.errors import UserError
-from rlhf.records import Demonstration, Messages, Preference, Prompt, Split
+from rlhf.records import Demonstration, Messages, Preference, Prompt, Ranking, Split
 
+REMEMBERED = 2**14  # prompts whose key need not be found again
 SPLIT_BYTES = 8  # of the hash, read as a number between 0 and 1
 
 
@@ -29,7 +30,7 @@ def normalised(text: str) -> str:
     return text
 
 
-@cache
+@lru_cache(maxsize=REMEMBERED)
 def key_of(prompt: Messages) -> str:
     """What makes a prompt the same prompt: the whole conversation, roles included, each turn normalised."""
     return "\n".join(f"{turn.role}: {normalised(turn.content)}" for turn in prompt)
@@ -44,7 +45,7 @@ def split_of(prompt: Messages, shares: Prepare) -> Split:
     return "validation" if place < shares.test_share + shares.validation_share else "train"
 
 
-def refuse_leaks(records: Iterable[Demonstration | Prompt | Preference]) -> None:
+def refuse_leaks(records: Iterable[Demonstration | Prompt | Preference | Ranking]) -> None:
     """UserError if a prompt is in two splits, whatever kinds of record it is in."""
     seen: dict[str, tuple[Split, str]] = {}
     for record in records:

@@ -5,92 +5,106 @@ Over-long rows are no matter of this file: only a tokenizer knows them, so each 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rlhf.data.entries import Entry
+from rlhf.data.splits import key_of
 from rlhf.errors import UserError
-from rlhf.records import Messages
+from rlhf.records import messages_to_row, untied_pairs
 
 REASONS = (
     "no_answer",  # no assistant turn at all
-    "different_prompts",  # chosen and rejected answer different prompts: nothing to compare
+    "different_prompts",  # the answers are to different prompts: nothing to compare
     "empty_prompt",
-    "empty_response",  # on either side
+    "empty_response",  # of any answer
     "identical_responses",
-    "duplicate",  # all but the first of rows that are alike in prompt and responses
+    "duplicate",  # all but the first of rows that are alike in prompt, responses and their order
     "contradictory",  # A above B and B above A for one prompt: both rows go
 )
-Pair = tuple[Messages, str, str | None]
+DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Sorted:
-    """The rows that are kept, in order, and the places of those that are not, by reason."""
+class Survey:
+    """Of each row, in order, why it is dropped (None: it is kept) and a digest of its prompt's key; nothing of its text."""
 
-    kept: list[Entry]
-    dropped: dict[str, list[str]]
+    reasons: list[str | None]
+    prompts: list[bytes]
 
-    @property
-    def read(self) -> int:
-        return len(self.kept) + sum(map(len, self.dropped.values()))
+    def kept_prompts(self) -> list[bytes]:
+        """Every prompt that a kept row has, once, in the order of the rows."""
+        kept = zip(self.prompts, self.reasons, strict=True)
+        return list(dict.fromkeys(prompt for prompt, reason in kept if reason is None))
 
-
-def sort_out(entries: Sequence[Entry]) -> Sorted:
-    """Keeps what can be learned from; a row goes for the first reason that holds."""
-    reasons = [_own_fault(entry) for entry in entries]
-    reasons = _mark_duplicates(entries, reasons)
-    reasons = _mark_contradictions(entries, reasons)
-    judged = list(zip(entries, reasons, strict=True))
-    dropped = {name: [entry.place for entry, reason in judged if reason == name] for name in REASONS}
-    return Sorted([entry for entry, reason in judged if reason is None], dropped)
+    def dropped(self) -> dict[str, int]:
+        return {reason: self.reasons.count(reason) for reason in REASONS}
 
 
-def refuse_too_many(path: str, found: Sorted, max_dropped_share: float) -> None:
+def survey(entries: Iterable[Entry]) -> Survey:
+    """Goes through the rows once; a row goes for the first reason that holds."""
+    reasons: list[str | None] = []
+    prompts: list[bytes] = []
+    against: list[tuple[bytes, ...]] = []
+    seen: set[bytes] = set()
+    said: set[bytes] = set()
+    for entry in entries:
+        reason = _own_fault(entry)
+        pairs: list[tuple[str, str]] = []
+        if reason is None:
+            pairs = [(entry.answers[i], entry.answers[j]) for i, j in untied_pairs(entry.ranks)]
+            whole = _digest(entry, *entry.answers, *map(str, entry.ranks))
+            reason = "duplicate" if whole in seen else None
+            seen.add(whole)
+        said.update(_digest(entry, better, worse) for better, worse in pairs)
+        reasons.append(reason)
+        against.append(tuple(_digest(entry, worse, better) for better, worse in pairs))
+        prompts.append(b"" if reason else _digest_of(key_of(entry.prompt)))
+    denied = (any(pair in said for pair in pairs) for pairs in against)
+    judged = zip(reasons, denied, strict=True)
+    return Survey(["contradictory" if deny and reason is None else reason for reason, deny in judged], prompts)
+
+
+def kept(entries: Iterable[Entry], found: Survey, prompts: Iterable[bytes]) -> Iterator[Entry]:
+    """The entries that are kept, of these prompts."""
+    wanted = set(prompts)
+    for entry, reason, prompt in zip(entries, found.reasons, found.prompts, strict=True):
+        if reason is None and prompt in wanted:
+            yield entry
+
+
+def refuse_too_many(path: str, entries: Iterable[Entry], found: Survey, max_dropped_share: float) -> None:
     """UserError with the counts and the first place of each where more than this share of the rows is unusable."""
-    dropped = found.read - len(found.kept)
-    if dropped > max_dropped_share * found.read:
-        counts = ", ".join(f"{name} {len(at)} (first {at[0]})" for name, at in found.dropped.items() if at)
+    counts = {reason: count for reason, count in found.dropped().items() if count}
+    dropped, read = sum(counts.values()), len(found.reasons)
+    if dropped > max_dropped_share * read:
+        first: dict[str | None, str] = {}
+        for entry, reason in zip(entries, found.reasons, strict=True):
+            first.setdefault(reason, entry.place)
+        said = ", ".join(f"{name} {count} (first {first[name]})" for name, count in counts.items())
         raise UserError(
-            f"{path}: {dropped} of {found.read} rows cannot be used ({dropped / found.read:.3f}, above "
-            f"prepare.max_dropped_share ({max_dropped_share})): {counts}; mend them, or raise prepare.max_dropped_share"
+            f"{path}: {dropped} of {read} rows cannot be used ({dropped / read:.3f}, above prepare.max_dropped_share "
+            f"({max_dropped_share})): {said}; mend them, or raise prepare.max_dropped_share"
         )
 
 
 def _own_fault(entry: Entry) -> str | None:
-    sides = [side for side in (entry.chosen, entry.rejected) if side is not None]
-    if not all(sides):
+    if not entry.sides or not all(entry.sides):
         return "no_answer"
-    if any(side[:-1] != entry.prompt for side in sides):
+    if any(side[:-1] != entry.prompt for side in entry.sides):
         return "different_prompts"
     if not any(turn.content for turn in entry.prompt):
         return "empty_prompt"
-    if not all(side[-1].content for side in sides):
+    if not all(entry.answers):
         return "empty_response"
-    return "identical_responses" if entry.chosen == entry.rejected else None
+    return "identical_responses" if len(entry.sides) > 1 and len(set(entry.answers)) == 1 else None
 
 
-def _mark_duplicates(entries: Iterable[Entry], reasons: Iterable[str | None]) -> list[str | None]:
-    seen: set[Pair] = set()
-    marked: list[str | None] = []
-    for entry, reason in zip(entries, reasons, strict=True):
-        again = reason is None and _pair(entry) in seen
-        marked.append("duplicate" if again else reason)
-        if reason is None:
-            seen.add(_pair(entry))
-    return marked
+def _digest(entry: Entry, *texts: str) -> bytes:
+    return _digest_of(json.dumps([messages_to_row(entry.prompt), *texts]))
 
 
-def _mark_contradictions(entries: Sequence[Entry], reasons: Sequence[str | None]) -> list[str | None]:
-    judged = list(zip(entries, reasons, strict=True))
-    said = {_pair(entry) for entry, reason in judged if reason is None}
-    return ["contradictory" if reason is None and _reversed(_pair(entry)) in said else reason for entry, reason in judged]
-
-
-def _pair(entry: Entry) -> Pair:
-    return entry.prompt, entry.chosen[-1].content, entry.rejected[-1].content if entry.rejected else None
-
-
-def _reversed(pair: Pair) -> tuple[Messages, str | None, str | None]:
-    prompt, chosen, rejected = pair
-    return prompt, rejected, chosen
+def _digest_of(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()

@@ -9,10 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlhf.labeling.agreement import concordance
-from rlhf.records import Preference, Ranking, Response, Responses
+from rlhf.records import WRITER, Preference, Ranking, Response, Responses
 from rlhf.runtime.run import Run
-
-WRITER = "dataset"  # who wrote the responses: the data do not say
 
 
 def label_dataset(preferences: Sequence[Preference]) -> list[Ranking]:

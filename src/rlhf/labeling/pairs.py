@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from rlhf.errors import UserError
 from rlhf.records import SPLITS, Preference, Ranking, Responses
 
-Row = TypeVar("Row", Responses, Preference)
+Row = TypeVar("Row", Responses, Ranking)
 
 
 def of_first_prompts(rows: Sequence[Row], prompts: int) -> list[Row]:

@@ -24,7 +24,7 @@ EXEMPT = (
     "src/rlhf/evaluation/plots/",
     "src/rlhf/evaluation/swept/",
 )
-CODE_LINE = re.compile(r"^      - (src/rlhf|stages)/")
+CODE_LINE = re.compile(r"^      - (src|stages)/")
 
 
 def closure(root: Path, script: Path) -> list[str]:

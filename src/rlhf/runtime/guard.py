@@ -24,6 +24,7 @@ SAME = "params.yaml is what conf/ composes to"
 WRITE = "python stages/config.py --write"
 KEEP = "python stages/config.py --keep"
 ABSENT = object()
+FOLLOWS = "data.file"  # from data.path, which may be another when the experiment is run
 
 
 def check(root: Path) -> str:
@@ -48,7 +49,7 @@ def check_inputs(root: Path, config: Config) -> None:
     from rlhf.data.scorer import load_scorer
     from rlhf.seeds import derive_seed
 
-    processes.keep_offline(config.model.source)
+    processes.keep_offline(config.reaches_hub)
     if config.evaluate.judge == "python":
         load_scorer(root, config.evaluate.scorer)
     with contextlib.chdir(root):
@@ -138,7 +139,7 @@ def keep(root: Path, name: str, run: Path | None = None) -> Path:
     changed = differences(snapshot, settings.values_of(settings.compose(root)))
     nested = OmegaConf.create()
     for key, (value, _) in changed.items():
-        if value is not ABSENT:
+        if value is not ABSENT and key != FOLLOWS:
             OmegaConf.update(nested, key, value)
     path.write_text("# @package _global_\n" + OmegaConf.to_yaml(nested), encoding="utf-8")
     return path
@@ -165,7 +166,7 @@ def composed_at(root: Path, reference: str) -> Values:
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(io.BytesIO(_git(root, "archive", "--format=zip", reference, "conf"))) as archive:
             archive.extractall(folder)
-        return settings.values_of(settings.compose(Path(folder)))
+        return settings.values_of(settings.compose(root, conf=Path(folder) / "conf"))
 
 
 def _side(value: Any) -> str:

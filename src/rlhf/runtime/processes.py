@@ -115,11 +115,11 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30  # macOS counts bytes
 
 
-def keep_offline(model_source: str) -> None:
-    """No telemetry; and no network but for a model that has to come from the hub."""
+def keep_offline(reaches_hub: bool) -> None:
+    """No telemetry; and no network but for a model or data that have to come from the hub."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["DO_NOT_TRACK"] = "1"
-    if model_source != "hub":
+    if not reaches_hub:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
         if hub := sys.modules.get("huggingface_hub.constants"):  # read the environment when it was imported

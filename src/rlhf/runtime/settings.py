@@ -17,12 +17,18 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def compose(root: Path, overrides: Sequence[str] = ()) -> DictConfig:
-    """What conf/ says with these overrides, exactly as DVC composes it (`dvc.utils.hydra.compose_and_dump`)."""
+def compose(root: Path, overrides: Sequence[str] = (), conf: Path | None = None) -> DictConfig:
+    """What conf/ says with these overrides, exactly as DVC composes it (`dvc.utils.hydra.compose_and_dump`).
+
+    conf: another folder of settings than root/conf, for the inputs of this root.
+    """
     from omegaconf import OmegaConf
 
+    from hydra_plugins.watched_input import watch
+
     with hydra_messages():
-        composed = _compose(root, overrides, with_hydra=False)
+        composed = _compose(conf or root / "conf", overrides, with_hydra=False)
+        watch(root)
         OmegaConf.resolve(composed)
     return composed
 
@@ -32,18 +38,18 @@ def compose_beside_hydra(root: Path, overrides: Sequence[str]) -> tuple[Values, 
     from omegaconf import DictConfig, OmegaConf
 
     with hydra_messages():
-        composed = _compose(root, overrides, with_hydra=True)
+        composed = _compose(root / "conf", overrides, with_hydra=True)
         ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         assert isinstance(ours, DictConfig)
         return values_of(ours), composed.hydra
 
 
-def _compose(root: Path, overrides: Sequence[str], with_hydra: bool) -> DictConfig:
+def _compose(conf: Path, overrides: Sequence[str], with_hydra: bool) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    check_names(root / "conf", overrides)
-    with initialize_config_dir(str(root / "conf"), version_base=None):
+    check_names(conf, overrides)
+    with initialize_config_dir(str(conf), version_base=None):
         return hydra_compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
 
 
@@ -51,6 +57,10 @@ def values_of(composed: DictConfig) -> Values:
     """Plain values; UserError naming every setting that still waits for one (`???`)."""
     from omegaconf import OmegaConf
 
+    from hydra_plugins.watched_input import watch
+
+    if not OmegaConf.has_resolver("watched"):  # another process composed it: that of a sweep
+        watch(Path())
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise UserError("\n".join(f"{key} has no value: set it, as in {key}=VALUE" for key in missing))

@@ -108,7 +108,7 @@ def _run(script: Path, composed: DictConfig, job: sweep.Job | None = None) -> in
     if job is None:
         print(settings.describe(values, declared.params), flush=True)
     output = Path(HydraConfig.get().runtime.output_dir)
-    processes.keep_offline(config.model.source)
+    processes.keep_offline(config.reaches_hub)
     label, parent = (job.name, job.parent) if job else ("", None)
     tracker = tracking.start(root, name, settings.flatten(values), label, parent)
     start, status = time.monotonic(), "FAILED"
