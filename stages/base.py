@@ -66,6 +66,7 @@ def train(run: Run, tiny: TinyModel) -> tuple[PreTrainedTokenizerBase, PreTraine
     passes = Passes(base.epochs, base.documents_per_step, base.eval_every_steps, run.seed("rows"))
     batching = Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch)
     steps = passes.steps(len(read))
-    engine = make_engine(model, base.lr, base.warmup_share, steps, config.optimizer, config.engine)
+    alone = config.engine.model_copy(update={"name": "single", "processes": 1})
+    engine = make_engine(model, base.lr, base.warmup_share, steps, config.optimizer, alone)
     run.follow_to_end(train_sft(LoopState(engine), read, held_out, passes, batching), steps)
     return tokenizer, model

@@ -72,9 +72,10 @@ def main(run: Run) -> None:
         if watch and (page := write_samples(run.output, state.said, watch.shown, tokenizer, last["step"])):
             run.tracker.log_file(page)
     about = f"Direct preference optimization of SFT, beta {dpo.beta}."
-    write_policy(
-        policy, tokenizer, run.output / "model", "DPO policy", about, max_response_tokens=config.data.max_response_tokens
-    )
+    with state.engine.whole():
+        write_policy(
+            policy, tokenizer, run.output / "model", "DPO policy", about, max_response_tokens=config.data.max_response_tokens
+        )
     run.finish(dict(state.learnt) | last)
     run.log_model(run.output / "model")
 

@@ -59,12 +59,14 @@ def main(run: Run) -> None:
             run.tracker.log_file(page)
         if ppo.keep_every and last["step"] and last["step"] % ppo.keep_every == 0:
             place = run.output / "snapshots" / f"step_{state.step:04d}"
-            write(place, "PPO policy in training", f"As it was after {state.step} of {ppo.stop.steps} rollouts.")
+            with state.policy.whole():
+                write(place, "PPO policy in training", f"As it was after {state.step} of {ppo.stop.steps} rollouts.")
             run.log_model(place)
     kept = state.kept.step if state.kept else state.step
     of_kept = next(row for row in run.rows if row["step"] == kept)
     about = f"Proximal policy optimization of the SFT policy, kl_ctl {ppo.kl_ctl}, {kept} rollouts."
-    write(run.output / "model", "PPO policy", about)
+    with state.policy.whole():
+        write(run.output / "model", "PPO policy", about)
     ended = {"last_step": state.step, "stopped_by": state.stopped_by}
     run.finish(of_kept | ended | {"truncated_prompts": environment.truncated_prompts})
     run.log_model(run.output / "model", of_kept)

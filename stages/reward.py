@@ -51,14 +51,15 @@ def main(run: Run) -> None:
         LoopState(engine), train.rows, rows["validation"].rows, passes, batching, reward.label_smoothing
     )
     run.follow_to_end(learning, steps)
-    if reward.centre:
-        responses = read_records(run.read("sample", "responses.jsonl"), Responses)
-        sampled = training.sampled_examples(responses, tokenizer, context)
-        centre_scores(model, scores_of(model, sampled, batching), reward.scale)
     about = f"Trained on rankings of {len(train.rows)} prompts by labeler {config.labeler.name} (Bradley-Terry)."
-    write_reward_model(model, tokenizer, run.output / "model", about)
+    with engine.whole():
+        if reward.centre:
+            responses = read_records(run.read("sample", "responses.jsonl"), Responses)
+            sampled = training.sampled_examples(responses, tokenizer, context)
+            centre_scores(model, scores_of(model, sampled, batching), reward.scale)
+        write_reward_model(model, tokenizer, run.output / "model", about)
+        scores = {split: training.score_rows(model, kept.rows, batching) for split, kept in rows.items() if kept.rows}
     counts = {"prompts": len(train.rows), "truncated_prompts": train.truncated, "dropped": train.dropped, "tied": train.tied}
-    scores = {split: training.score_rows(model, kept.rows, batching) for split, kept in rows.items() if kept.rows}
     metrics: dict[str, Any] = counts | {split: training.report(told, rows[split].rows) for split, told in scores.items()}
     if "test" in scores:
         test, told = rows["test"], scores["test"]

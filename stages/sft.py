@@ -44,9 +44,10 @@ def main(run: Run) -> None:
     rows = train_sft(LoopState(engine), train.examples, validation.examples, passes, batching)
     last = run.follow_to_end(rows, steps)
     about = "Supervised fine-tuning on demonstrations."
-    write_policy(
-        policy, tokenizer, run.output / "model", "SFT policy", about, max_response_tokens=config.data.max_response_tokens
-    )
+    with engine.whole():
+        write_policy(
+            policy, tokenizer, run.output / "model", "SFT policy", about, max_response_tokens=config.data.max_response_tokens
+        )
     run.finish(
         {
             "demonstrations": len(train.examples),

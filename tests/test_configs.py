@@ -357,7 +357,7 @@ def test_the_language_of_the_world_brings_its_table_and_its_lengths_unless_they_
     assert english == compose()
     assert (english.data.path, chinese.data.path) == ("data/world/english.yaml", "data/world/chinese.yaml")
     assert (english.data.max_response_tokens, chinese.data.max_response_tokens) == (40, 64)
-    changed = {"language": "zh", "path": chinese.data.path, "max_response_tokens": 64}
+    changed = {"language": "zh", "path": chinese.data.path, "file": chinese.data.path, "max_response_tokens": 64}
     assert chinese == english.model_copy(update={"data": english.data.model_copy(update=changed)})
     mine = compose("data.language=zh", "data.path=mine.yaml", "data.max_response_tokens=50").data
     assert (mine.path, mine.max_response_tokens) == ("mine.yaml", 50)

@@ -127,7 +127,7 @@ def labeler(name: str, path: str, template: str = "conf/labeler/judge.jinja") ->
         (LABELER, labeler("judge", "raw", "raw/none.jinja"), "raw/none.jinja: cannot be read ("),
         (LABELER, labeler("judge", "raw", "raw/empty.py"), "raw/empty.py: uses the fields none, and a judge's template"),
         (LABELER, labeler("reward_model", "raw/none"), "raw/none: no such folder"),
-        (LABELER, labeler("reward_model", "raw"), "raw: holds no config.json; name a Hugging"),
+        (LABELER, labeler("reward_model", "raw"), "raw: brings code of its own (empty.py), which is never run"),
     ],
 )
 def test_inputs_that_cannot_be_used_stop_the_pipeline_before_anything_is_removed(

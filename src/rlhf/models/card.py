@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.models.adapters import FOLDER, has_adapter, merged, save_adapter
 from rlhf.models.policy import save_policy
 from rlhf.models.reward import save_reward_model
+from rlhf.runtime import ranks
 
 POLICY = """---
 library_name: transformers
@@ -55,7 +56,9 @@ def write_policy(
     temperature: float = 1.0,
 ) -> None:
     """`save_policy`, the card beside it, and the adapter, where there is one. temperature: of the policy's training, 1 where
-    it has none."""
+    it has none. One process of several writes."""
+    if ranks.rank():
+        return
     save_policy(merged(model), tokenizer, directory, max_response_tokens, temperature)
     if has_adapter(model):
         save_adapter(model, directory / FOLDER)
@@ -63,7 +66,9 @@ def write_policy(
 
 
 def write_reward_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, about: str) -> None:
-    """`save_reward_model`, the card beside it, and the adapter, where there is one."""
+    """`save_reward_model`, the card beside it, and the adapter, where there is one. One process of several writes."""
+    if ranks.rank():
+        return
     save_reward_model(merged(model), tokenizer, directory)
     if has_adapter(model):
         save_adapter(model, directory / FOLDER)

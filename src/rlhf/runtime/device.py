@@ -48,6 +48,17 @@ def pin(threads: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
+def meet(device: torch.device) -> None:
+    """Takes the GPU that is this process's own, and meets the others, where a launcher has started several."""
+    import torch
+
+    from rlhf.runtime import ranks
+
+    if device.type == "cuda" and ranks.launched() > 1:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    ranks.join(device)
+
+
 def tags(device: torch.device) -> dict[str, str]:
     """What ran where, for the books."""
     import platform

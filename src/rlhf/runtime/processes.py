@@ -52,9 +52,15 @@ def end_with_parent() -> None:
     """SIGTERM becomes an exception; under DVC on Linux the kernel sends it when DVC dies, however that happens."""
     signal.signal(signal.SIGTERM, _terminate)
     if "DVC_STAGE" in os.environ and sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        end_when_parent_does()
         if is_adopted():  # DVC died while the stage was importing
             raise Terminated
+
+
+def end_when_parent_does() -> None:
+    """For a child just before it becomes another program: on Linux it gets SIGTERM when its parent dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from rlhf.runtime import device, overrides, pipeline, processes, settings, tracking
+from rlhf.errors import UserError
+from rlhf.runtime import device, launch, overrides, pipeline, processes, settings, tracking
 from rlhf.runtime.run import Run
 from rlhf.runtime.sweeps import sweep
 from rlhf.runtime.sweeps.plan import plan
@@ -35,6 +36,7 @@ from rlhf.runtime.sweeps.plan import plan
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+COMMAND_LINE = tuple(sys.argv[1:])  # before Hydra gets its own
 LOGGED = (".json", ".csv", ".png", ".md", ".html")
 
 
@@ -63,6 +65,8 @@ def _launch(script: Path, reading: sweep.Reading | None) -> int:
     root, arguments = script.parents[1], sys.argv[1:]
     if "DVC_STAGE" in os.environ:
         arguments = [*_dvc_arguments(script.stem), *arguments]
+    if launch.rank():
+        arguments = [*arguments, f"hydra.run.dir={launch.silence()}"]
     overrides.check_options(arguments)
     overrides.check_names(root / "conf", [text for text in arguments if "=" in text and not text.startswith("-")])
     os.chdir(root)
@@ -105,12 +109,17 @@ def _run(script: Path, composed: DictConfig, job: sweep.Job | None = None) -> in
     config = settings.validate(values)
     name, root = script.stem, script.parents[1]
     declared = pipeline.declared(root, name)
+    output = Path(HydraConfig.get().runtime.output_dir)
+    if launch.starts_others(config, name):
+        if job:
+            raise UserError(f"engine.processes ({config.engine.processes}) must be 1 in a sweep: a job is one process")
+        return launch.start(script, COMMAND_LINE, config.engine.processes, output)
     if job is None:
         print(settings.describe(values, declared.params), flush=True)
-    output = Path(HydraConfig.get().runtime.output_dir)
     processes.keep_offline(config.reaches_hub)
     label, parent = (job.name, job.parent) if job else ("", None)
-    tracker = tracking.start(root, name, settings.flatten(values), label, parent)
+    silent = tracking.Tracker({}, None, 0.0)
+    tracker = silent if launch.rank() else tracking.start(root, name, settings.flatten(values), label, parent)
     start, status = time.monotonic(), "FAILED"
     try:
         main = _main_of(script)  # while the other process imports MLflow
@@ -118,6 +127,7 @@ def _run(script: Path, composed: DictConfig, job: sweep.Job | None = None) -> in
         processes.forget_peak()
         place = device.choose_device(device.device_choice(), config.data.source)
         device.pin(config.engine.threads)
+        device.meet(place)
         tracker.log_tags(device.tags(place) | (job.tags if job else {}))
         run = Run(name, pipeline.visible(config, declared.params), output, place, root, tracker, declared, label)
         if job and job.trained:

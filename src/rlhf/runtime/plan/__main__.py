@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="so many of them (with --gpu)")
     asked = parser.parse_intermixed_args()
     config = settings.validate(settings.values_of(settings.compose(Path.cwd(), asked.overrides)))
-    processes.keep_offline(config.model.source)
+    processes.keep_offline(config.reaches_hub)
     if asked.gpu is not None and (asked.gpu <= 0 or asked.gpus < 1):
         raise UserError(f"--gpu ({asked.gpu:g}) must be above 0 and --gpus ({asked.gpus}) at least 1")
     # Imported here: it imports transformers, which a misspelt setting should not have to wait for.

@@ -1,0 +1,67 @@
+"""A stage in several processes: one starts the others by torchrun, or a launcher has (torchrun, deepspeed, srun).
+
+Rank 0 writes, tracks and speaks. The others do their share in silence and leave their outputs in a folder that goes away.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlhf.config import Config
+from rlhf.errors import UserError
+from rlhf.runtime import processes
+
+ALONE = ("prepare", "base", "label")  # a tiny model has no parts; a judge would be asked twice
+
+
+def rank() -> int:
+    """Of this process, as its launcher says; 0 where there is none."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def silence() -> str:
+    """What a rank above 0 says is not shown; where its outputs go."""
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (to the end)
+    os.environ["TQDM_DISABLE"] = "1"
+    folder = tempfile.mkdtemp(prefix="rlhf_rank_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def starts_others(config: Config, stage: str) -> bool:
+    """Whether this process has to start those that do the work.
+
+    Raises:
+        UserError: a launcher has started several for an engine that is one.
+    """
+    if (said := os.environ.get("WORLD_SIZE", "1")) != "1":
+        if config.engine.name == "single":
+            raise UserError(
+                f"engine.name (single) is one process, and the launcher has started {said} (WORLD_SIZE): choose "
+                "engine=zero1, zero2, zero3 or zero3_offload"
+            )
+        return False
+    return config.engine.processes > 1 and stage not in ALONE and "RANK" not in os.environ
+
+
+def start(script: Path, arguments: Sequence[str], count: int, output: Path) -> int:
+    """Runs the same command in so many processes of this machine, and waits for them; their exit code.
+
+    Where one of them ends with an error, torchrun ends the others.
+    """
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+    place = [] if "DVC_STAGE" in os.environ else [f"hydra.run.dir={output}"]
+    others = subprocess.Popen([*launcher, str(script), *arguments, *place], preexec_fn=processes.end_when_parent_does)
+    try:
+        return others.wait()
+    except BaseException:
+        others.terminate()
+        others.wait()
+        raise
