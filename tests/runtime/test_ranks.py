@@ -1,0 +1,164 @@
+"""Two processes beside one, over gloo: every loop under every stage of ZeRO learns the same from the same steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.errors import UserError
+from rlhf.models.forward import Batching
+from rlhf.runtime import launch, ranks
+from rlhf.runtime.engine.zero import _rounds
+from tests.helpers import assert_near
+from tests.models.tiny_models import PAD
+from tests.training.table import all_settings, engine_settings, ppo_settings
+
+ROOT = Path(__file__).parents[2]
+LOOPS = ("sft", "reward", "dpo", "ppo", "shared")
+TORCHRUN = (sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "DS_ACCELERATOR")
+
+
+def environment(extensions: Path) -> dict[str, str]:
+    """Nothing said of ranks, and a place of its own for what DeepSpeed might want to build."""
+    kept = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
+    ours = {"TORCH_EXTENSIONS_DIR": str(extensions), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return kept | ours | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+
+
+def learn(folder: Path, command: tuple[str, ...], *engines: str) -> dict[str, Any]:
+    file = folder / "found.json"
+    done = subprocess.run(
+        [*command, "tests.runtime.ranks_run", str(file), *engines],
+        cwd=ROOT,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return learn(tmp_path_factory.mktemp("alone"), (sys.executable, "-W", "ignore", "-m"), "single")
+
+
+def assert_learned_the_same(found: dict[str, Any], alone: dict[str, Any], engine: str) -> None:
+    """Figures and weights, after six steps of Adam, to what the order of sums in float32 leaves open."""
+    for loop in LOOPS:
+        ours, theirs = found[f"{engine} {loop}"], alone[f"single {loop}"]
+        assert [row.keys() for row in ours["rows"]] == [row.keys() for row in theirs["rows"]]
+        assert len(ours["rows"]) >= 4
+        for row, expected in zip(ours["rows"], theirs["rows"], strict=True):
+            for name, value in expected.items():
+                assert_near(row[name], value, 1e-5)
+        assert_near(ours["weights"], theirs["weights"], 1e-5)
+
+
+def test_two_processes_learn_as_one_does_with_weights_in_parts(tmp_path: Path, alone: dict[str, Any]) -> None:
+    """ZeRO's third stage is the one in which everything has to meet."""
+    assert_learned_the_same(learn(tmp_path, (*TORCHRUN, "--module"), "zero3"), alone, "zero3")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["zero0", "zero1", "zero2"])
+def test_two_processes_learn_as_one_does(tmp_path: Path, alone: dict[str, Any], engine: str) -> None:
+    assert_learned_the_same(learn(tmp_path, (*TORCHRUN, "--module"), engine), alone, engine)
+
+
+def test_what_processes_compute_at_the_same_time_is_of_one_kind_and_everything_once() -> None:
+    parts = [1, 2, "a", 3, "b", 4, 5]
+    rounds = list(_rounds(parts, 2))
+    assert rounds == [[0, 1], [3, 5], [6], [2, 4]]
+    assert list(_rounds(parts, 1)) == [[0], [1], [3], [5], [6], [2], [4]]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_step_is_cut_into_as_many_micro_batches_as_there_are_processes(
+    processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "count", lambda: processes)
+    groups = Batching(PAD, 1000).cut([5, 9, 7, 8, 6, 5])
+    assert len(groups) >= processes
+    assert sorted(place for group in groups for place in group) == list(range(6))
+    assert Batching(PAD, 10).cut([9]) == [[0]]
+
+
+def test_one_process_does_all_and_asks_nobody() -> None:
+    assert ranks.together([3, 1, 2], lambda item: item * 10) == [30, 10, 20]
+    assert ranks.everybodys({1: "b", 0: "a"}) == ["a", "b"]
+    assert (ranks.count(), ranks.rank()) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "processes", "stage", "launched", "starts"),
+    [
+        ("single", 1, "ppo", {}, False),
+        ("zero2", 2, "ppo", {}, True),
+        ("zero2", 1, "ppo", {}, False),
+        ("zero2", 2, "prepare", {}, False),
+        ("zero2", 2, "label", {}, False),
+        ("zero2", 2, "ppo", {"RANK": "1", "WORLD_SIZE": "2"}, False),
+        ("zero2", 2, "ppo", {"RANK": "0", "WORLD_SIZE": "8"}, False),
+    ],
+)
+def test_who_starts_others(
+    name: str, processes: int, stage: str, launched: dict[str, str], starts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in LAUNCHED:
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in launched.items():
+        monkeypatch.setenv(variable, value)
+    settings = all_settings(ppo_settings()).model_copy(update={"engine": engine_settings(name=name, processes=processes)})
+    assert launch.starts_others(settings, stage) is starts
+
+
+def test_a_launcher_of_several_needs_an_engine_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"engine\.name \(single\) is one process, and the launcher has started 2"):
+        launch.starts_others(all_settings(ppo_settings()), "ppo")
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(UserError, match=r"WORLD_SIZE \(two\) must be a whole number"):
+        ranks.launched()
+
+
+KILLED = """
+import os, sys, time
+import torch
+from rlhf.runtime import ranks
+ranks.join(torch.device("cpu"))
+print("PID", ranks.rank(), os.getpid(), flush=True)
+while True:
+    ranks.everybodys({ranks.rank(): 1})
+    time.sleep(0.05)
+"""
+
+
+def test_a_process_that_is_killed_ends_the_job(tmp_path: Path) -> None:
+    """Within seconds and with an error, instead of leaving the others to wait for it."""
+    script = tmp_path / "meet.py"
+    script.write_text(KILLED, encoding="utf-8")
+    job = subprocess.Popen(
+        [*TORCHRUN, str(script)], env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert job.stdout is not None
+        told = [job.stdout.readline().split() for _ in range(2)]
+        pids = {rank: int(pid) for word, rank, pid in told if word == "PID"}
+        time.sleep(0.5)
+        os.kill(pids["1"], signal.SIGKILL)
+        assert job.wait(timeout=15) != 0
+        with pytest.raises(ProcessLookupError):
+            os.kill(pids["0"], 0)
+    finally:
+        job.kill()
