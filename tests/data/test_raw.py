@@ -147,7 +147,7 @@ def test_an_empty_cell_of_parquet_is_null(tmp_path: Path) -> None:
         ("x.csv", b"a,b\n1,\xff\n", ":2: not UTF-8 (byte 0xff at position 3 of the line): save the file as UTF-8"),
         ("x.jsonl", '{"a": 1}'.encode("utf-16"), ":1: not UTF-8 (byte 0xff at position 1 of the line)"),
         ("x.parquet", b"PAR1 and no more", ": no rows of Parquet can be read from it (Parquet magic bytes not found"),
-        ("x.parquet.gz", gzip.compress(b"PAR1" * 9)[:-9], ": broken gzip file ("),
+        ("x.parquet.gz", gzip.compress(b"PAR1" * 9, mtime=0)[:-9], ": broken gzip file ("),
         ("x.parquet", b"PAR1", ": no rows of Parquet can be read from it (Parquet file size is 4 bytes"),
         ("x.json", b'[{"a": 1} {"a": 2}]', ":1: not JSON: Expecting ',' delimiter (column 11)"),
         ("x.json", b'[{"a": 1}]\n\n{"a": 2}', ":3: not JSON: Extra data (column 1)"),
