@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,8 @@ def test_stock_peft_reads_the_adapter_and_so_do_we(kind: str, architecture: str,
     now = says(learn(model))
     save_adapter(model, tmp_path / "model" / adapters.FOLDER)
 
+    targets = json.loads((tmp_path / "model" / adapters.FOLDER / "adapter_config.json").read_text())["target_modules"]
+    assert targets == sorted(targets)  # the same bytes in every process
     again = on_the_same_trunk(reference)
     load_adapter(again, tmp_path / "model" / adapters.FOLDER)
     assert torch.equal(says(again), now)

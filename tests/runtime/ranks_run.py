@@ -17,7 +17,7 @@ from torch import nn
 
 from rlhf.models.forward import Batching
 from rlhf.runtime import ranks
-from rlhf.runtime.engine import Engine, make_engine
+from rlhf.runtime.engine import Engine, make_engine, zero
 from rlhf.training.dpo import PairedExamples, train_dpo, with_reference
 from rlhf.training.loop import LoopState, Passes
 from rlhf.training.ppo import train_ppo
@@ -92,6 +92,7 @@ LOOPS: dict[str, Callable[[str], tuple[Rows, Engine]]] = {
 
 def main(file: str, names: list[str]) -> None:
     torch.set_num_threads(1)
+    zero.SMALL = 0  # or nothing here would be in parts
     ranks.join(torch.device("cpu"))
     found: dict[str, Any] = {}
     for name in names:

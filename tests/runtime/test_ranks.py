@@ -127,9 +127,18 @@ def test_a_launcher_of_several_needs_an_engine_of_several(monkeypatch: pytest.Mo
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"engine\.name \(single\) is one process, and the launcher has started 2"):
         launch.starts_others(all_settings(ppo_settings()), "ppo")
+    with pytest.raises(UserError, match=r"runs in one process, and a launcher has started 2: python stages/label\.py"):
+        launch.starts_others(all_settings(ppo_settings()), "label")
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(UserError, match=r"WORLD_SIZE \(two\) must be a whole number"):
         ranks.launched()
+
+
+def test_deepspeeds_launcher_may_add_its_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--local_rank=1", "ppo.kl_ctl=0.2"]
+    assert launch.without_local_rank(arguments) == arguments
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert launch.without_local_rank(arguments) == ["ppo.kl_ctl=0.2"]
 
 
 KILLED = """

@@ -96,6 +96,16 @@ class Config(Section):
                 f"labeler.check_pairs ({self.labeler.check_pairs}) must be 0 with data.source (world): the world brings no "
                 "pairs of its own; its rater is asked about every pair"
             )
+        if self.lora.rank and self.engine.zero_stage == 3:
+            raise ValueError(
+                f"lora.rank ({self.lora.rank}) does not go with engine.name ({self.engine.name}): adapters share a trunk "
+                "that stands still, which ZeRO's third stage would take apart. Choose engine=zero2, or lora.rank=0"
+            )
+        if self.optimizer.bits == 8 and self.engine.offload:
+            raise ValueError(
+                f"optimizer.bits (8) needs a GPU, and engine.name ({self.engine.name}) makes its steps on the CPU: set "
+                "optimizer.bits=32, or choose engine=zero3"
+            )
         if self.labeler.name == "gold" and self.data.source != "world":
             raise ValueError(
                 f"labeler.name (gold) needs the world's rater, but data.source is {self.data.source}: "

@@ -28,6 +28,11 @@ class Engine(Section):
                 f"engine.processes ({self.processes}) must be 1 with engine.name (single): choose engine=zero1, zero2, "
                 "zero3 or zero3_offload"
             )
+        if self.name == "zero0" and self.dtype == "bfloat16":
+            raise ValueError(
+                "engine.dtype (bfloat16) does not go with engine.name (zero0), where DeepSpeed makes a step of Adam before "
+                "the first one: choose engine=zero1"
+            )
         return self
 
     @property

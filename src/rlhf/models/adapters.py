@@ -132,6 +132,7 @@ def save_adapter(model: PreTrainedModel, directory: Path) -> None:
         settings.modules_to_save = [HEAD]
         weights |= {f"{HEAD}.{name}": weight for name, weight in head.state_dict().items()}
     settings.inference_mode = True
+    settings.target_modules = sorted(settings.target_modules)  # a set has another order in every process
     settings.save_pretrained(str(directory))
     save_file({PREFIX + name: weight.detach().cpu().contiguous() for name, weight in weights.items()}, directory / WEIGHTS)
 

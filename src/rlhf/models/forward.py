@@ -131,7 +131,8 @@ def logprobs_and_values(
         output = policy(input_ids=input_ids, use_cache=False, output_hidden_states=True)
     logprobs = _pick(_log_softmax(output.logits[0].float(), temperature), batch)
     rows = torch.arange(len(input_ids), device=input_ids.device)[:, None]
-    values = value_head(output.hidden_states[-1][rows, positions].float())[..., 0]
+    hidden = output.hidden_states[-1][rows, positions].to(next(value_head.parameters()).dtype)
+    values = value_head(hidden)[..., 0].float()
     return logprobs, _finite(torch.where(batch.response_mask, values, 0.0), "values")
 
 

@@ -42,6 +42,7 @@ def pin(threads: int) -> None:
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read at the first product on a GPU
+    os.environ["FLASH_ATTENTION_DETERMINISTIC"] = "1"  # read by transformers, whose backward pass else adds up in any order
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms() imports the compiler, for a second
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a kernel more a tensor

@@ -1,4 +1,4 @@
-"""A stage in several processes: one starts the others by torchrun, or a launcher has (torchrun, deepspeed, srun).
+"""A stage in several processes: one starts the others by torchrun, or a launcher has (torchrun, deepspeed).
 
 Rank 0 writes, tracks and speaks. The others do their share in silence and leave their outputs in a folder that goes away.
 """
@@ -42,6 +42,8 @@ def starts_others(config: Config, stage: str) -> bool:
         UserError: a launcher has started several for an engine that is one.
     """
     if (said := os.environ.get("WORLD_SIZE", "1")) != "1":
+        if stage in ALONE:
+            raise UserError(f"runs in one process, and a launcher has started {said}: python stages/{stage}.py")
         if config.engine.name == "single":
             raise UserError(
                 f"engine.name (single) is one process, and the launcher has started {said} (WORLD_SIZE): choose "
@@ -56,12 +58,33 @@ def start(script: Path, arguments: Sequence[str], count: int, output: Path) -> i
 
     Where one of them ends with an error, torchrun ends the others.
     """
+    _check_gpus(count)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
     place = [] if "DVC_STAGE" in os.environ else [f"hydra.run.dir={output}"]
     others = subprocess.Popen([*launcher, str(script), *arguments, *place], preexec_fn=processes.end_when_parent_does)
     try:
-        return others.wait()
+        code = others.wait()
+        return code if code >= 0 else 128 - code
     except BaseException:
         others.terminate()
         others.wait()
         raise
+
+
+def _check_gpus(count: int) -> None:
+    """UserError where there are GPUs, and fewer than processes."""
+    import torch
+
+    there = torch.cuda.device_count()
+    if os.environ.get("RLHF_DEVICE") != "cpu" and 0 < there < count:
+        raise UserError(
+            f"engine.processes ({count}) must be at most the number of GPUs ({there}): each process takes one. Or set "
+            "RLHF_DEVICE=cpu"
+        )
+
+
+def without_local_rank(arguments: Sequence[str]) -> list[str]:
+    """The command line without what DeepSpeed's launcher adds to it; LOCAL_RANK says the same."""
+    if "LOCAL_RANK" not in os.environ:
+        return list(arguments)
+    return [argument for argument in arguments if not argument.startswith("--local_rank")]

@@ -25,6 +25,7 @@ from torch import Tensor
 from rlhf import config
 from rlhf.models.forward import Batching
 from rlhf.models.tokens import Example
+from rlhf.runtime import ranks
 from rlhf.runtime.hashes import md5_of
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -45,8 +46,11 @@ class Memory:
         ask: a function of `models` bound to the model; its name is part of the question.
         """
         file = self.folder / f"{self._key(ask.func.__name__, examples, batching)}.safetensors"
+        known = None
         with suppress(FileNotFoundError, SafetensorError):  # a file that cannot be read is one that is not there
-            return load(file.read_bytes())[NAME]
+            known = load(file.read_bytes())[NAME]
+        if (shared := ranks.of_rank_0(known)) is not None:  # all of them ask, or none
+            return shared
         values = ask(examples, batching).detach().cpu()
         self.folder.mkdir(parents=True, exist_ok=True)
         half = file.with_name(f"{file.name}.{os.getpid()}")  # jobs of a sweep write at once, and none reads half a file
@@ -67,4 +71,5 @@ def memory_of(folder: Path, model: Path, device: torch.device, engine: config.En
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     libraries = [version(name) for name in ("torch", "transformers")]
     code = [md5_of(file) for pattern in CODE for file in sorted(PACKAGE.glob(pattern))]
-    return Memory(folder, json.dumps([md5_of(model), code, libraries, machine, engine.dtype, engine.threads]))
+    how = [engine.dtype, engine.threads, engine.attention, ranks.count()]
+    return Memory(folder, json.dumps([md5_of(model), code, libraries, machine, *how]))

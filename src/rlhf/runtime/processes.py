@@ -20,6 +20,7 @@ from rlhf.errors import UserError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PARENT = os.getppid()
+STARTED = {"DVC_STAGE", "TORCHELASTIC_RUN_ID"}  # by DVC, or by torchrun
 SECONDS_BETWEEN_LOOKS = 0.5  # after the one that launched a process for the jobs of its sweep
 
 _busy = threading.Event()  # with such a job
@@ -35,6 +36,8 @@ def attempt(name: str, work: Callable[[], int]) -> int:
         return work()
     except UserError as error:
         said = str(error)
+        if os.environ.get("RANK", "0") != "0":  # the others say the same
+            return 1
         print(said if said.startswith(f"{name}: ") else f"{name}: {said}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -49,9 +52,9 @@ def attempt(name: str, work: Callable[[], int]) -> int:
 
 
 def end_with_parent() -> None:
-    """SIGTERM becomes an exception; under DVC on Linux the kernel sends it when DVC dies, however that happens."""
+    """SIGTERM becomes an exception; under DVC or torchrun on Linux the kernel sends it when they die, however it happens."""
     signal.signal(signal.SIGTERM, _terminate)
-    if "DVC_STAGE" in os.environ and sys.platform == "linux":
+    if STARTED & os.environ.keys() and sys.platform == "linux":
         end_when_parent_does()
         if is_adopted():  # DVC died while the stage was importing
             raise Terminated
@@ -94,8 +97,8 @@ def _end_when_orphaned() -> None:
 
 
 def leave_if_orphaned() -> None:
-    """Ends what DVC has started when that is gone: who goes on must not find a second writer."""
-    if "DVC_STAGE" in os.environ and os.getppid() != PARENT:
+    """Ends what DVC or torchrun has started when that is gone: who goes on must not find a second writer."""
+    if STARTED & os.environ.keys() and os.getppid() != PARENT:
         raise Terminated
 
 

@@ -36,7 +36,7 @@ from rlhf.runtime.sweeps.plan import plan
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-COMMAND_LINE = tuple(sys.argv[1:])  # before Hydra gets its own
+COMMAND_LINE = launch.without_local_rank(sys.argv[1:])  # before Hydra gets its own
 LOGGED = (".json", ".csv", ".png", ".md", ".html")
 
 
@@ -62,7 +62,7 @@ def _launch(script: Path, reading: sweep.Reading | None) -> int:
     """Checks the command line, and starts the one run or the sweep that it asks for; the exit code."""
     processes.end_with_parent()
     device.device_choice()
-    root, arguments = script.parents[1], sys.argv[1:]
+    root, arguments = script.parents[1], launch.without_local_rank(sys.argv[1:])
     if "DVC_STAGE" in os.environ:
         arguments = [*_dvc_arguments(script.stem), *arguments]
     if launch.rank():
@@ -72,6 +72,8 @@ def _launch(script: Path, reading: sweep.Reading | None) -> int:
     os.chdir(root)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions out instead of printing them
     if "DVC_STAGE" not in os.environ and (planned := plan(root, script.stem, arguments)):
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            raise UserError("a sweep (-m) is started once, and a launcher has started several: run it with python alone")
         work = sweep.Work(functools.partial(_main_of, script), functools.partial(_run, script))
         return sweep.sweep(root, planned, work, reading, lambda job, more: _hydra(job, script, [*arguments, *more]))
     codes: list[int] = []

@@ -29,8 +29,8 @@ def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Ite
     if state.step == 0 and not state.said:
         with whole(state):
             validation = evaluate(state, environment)
+            keep_best(state, validation, ppo)
         state.best_score = validation["validation_score"]
-        keep_best(state, validation, ppo)
         yield {"step": 0} | validation
     while not state.stopped_by:
         with whole(state):
@@ -44,8 +44,8 @@ def train_ppo(state: PPOState, environment: Environment, ppo: config.PPO) -> Ite
         if last or state.step % ppo.eval_every_steps == 0:
             with whole(state):
                 validation = evaluate(state, environment)
+                keep_best(state, validation, ppo)
             state.stopped_by = stop_reason(state, validation, ppo)
-            keep_best(state, validation, ppo)
             row |= validation
         yield {"step": state.step} | row
     if state.kept:

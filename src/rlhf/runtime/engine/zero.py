@@ -21,6 +21,8 @@ from rlhf.runtime import ranks
 from rlhf.runtime.engine.adamw import adamw, check_finite
 from rlhf.runtime.engine.step import Part, Step, Told
 
+SMALL = 100_000  # weights with fewer numbers stay whole; what DeepSpeed itself takes
+
 
 class _LossOf(nn.Module):
     """What DeepSpeed takes for its model: its forward is a part's loss, so that all of a step's work passes through it."""
@@ -101,8 +103,12 @@ class DeepSpeedEngine:
         """DeepSpeed's own comes after the step, when weights may be spoilt, and from ZeRO stage 0 not at all."""
         from deepspeed.utils import safe_get_full_grad
 
-        gradients = [safe_get_full_grad(weight) for weight in self._weights]
-        return float(nn.utils.get_total_norm([g for g in gradients if g is not None]))
+        squares = torch.zeros((), device=self._engine.device)
+        for weight in self._weights:  # one whole gradient at a time
+            gradient = safe_get_full_grad(weight)
+            if gradient is not None:
+                squares += gradient.float().square().sum().to(squares.device)
+        return float(squares.sqrt())
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         with _gathered(self.model):
@@ -147,7 +153,7 @@ def _rounds(parts: Sequence[Part], processes: int) -> Iterator[list[int]]:
 
 def _settings(optimizer: config.Optimizer, engine: config.Engine) -> dict[str, Any]:
     """DeepSpeed's own."""
-    zero: dict[str, Any] = {"stage": engine.zero_stage, "stage3_param_persistence_threshold": 0}
+    zero: dict[str, Any] = {"stage": engine.zero_stage, "stage3_param_persistence_threshold": SMALL}
     if engine.offload:
         zero |= {"offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}
     return {
