@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf.models.forward import response_logprobs, response_values
+from rlhf.models.forward import Batching, response_logprobs, response_values
 from rlhf.models.generation import Decoding
 from rlhf.models.tokens import collate
 from rlhf.training import ppo, ppo_metrics
@@ -114,7 +114,7 @@ def test_minibatches_are_their_rows_cut_to_their_longest(tokens: int) -> None:
     chosen = [7, 2, 11, 0, 5]
     by_example = {id(e): i for i, e in enumerate(experience.rollout.examples)}
     seen = []
-    for part in cut(experience, chosen, tokens):
+    for part in cut(experience, chosen, Batching(PAD, tokens)):
         rows = [by_example[id(e)] for e in part.examples]
         seen += rows
         width = max(len(e.response_ids) for e in part.examples)
