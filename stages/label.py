@@ -23,7 +23,8 @@ from rlhf.runtime.run import Run
 
 def main(run: Run) -> None:
     """Lets the labeler order every prompt's responses, keeps the rankings that prefer something, and writes their pairs."""
-    labeler, table = run.config.labeler, run.find("prepare", "world.yaml")
+    labeler = run.config.labeler
+    table = None if labeler.name == "dataset" else run.find("prepare", "world.yaml")
     rankings, told = label(run)
     kept = with_pairs(rankings, run.config.label.max_dropped_share)
     preferences = [preference for ranking in kept for preference in preferences_of(ranking)]

@@ -326,9 +326,21 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "evaluate.scorer (mine.py) does not go with evaluate.judge (auto): python needs a file of yours, NAME.py, and "
             "no other judge reads one",
         ),
-        ("engine=zero0 engine.dtype=bfloat16", "engine.dtype (bfloat16) does not go with engine.name (zero0), where "),
-        ("engine=zero3 lora.rank=8", "lora.rank (8) does not go with engine.name (zero3): adapters share a trunk that "),
-        ("engine=zero3_offload optimizer.bits=8", "optimizer.bits (8) needs a GPU, and engine.name (zero3_offload) makes "),
+        (
+            "engine=zero0 engine.dtype=bfloat16",
+            "engine.dtype (bfloat16) does not go with engine.name (zero0), where DeepSpeed makes a step of Adam before the "
+            "first one: choose engine=zero1",
+        ),
+        (
+            "engine=zero3 lora.rank=8",
+            "lora.rank (8) does not go with engine.name (zero3): adapters share a trunk that stands still, which ZeRO's "
+            "third stage would take apart. Choose engine=zero2, or lora.rank=0",
+        ),
+        (
+            "engine=zero3_offload optimizer.bits=8",
+            "optimizer.bits (8) needs a GPU, and engine.name (zero3_offload) makes its steps on the CPU: set "
+            "optimizer.bits=32, or choose engine=zero3",
+        ),
         (
             "engine.processes=2",
             "engine.processes (2) must be 1 with engine.name (single): choose engine=zero1, zero2, zero3 or zero3_offload",

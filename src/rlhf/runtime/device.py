@@ -55,6 +55,10 @@ def meet(device: torch.device) -> None:
 
     from rlhf.runtime import ranks
 
+    if device.type == "cpu":
+        os.environ.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # DeepSpeed, which transformers imports, else says that it found no GPU
     if device.type == "cuda" and ranks.launched() > 1:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     ranks.join(device)
