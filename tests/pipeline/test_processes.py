@@ -65,7 +65,7 @@ def test_ppo_in_two_processes_runs_to_its_end_and_one_of_them_writes(copy: Clone
 
 @pytest.mark.slow
 def test_two_processes_and_a_sweep_do_not_go_together(copy: Clone) -> None:
-    done = copy.stage("ppo", SMOKE, "-m", "ppo.kl_ctl=0.2,0.4", "engine=zero2", TWO, code=None)
+    done = copy.stage("ppo", "-m", SMOKE, "ppo.kl_ctl=0.2,0.4", "engine=zero2", TWO, code=1)
     assert "engine.processes (2) must be 1 in a sweep: a job is one process" in done.stderr
 
 
