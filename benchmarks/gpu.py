@@ -185,9 +185,8 @@ def time_ppo(shape: Shape, device: torch.device, settings: Config, sizes: dict[s
         **{f"{phase}_s": seconds for phase, seconds in clock.seconds.items()},
         "sampled_tokens_per_s": written / clock.seconds["sample"],
         "learn_mfu": 3 * forward / learned / 1e12 / peak,
-        **rates(examples, 0, total, peak),
         # policy, reference; reward model, critic: forward once each; then policy and critic forwards and backwards
-        "mfu": (2 * forward + 3 * forward) / total / 1e12 / peak,
+        **rates(examples, 2 * forward + 3 * forward, total, peak),
         **memory(device),
     }
 

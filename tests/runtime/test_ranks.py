@@ -131,7 +131,7 @@ def test_a_launcher_of_several_needs_an_engine_of_several(monkeypatch: pytest.Mo
         launch.starts_others(all_settings(ppo_settings()), "label")
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(UserError, match=r"WORLD_SIZE \(two\) must be a whole number"):
-        ranks.launched()
+        launch.count()
 
 
 def test_deepspeeds_launcher_may_add_its_argument(monkeypatch: pytest.MonkeyPatch) -> None:

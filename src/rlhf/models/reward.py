@@ -42,7 +42,7 @@ from rlhf.models.policy import refuse_missing, save_pretrained, without_dropout
 from rlhf.models.precision import DTYPES, compute_in
 from rlhf.models.tokens import reading
 
-HEAD = "score.weight"
+HEAD_WEIGHT = "score.weight"
 
 
 def load_reward_model(path: str | Path, device: torch.device, engine: config.Engine) -> PreTrainedModel:
@@ -87,18 +87,18 @@ def _load(
         )
         _refuse_other_sizes(path, found["mismatched_keys"])
     missing = set(found["missing_keys"])
-    if HEAD not in missing:
-        keep_exact(model, path)
+    if HEAD_WEIGHT not in missing:
+        _keep_exact(model, path)
     compute_in(model, engine.dtype)
     return without_dropout(model).to(device).eval(), missing
 
 
-def keep_exact(model: PreTrainedModel, path: str | Path) -> None:
+def _keep_exact(model: PreTrainedModel, path: str | Path) -> None:
     """The head as its file has it, in float32, whatever the rest was rounded to."""
     for file in weight_files(Path(path)):
         with safe_open(file, framework="pt") as tensors:
-            if HEAD in tensors.keys():  # noqa: SIM118 (it is no dict)
-                model.score.weight = nn.Parameter(tensors.get_tensor(HEAD).float())  # type: ignore[union-attr]
+            if HEAD_WEIGHT in tensors.keys():  # noqa: SIM118 (it is no dict)
+                model.score.weight = nn.Parameter(tensors.get_tensor(HEAD_WEIGHT).float())  # type: ignore[union-attr]
 
 
 def check_classifier(place: str | Path, settings: PretrainedConfig) -> None:
@@ -116,8 +116,8 @@ def check_classifier(place: str | Path, settings: PretrainedConfig) -> None:
 
 def _refuse_other_sizes(path: str | Path, mismatched: Iterable[tuple[str, torch.Size, torch.Size]]) -> None:
     """UserError for weights of other sizes than a classifier with one label has; first of all its head."""
-    for name, theirs, ours in sorted(mismatched, key=lambda found: found[0] != HEAD):
-        if name == HEAD:
+    for name, theirs, ours in sorted(mismatched, key=lambda found: found[0] != HEAD_WEIGHT):
+        if name == HEAD_WEIGHT:
             raise UserError(f"{path}: is a classifier with {theirs[0]} labels; a reward model has one, the score")
         raise UserError(f"{path}: {name} is {tuple(theirs)} in its file and {tuple(ours)} by its config.json")
 
@@ -149,7 +149,7 @@ def reward_model_from_policy(
         UserError: it has fewer.
     """
     model, missing = _load(path, device, engine, layers)
-    refuse_missing(path, missing - {HEAD})
+    refuse_missing(path, missing - {HEAD_WEIGHT})
     head = model.score
     assert isinstance(head, nn.Linear)
     noise = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed))

@@ -53,13 +53,13 @@ def meet(device: torch.device) -> None:
     """Takes the GPU that is this process's own, and meets the others, where a launcher has started several."""
     import torch
 
-    from rlhf.runtime import ranks
+    from rlhf.runtime import launch, ranks
 
     if device.type == "cpu":
         os.environ.setdefault(
             "DS_ACCELERATOR", "cpu"
         )  # DeepSpeed, which transformers imports, else says that it found no GPU
-    if device.type == "cuda" and ranks.launched() > 1:
+    if device.type == "cuda" and launch.count() > 1:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     ranks.join(device)
 

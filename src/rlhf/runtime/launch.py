@@ -26,6 +26,18 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def count() -> int:
+    """How many processes a launcher (torchrun, deepspeed) says that there are; 1 where there is none.
+
+    Raises:
+        UserError: it says no number.
+    """
+    said = os.environ.get("WORLD_SIZE", "1")
+    if not said.isdigit() or said == "0":
+        raise UserError(f"WORLD_SIZE ({said}) must be a whole number of at least 1: launchers set it")
+    return int(said)
+
+
 def silence() -> str:
     """What a rank above 0 says is not shown; where its outputs go."""
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (to the end)
@@ -39,27 +51,27 @@ def starts_others(config: Config, stage: str) -> bool:
     """Whether this process has to start those that do the work.
 
     Raises:
-        UserError: a launcher has started several for an engine that is one.
+        UserError: a launcher has started several for a stage or an engine that is one.
     """
-    if (said := os.environ.get("WORLD_SIZE", "1")) != "1":
+    if (launched := count()) > 1:
         if stage in ALONE:
-            raise UserError(f"runs in one process, and a launcher has started {said}: python stages/{stage}.py")
+            raise UserError(f"runs in one process, and a launcher has started {launched}: python stages/{stage}.py")
         if config.engine.name == "single":
             raise UserError(
-                f"engine.name (single) is one process, and the launcher has started {said} (WORLD_SIZE): choose "
+                f"engine.name (single) is one process, and the launcher has started {launched} (WORLD_SIZE): choose "
                 "engine=zero1, zero2, zero3 or zero3_offload"
             )
         return False
     return config.engine.processes > 1 and stage not in ALONE and "RANK" not in os.environ
 
 
-def start(script: Path, arguments: Sequence[str], count: int, output: Path) -> int:
+def start(script: Path, arguments: Sequence[str], wanted: int, output: Path) -> int:
     """Runs the same command in so many processes of this machine, and waits for them; their exit code.
 
     Where one of them ends with an error, torchrun ends the others.
     """
-    _check_gpus(count)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+    _check_gpus(wanted)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={wanted}"]
     place = [] if "DVC_STAGE" in os.environ else [f"hydra.run.dir={output}"]
     others = subprocess.Popen([*launcher, str(script), *arguments, *place], preexec_fn=processes.end_when_parent_does)
     try:
@@ -71,14 +83,14 @@ def start(script: Path, arguments: Sequence[str], count: int, output: Path) -> i
         raise
 
 
-def _check_gpus(count: int) -> None:
+def _check_gpus(wanted: int) -> None:
     """UserError where there are GPUs, and fewer than processes."""
     import torch
 
     there = torch.cuda.device_count()
-    if os.environ.get("RLHF_DEVICE") != "cpu" and 0 < there < count:
+    if os.environ.get("RLHF_DEVICE") != "cpu" and 0 < there < wanted:
         raise UserError(
-            f"engine.processes ({count}) must be at most the number of GPUs ({there}): each process takes one. Or set "
+            f"engine.processes ({wanted}) must be at most the number of GPUs ({there}): each process takes one. Or set "
             "RLHF_DEVICE=cpu"
         )
 

@@ -6,14 +6,13 @@ are functions of a row's place, and results are put back in order.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from rlhf.errors import UserError
+from rlhf.runtime import launch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,21 +28,9 @@ def rank() -> int:
     return dist.get_rank() if count() > 1 else 0
 
 
-def launched() -> int:
-    """How many a launcher (torchrun, deepspeed) says that there are.
-
-    Raises:
-        UserError: it says no number.
-    """
-    said = os.environ.get("WORLD_SIZE", "1")
-    if not said.isdigit() or said == "0":
-        raise UserError(f"WORLD_SIZE ({said}) must be a whole number of at least 1: launchers set it")
-    return int(said)
-
-
 def join(device: torch.device) -> None:
     """Meets the others, where a launcher has started several."""
-    if launched() > 1 and not dist.is_initialized():
+    if launch.count() > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 

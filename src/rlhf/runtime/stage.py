@@ -72,7 +72,7 @@ def _launch(script: Path, reading: sweep.Reading | None) -> int:
     os.chdir(root)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions out instead of printing them
     if "DVC_STAGE" not in os.environ and (planned := plan(root, script.stem, arguments)):
-        if os.environ.get("WORLD_SIZE", "1") != "1":
+        if launch.count() > 1:
             raise UserError("a sweep (-m) is started once, and a launcher has started several: run it with python alone")
         work = sweep.Work(functools.partial(_main_of, script), functools.partial(_run, script))
         return sweep.sweep(root, planned, work, reading, lambda job, more: _hydra(job, script, [*arguments, *more]))
@@ -120,8 +120,10 @@ def _run(script: Path, composed: DictConfig, job: sweep.Job | None = None) -> in
         print(settings.describe(values, declared.params), flush=True)
     processes.keep_offline(config.reaches_hub)
     label, parent = (job.name, job.parent) if job else ("", None)
-    silent = tracking.Tracker({}, None, 0.0)
-    tracker = silent if launch.rank() else tracking.start(root, name, settings.flatten(values), label, parent)
+    if launch.rank():
+        tracker = tracking.Tracker({}, None, 0.0)  # that tells nobody
+    else:
+        tracker = tracking.start(root, name, settings.flatten(values), label, parent)
     start, status = time.monotonic(), "FAILED"
     try:
         main = _main_of(script)  # while the other process imports MLflow

@@ -92,8 +92,9 @@ def test_in_the_evaluation_one_policy_stands_beside_the_judges_and_the_next_come
     assert found.passes[0].total == 4000
 
 
-def test_a_model_that_is_taken_is_float32_in_base_and_a_tiny_one_learns() -> None:
-    assert bytes_of(stage("base", "engine.dtype=bfloat16", "model=local", "model.path=x")) == {"policy": 4000}
+def test_a_model_that_is_taken_stands_still_in_base_and_a_tiny_one_learns() -> None:
+    assert bytes_of(stage("base", "engine.dtype=bfloat16", "model=local", "model.path=x")) == {"policy": 2000}
+    assert bytes_of(stage("base", "model=local", "model.path=x")) == {"policy": 4000}
     assert bytes_of(stage("base", "engine.dtype=bfloat16")) == {"policy": 18000}
 
 

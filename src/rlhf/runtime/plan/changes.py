@@ -59,10 +59,12 @@ def candidates(settings: Config, devices: Devices, context: int) -> Iterator[Cha
     if devices.gpu and devices.count > 1:
         yield {"engine.name": "zero2", "engine.processes": devices.count}
         yield {"engine.name": "zero3", "engine.processes": devices.count}
-    if not settings.lora.rank:
-        yield {"lora.rank": RANK}
+    if not settings.lora.rank:  # adapters share a trunk that ZeRO's third stage would take apart
+        several = {"engine.name": "zero2", "engine.processes": devices.count} if devices.gpu and devices.count > 1 else {}
+        yield {"lora.rank": RANK} | several
     if devices.gpu:
-        yield {"engine.name": "zero3_offload", "engine.processes": devices.count}
+        without = {"optimizer.bits": 32, "lora.rank": 0}  # neither goes with it
+        yield {"engine.name": "zero3_offload", "engine.processes": devices.count} | without
 
 
 def changed(settings: Config, change: Change) -> Config | None:

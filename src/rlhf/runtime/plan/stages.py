@@ -73,10 +73,10 @@ def stages_of(settings: config.Config, models: Models) -> list[Stage]:
 
 
 def _base(settings: config.Config, models: Models) -> Stage:
-    """A tiny model is trained, all of it; another is read, its weights in float32, and written."""
+    """A tiny model is trained, all of it; another is read and written as it is computed with."""
     policy = models.policy
     if settings.model.source != "tiny":
-        return Stage("base", {"policy": State(weights=4.0 * policy.parameters)}, ())
+        return Stage("base", {"policy": standing(policy.parameters, settings.engine)}, ())
     learner = {"policy": learning(policy.parameters, settings.engine, settings.optimizer)}
     return Stage("base", learner, (_step("step", policy, settings, head=True),))
 
@@ -157,8 +157,7 @@ def _learners(
         held = {name: learning(sizes.parameters, engine, settings.optimizer) for name, sizes in learners.items()}
         return held | {name: standing(sizes.parameters, engine) for name, sizes in stands.items()}
     trunk = max((learners | stands).values(), key=lambda sizes: sizes.parameters)
-    weights = standing(trunk.parameters, engine).weights / (engine.processes if engine.zero_stage >= 3 else 1)
-    held = {"trunk of all": State(waiting=weights) if engine.offload else State(weights=weights)}
+    held = {"trunk of all": standing(trunk.parameters, engine)}
     held |= {name: learning(_added(sizes, lora), engine, settings.optimizer) for name, sizes in learners.items()}
     return held | {n: standing(_added(s, lora), engine) for n, s in stands.items() if n != "reference"}
 
