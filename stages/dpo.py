@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from rlhf.data.files import read_records, write_records
-from rlhf.data.world import load_world
+from rlhf.data.gold import load_gold, require_gold
 from rlhf.labeling.on_policy import answer_and_label
 from rlhf.labeling.sampling import make_sampler
 from rlhf.models.adapters import SFT
@@ -46,7 +46,7 @@ def main(run: Run) -> None:
         reference,
         tokenizer,
         read_records(run.read("prepare", "prompts.jsonl"), Prompt),
-        gold_judge(run.find("prepare", "world.yaml"), tokenizer),
+        gold_judge(load_gold(run.find), tokenizer),
         most=dpo.eval_prompts,
         shown=dpo.shown_prompts,
         temperature=1.0,
@@ -85,8 +85,8 @@ def label_anew(
 ) -> list[Preference]:
     """What the policy answers by now, as the labeler orders it; written down: these labels are made nowhere else."""
     run.say(f"answers {len(prompts)} prompts anew for round {number}")
-    world = load_world(run.read("prepare", "world.yaml"))
+    gold = require_gold(run.find)
     sampler = make_sampler(run.config, tokenizer, {run.name: policy})
-    made = answer_and_label(sampler, prompts, world, run.config.labeler.temperature, run.seed("round", number))
+    made = answer_and_label(sampler, prompts, gold, run.config.labeler.temperature, run.seed("round", number))
     write_records(run.output / f"preferences_round_{number}.jsonl", made)
     return made

@@ -12,7 +12,7 @@ if __name__ == "__main__":
 from typing import Any
 
 from rlhf.data.files import read_records, write_records
-from rlhf.data.world import load_world
+from rlhf.data.gold import load_gold, require_gold
 from rlhf.labeling.agreement import agreement, beside_gold, preference_curve, word_gaps
 from rlhf.labeling.dataset import label_beside, label_dataset
 from rlhf.labeling.gold import label_gold
@@ -24,7 +24,7 @@ from rlhf.runtime.run import Run
 def main(run: Run) -> None:
     """Lets the labeler order every prompt's responses, keeps the rankings that prefer something, and writes their pairs."""
     labeler = run.config.labeler
-    table = None if labeler.name == "dataset" else run.find("prepare", "world.yaml")
+    gold = None if labeler.name == "dataset" else load_gold(run.find)
     rankings, told = label(run)
     kept = with_pairs(rankings, run.config.label.max_dropped_share)
     preferences = [preference for ranking in kept for preference in preferences_of(ranking)]
@@ -34,9 +34,9 @@ def main(run: Run) -> None:
     lengths = word_gaps(preferences)
     about: dict[str, Any] = {}
     curve = preference_curve(lengths, temperature=None)
-    if table:
+    if gold:
         noise = labeler.temperature if labeler.name == "gold" else None
-        about, curve = beside_gold(rankings, preferences, load_world(table), noise)
+        about, curve = beside_gold(rankings, preferences, gold, noise)
     run.curve(curve)
     run.finish(counts(rankings, kept, preferences) | {"longer_preferred": agreement(lengths)} | told | about)
 
@@ -52,8 +52,7 @@ def label(run: Run) -> tuple[list[Ranking], dict[str, Any]]:
     responses = of_first_prompts(read_records(run.read("sample", "responses.jsonl"), Responses), prompts)
     match labeler.name:  # what needs a model is imported here: the gold rater does not have to wait for transformers
         case "gold":
-            world = load_world(run.read("prepare", "world.yaml"))
-            return label_gold(responses, world, labeler.temperature, run.seed("labels")), {}
+            return label_gold(responses, require_gold(run.find), labeler.temperature, run.seed("labels")), {}
         case "judge":
             from rlhf.labeling.judge import label_by_judge as label_by
         case "reward_model":

@@ -13,6 +13,7 @@ if __name__ == "__main__":
 from functools import partial
 
 from rlhf.data.files import read_records
+from rlhf.data.gold import load_gold
 from rlhf.models.adapters import SFT
 from rlhf.models.card import write_policy
 from rlhf.models.policy import context_of, load_policy_and_reference
@@ -46,7 +47,7 @@ def main(run: Run) -> None:
         tokenizer,
         prompts=read_records(run.read("prepare", "prompts.jsonl"), Prompt),
         demonstrations=demonstration_examples(learned, tokenizer, context_of(policy, config.model.max_tokens)).examples,
-        judge=gold_judge(run.find("prepare", "world.yaml"), tokenizer),
+        judge=gold_judge(load_gold(run.find), tokenizer),
         seed=run.seed("rollouts"),
     )
     state = make_state(config, policy, reward_model)

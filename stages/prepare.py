@@ -10,8 +10,11 @@ if __name__ == "__main__":
     stage(__file__)  # leaves
 
 import shutil
+from pathlib import Path
 
+from rlhf.data.gold import RATER, WORLD
 from rlhf.data.prepared import check, counts, length_curve, write
+from rlhf.data.sentiment import learn, read_reviews, write_rater
 from rlhf.data.sources import prepare
 from rlhf.runtime.run import Run
 
@@ -23,8 +26,12 @@ def main(run: Run) -> None:
     check(prepared, config)
     write(prepared, run.output)
     if config.data.source == "world":
-        shutil.copyfile(config.data.path, run.output / "world.yaml")  # its presence says that there is a gold rater
+        shutil.copyfile(config.data.path, run.output / WORLD)  # its presence says that there is a gold rater
+    about = {}
+    if config.data.learns_rater:
+        rater, about["rater"] = learn(read_reviews(Path(config.data.rater)))
+        write_rater(rater, run.output / RATER)
     run.curve(length_curve(prepared))
-    run.finish(counts(prepared))
-    if config.data.source != "world" and not (prepared.preferences or prepared.rankings):
+    run.finish(counts(prepared) | about)
+    if not config.data.has_gold and not (prepared.preferences or prepared.rankings):
         print("prepare: the data bring no preferences, so `dvc repro sft` is as far as they go")

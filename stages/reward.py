@@ -12,7 +12,7 @@ if __name__ == "__main__":
 from typing import Any
 
 from rlhf.data.files import read_records
-from rlhf.data.world import load_world
+from rlhf.data.gold import load_gold
 from rlhf.labeling.agreement import beside_the_noise
 from rlhf.labeling.held_out import beside_the_gold, held_out_figures, label_gaps, reliability
 from rlhf.models.adapters import SFT, adapt
@@ -65,10 +65,10 @@ def main(run: Run) -> None:
         test, told = rows["test"], scores["test"]
         metrics["test"] |= held_out_figures(told, training.lengths_of(test.rows), test.rankings)
         write_curve(run.output / "calibration.csv", reliability(label_gaps(told, test.rankings)))
-        if table := run.find("prepare", "world.yaml"):
-            world, accuracy = load_world(table), metrics["test"]["accuracy"]
+        if gold := load_gold(run.find):
+            accuracy = metrics["test"]["accuracy"]
             if config.labeler.name == "gold":
-                metrics["test"] |= beside_the_noise(accuracy, by_split["test"], world, config.labeler.temperature)
-            metrics["test"] |= beside_the_gold(told, test.rankings, world)
+                metrics["test"] |= beside_the_noise(accuracy, by_split["test"], gold, config.labeler.temperature)
+            metrics["test"] |= beside_the_gold(told, test.rankings, gold)
     run.finish(metrics)
     run.log_model(run.output / "model")

@@ -37,6 +37,7 @@ ONLY_IN = {  # library: the files and folders of src/rlhf that may import it
     "tokenizers": ("models/", "data/"),
     "peft": ("models/",),
     "datasets": ("data/", "models/"),
+    "sklearn": ("data/",),
     "tqdm": ("runtime/progress.py",),
     "matplotlib": ("evaluation/plots/",),
     "plotly": ("evaluation/plots/",),

@@ -19,6 +19,8 @@ COMMIT = "0123456789abcdef" * 2 + "01234567"
 OWN_DATA = [path.stem for path in CHOICES if path.parent.name == "data" and path.stem != "world"]
 NEEDS = {  # what a choice cannot do without
     **{f"data={name}": ["data.path=data/mine.jsonl", "labeler=dataset"] for name in OWN_DATA},
+    "data=stories": ["data.path=data/stories.txt", "data.rater=data/reviews.zip"],
+    "experiment=stories": ["data.path=data/stories.txt", "data.rater=data/reviews.zip", "model.path=models/mine"],
     "labeler=judge": ["endpoint.model=judge"],
     "labeler=reward_model": ["labeler.path=models/scorer"],
     "labeler=dataset": ["data=hh_rlhf", "data.path=data/hh.jsonl.gz"],
@@ -70,16 +72,29 @@ def test_an_experiment_that_is_none_is_refused_by_hydra_too() -> None:
         hydra_compose("config", overrides=["experiment=smokee"])
 
 
+def test_the_experiment_with_stories_labels_and_judges_by_sentiment_and_goes_on_with_the_text_itself() -> None:
+    config = compose("experiment=stories", *NEEDS["experiment=stories"])
+    assert (config.data.source, config.labeler.name, config.evaluate.judge) == ("stories", "gold", "auto")
+    assert config.data.learns_rater
+    assert config.model.chat_template is not None
+    assert "Human" not in config.model.chat_template
+
+
+def test_reviews_give_data_of_any_form_a_gold_rater() -> None:
+    assert compose("data=files", "data.path=x", "data.rater=reviews.zip").labeler.name == "gold"
+
+
 def test_no_experiment_changes_nothing() -> None:
     assert compose("experiment=none") == compose()
 
 
 def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None:
     values = settings.flatten(settings.values_of(settings.compose(ROOT)))
-    leaves = {
-        name for name in messages.known_settings() if not any(n.startswith(f"{name}.") for n in messages.known_settings())
-    }
-    assert set(values) == leaves
+    known = messages.known_settings()
+    shut = {name for name, value in values.items() if value is None and any(n.startswith(f"{name}.") for n in known)}
+    leaves = {name for name in known if not any(n.startswith(f"{name}.") for n in known)}
+    assert set(values) == shut | {name for name in leaves if not name.startswith(tuple(f"{group}." for group in shut))}
+    assert shut == {"data.stories"}, "a group that another choice opens"
 
 
 @pytest.mark.parametrize(
@@ -191,8 +206,8 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ),
         (
             "ppo.keep_best_by=validation_gold_score labeler=dataset data=hh_rlhf data.path=x model=local model.path=x",
-            "ppo.keep_best_by (validation_gold_score) needs the world's rater, but data.source is hh_rlhf: choose "
-            "validation_score, or data=world",
+            "ppo.keep_best_by (validation_gold_score) needs a gold rater, but data.source is hh_rlhf: choose "
+            "validation_score, data=world, or reviews for data.rater",
         ),
         (
             "ppo.stop.plateau_evaluations=6",
@@ -214,8 +229,8 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ),
         (
             "ppo.reward_from=gold data=hh_rlhf data.path=x labeler=dataset",
-            "ppo.reward_from (gold) needs the world's rater, but data.source is hh_rlhf: choose "
-            "ppo.reward_from=reward_model, or data=world",
+            "ppo.reward_from (gold) needs a gold rater, but data.source is hh_rlhf: choose "
+            "ppo.reward_from=reward_model, data=world, or reviews for data.rater",
         ),
         (
             "ppo.top_p=0.9",
@@ -255,6 +270,19 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             )
             for name in ("documents", "demonstrations", "prompts")
         ),
+        (
+            "data.rater=reviews.zip",
+            "data.rater (reviews.zip) does not go with data.source (world): the world has its own rater",
+        ),
+        (
+            "data=stories data.path=x data.rater=reviews.zip data.stories=null",
+            "data.stories (null) does not go with data.source (stories): it is where stories are cut. Choose data=stories",
+        ),
+        (
+            "data=stories data.path=x data.rater=conf/prepare/default.yaml",
+            "labeler.name (gold) needs a gold rater, but data.source is stories: choose labeler=dataset, data=world, or "
+            "reviews for data.rater",
+        ),
         ("sample.models=[sft,sft]", "sample.models (sft, sft) must name each model once"),
         (
             "sample.responses_per_prompt=1",
@@ -262,8 +290,8 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ),
         (
             "evaluate.judge=gold data=hh_rlhf data.path=x labeler=dataset",
-            "evaluate.judge (gold) needs the world's rater, but data.source is hh_rlhf: choose evaluate.judge=auto, or "
-            "data=world",
+            "evaluate.judge (gold) needs a gold rater, but data.source is hh_rlhf: choose evaluate.judge=auto, "
+            "data=world, or reviews for data.rater",
         ),
         *(
             (

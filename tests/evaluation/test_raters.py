@@ -11,6 +11,7 @@ import pytest
 
 from rlhf.config import Evaluate
 from rlhf.data.scorer import load_scorer
+from rlhf.data.sentiment import SentimentRater
 from rlhf.data.world import World
 from rlhf.errors import UserError
 from rlhf.evaluation import report
@@ -59,8 +60,18 @@ def test_the_setting_says_who_rates(
     assert (rater and rater.name) == name
 
 
+def test_a_sentiment_rater_gives_gold_scores_and_nothing_else(config: Any, root: Path) -> None:
+    gold = SentimentRater(0.5, {"happy": (2.0, 3.0)})
+    rater = rater_of(settings(config, "auto"), gold, root)
+    assert rater is not None
+    assert rater.name == "sentiment rater"
+    told = rater.rate(PROMPTS, ["so happy", "well"])
+    assert {name: scores.tolist() for name, scores in told.items()} == {"gold_score": [3.5, 0.5]}
+    assert rater.perfect(PROMPTS) is None
+
+
 def test_a_gold_rater_that_is_not_there_is_missed(config: Any, root: Path) -> None:
-    with pytest.raises(UserError, match=r"evaluate\.judge \(gold\) needs a gold rater, and there is no artifacts/prepare"):
+    with pytest.raises(UserError, match=r"evaluate\.judge \(gold\) needs a gold rater, and artifacts/prepare has none"):
         rater_of(settings(config, "gold"), None, root)
 
 

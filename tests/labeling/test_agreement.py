@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
+from rlhf.data.sentiment import SentimentRater
 from rlhf.labeling.agreement import (
     POINTS,
     agreement,
@@ -77,6 +78,14 @@ def test_the_curve_of_few_pairs_is_short_and_without_a_temperature_expects_nothi
 
 def test_agreement_counts_a_tie_half() -> None:
     assert agreement(np.array([2.0, -1.0, 0.0, 3.0])) == 2.5 / 4
+
+
+def test_a_rater_without_axes_has_a_mean_gold_score_and_no_mean_of_theirs() -> None:
+    gold = SentimentRater(0.0, {"good": (1.0, 2.0)})
+    ranking = ranked(["good answer", "poor"], [0, 1])
+    assert mean_gold([ranking], ratings_of([ranking], gold)) == {"gold": 1.0}
+    about, _ = beside_gold([ranking], preferences_of(ranking), gold, temperature=0.5)
+    assert about["label_noise"] == 0
 
 
 def test_mean_gold_is_over_all_responses() -> None:

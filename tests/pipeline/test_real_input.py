@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.pipeline.clone import STAGES, Clone, Done
+from tests.pipeline.clone import ROOT, STAGES, Clone, Done, clone, only
 from tests.pipeline.test_mlflow import books
 
 FILE, MODEL = "hh_rlhf/harmless-base.test.jsonl.gz", "models/stories260K"
+REVIEWS = "sentiment_en/movie_reviews.zip"
 PROMPTS = 48
 SMALL = [
     f"data.prompts={PROMPTS}",
@@ -94,6 +95,21 @@ def test_nothing_of_the_place_is_in_the_outputs(as_far_as_sft: Done, trial_data:
         path for stage in ("prepare", "base", "sft") for path in shared.artifact(stage).rglob("*") if path.is_file()
     ):
         assert str(trial_data).encode() not in path.read_bytes(), path
+
+
+def test_stories_and_real_reviews_make_prompts_and_a_gold_rater(trial_data: Path, tmp_path: Path) -> None:
+    stories = tmp_path / "stories.txt"
+    told = (f"There was a cat. It had {i} toys. It was happy. It sat." for i in range(100))
+    stories.write_text("<|endoftext|>".join(told))
+    made = clone(ROOT, tmp_path / "clone", tmp_path / "home")
+    given = [f"model.path={trial_data / MODEL}", f"data.path={stories}", f"data.rater={trial_data / REVIEWS}"]
+    made.stage("prepare", "experiment=stories", *given)
+    output = only(made.root / "runs" / "prepare")
+    metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["rater"]["held_out_accuracy"] > 0.75
+    assert sum(metrics["prompts"].values()) == 100
+    assert {"rater.json", "prompts.jsonl", "demonstrations.jsonl"} <= {path.name for path in output.iterdir()}
+    assert not (output / "world.yaml").exists()
 
 
 @pytest.mark.slow

@@ -167,6 +167,15 @@ def test_a_file_is_read_as_prepare_would_read_it(tmp_path: Path, rows: list[str]
     assert str(caught.value).startswith(message)
 
 
+def test_reviews_are_read_as_prepare_would_read_them(tmp_path: Path) -> None:
+    rows = (f'{{"prompt": "who {i} ?", "completion": "i ."}}\n' for i in range(200))
+    (tmp_path / "raw.jsonl").write_text("".join(rows), encoding="utf-8")
+    given = ["data=files", "data.path=raw.jsonl", "data.rater=reviews.zip", "labeler=gold"]
+    config = settings.validate(settings.values_of(settings.compose(ROOT, given)))
+    with pytest.raises(UserError, match=r"^data\.rater \(reviews\.zip\): there is neither a file nor a folder"):
+        guard.check_inputs(tmp_path, config)
+
+
 def test_a_local_model_that_can_be_loaded_passes(written: Repository, tmp_path: Path) -> None:
     tokenizer = words_tokenizer("who are you ? i .")
     save_policy(make_policy("llama", vocab_size=len(tokenizer)), tokenizer, tmp_path / "model", 40)

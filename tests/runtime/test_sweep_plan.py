@@ -125,7 +125,7 @@ def test_a_setting_that_is_added_or_overridden_is_the_same_setting(root: Path) -
         (("-m", "sft=default", "sft.lr=0.1,0.2"), r"dvc exp run --queue -S 'sft\.lr=0\.1,0\.2'"),
         (("sweep.resume=x",), r"sweep\.resume is for a sweep: give its whole command again, with its -m"),
         (("-m", "data=files", "seed=1,2"), r"data\.path has no value"),
-        (("-m", "data=files", "data.path=a", "seed=1,2"), r"labeler\.name \(gold\) needs the world's rater"),
+        (("-m", "data=files", "data.path=a", "seed=1,2"), r"labeler\.name \(gold\) needs a gold rater"),
     ],
 )
 def test_what_is_wrong_with_a_sweep_is_said_before_anything_is_written(

@@ -170,6 +170,6 @@ def test_the_gold_judge_rates_what_the_tokens_say(worldly: PreTrainedTokenizerBa
     examples = [Example([1], encode_response(worldly, answer)) for answer in answers]
     expected = [world.rate(q, a).gold for q, a in zip(asked, answers, strict=True)]
     prompts = [Prompt((Message("user", text),), "validation") for text in asked]
-    judge = gold_judge(WORLD, worldly)
+    judge = gold_judge(world, worldly)
     assert judge is not None
     assert judge(prompts, examples) == expected

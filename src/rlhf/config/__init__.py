@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from rlhf.config.machinery import Endpoint, Engine, Lora, Optimizer, Sweep, Tracking
 from rlhf.config.ppo import PPO, Stop
 from rlhf.config.section import Section
-from rlhf.config.sources import Columns, Data, Labeler, Model, TinyModel
+from rlhf.config.sources import Columns, Data, Labeler, Model, Stories, TinyModel
 from rlhf.config.stages import DPO, SFT, Base, Evaluate, Label, Prepare, PromptsPerSplit, Reward, Sample
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "Sample",
     "Section",
     "Stop",
+    "Stories",
     "Sweep",
     "TinyModel",
     "Tracking",
@@ -106,25 +107,25 @@ class Config(Section):
                 f"optimizer.bits (8) needs a GPU, and engine.name ({self.engine.name}) makes its steps on the CPU: set "
                 "optimizer.bits=32, or choose engine=zero3"
             )
-        if self.labeler.name == "gold" and self.data.source != "world":
+        if self.labeler.name == "gold" and not self.data.has_gold:
             raise ValueError(
-                f"labeler.name (gold) needs the world's rater, but data.source is {self.data.source}: "
-                "choose labeler=dataset, or data=world"
+                f"labeler.name (gold) needs a gold rater, but data.source is {self.data.source}: "
+                "choose labeler=dataset, data=world, or reviews for data.rater"
             )
-        if self.ppo.reward_from == "gold" and self.data.source != "world":
+        if self.ppo.reward_from == "gold" and not self.data.has_gold:
             raise ValueError(
-                f"ppo.reward_from (gold) needs the world's rater, but data.source is {self.data.source}: "
-                "choose ppo.reward_from=reward_model, or data=world"
+                f"ppo.reward_from (gold) needs a gold rater, but data.source is {self.data.source}: "
+                "choose ppo.reward_from=reward_model, data=world, or reviews for data.rater"
             )
-        if self.ppo.keep_best_by == "validation_gold_score" and self.data.source != "world":
+        if self.ppo.keep_best_by == "validation_gold_score" and not self.data.has_gold:
             raise ValueError(
-                f"ppo.keep_best_by (validation_gold_score) needs the world's rater, but data.source is {self.data.source}: "
-                "choose validation_score, or data=world"
+                f"ppo.keep_best_by (validation_gold_score) needs a gold rater, but data.source is {self.data.source}: "
+                "choose validation_score, data=world, or reviews for data.rater"
             )
-        if self.evaluate.judge == "gold" and self.data.source != "world":
+        if self.evaluate.judge == "gold" and not self.data.has_gold:
             raise ValueError(
-                f"evaluate.judge (gold) needs the world's rater, but data.source is {self.data.source}: "
-                "choose evaluate.judge=auto, or data=world"
+                f"evaluate.judge (gold) needs a gold rater, but data.source is {self.data.source}: "
+                "choose evaluate.judge=auto, data=world, or reviews for data.rater"
             )
         if self.dpo.rounds > 1 and self.labeler.name != "gold":
             raise ValueError(

@@ -40,8 +40,25 @@ class Languages(Section):
     zh: Language
 
 
+class Stories(Section):
+    """Where a story is cut: so many sentences are the prompt, and so many after them the demonstration."""
+
+    opening_sentences: Count
+    continuation_sentences: Count
+
+
 Source = Literal[
-    "world", "files", "hh_rlhf", "ultrafeedback", "shp", "alpaca", "messages", "conversations", "oasst", "preferences"
+    "world",
+    "stories",
+    "files",
+    "hh_rlhf",
+    "ultrafeedback",
+    "shp",
+    "alpaca",
+    "messages",
+    "conversations",
+    "oasst",
+    "preferences",
 ]
 
 
@@ -50,6 +67,7 @@ class Data(Section):
     from its language.
 
     `path` is a file, a folder, or with a `revision` the id of a set on the Hugging Face hub; `file` is what DVC watches.
+    `rater` is reviews, a zip file or a folder, that teach a gold rater of sentiment; a file of conf/: there is none of it.
     """
 
     name: str
@@ -57,6 +75,8 @@ class Data(Section):
     language: Literal["en", "zh"]
     path: str
     languages: Languages | None
+    stories: Stories | None
+    rater: str
     file: str
     revision: str | None
     pattern: str | None
@@ -74,6 +94,17 @@ class Data(Section):
                 f"data.revision ({self.revision}) must be null with data.source (world): the world is made here, and its "
                 "table is a file"
             )
+        if (self.source == "stories") != (self.stories is not None):
+            raise ValueError(
+                f"data.stories ({'null' if self.stories is None else 'a group of settings'}) does not go with data.source "
+                f"({self.source}): it is where stories are cut. Choose data=stories"
+            )
+        if self.source == "stories" and self.revision is not None:
+            raise ValueError(
+                f"data.revision ({self.revision}) must be null with data.source (stories): they are one file here"
+            )
+        if self.source == "world" and self.learns_rater:
+            raise ValueError(f"data.rater ({self.rater}) does not go with data.source (world): the world has its own rater")
         if self.revision is not None and not COMMIT.fullmatch(self.revision):
             raise ValueError(
                 f"data.revision ({self.revision}) must be a commit in full, 40 digits of 0-9 and a-f, because a branch or "
@@ -86,6 +117,16 @@ class Data(Section):
                     f"data.{name} (0) must be at least 1 with data.source (world): 0 means all of a file, and this is none"
                 )
         return self
+
+    @property
+    def learns_rater(self) -> bool:
+        """Whether `rater` names reviews; else it is one of the files of conf/, which has nothing to read."""
+        return not self.rater.endswith(".yaml")
+
+    @property
+    def has_gold(self) -> bool:
+        """Whether there is a gold rater: the world's, or one of sentiment."""
+        return self.source == "world" or self.learns_rater
 
 
 class TinyModel(Section):

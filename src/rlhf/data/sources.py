@@ -1,4 +1,4 @@
-"""Where data come from: the generated world, or files of the user's own; both become `Prepared`."""
+"""Where data come from: the generated world, stories, or rows of the user's own; all become `Prepared`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from rlhf.data.places import files_of
 from rlhf.data.prepared import Prepared
 from rlhf.data.raw import read_raw
 from rlhf.data.splits import HeldOut, key_of, split_of
+from rlhf.data.stories import cut, read_stories
 from rlhf.data.trees import read_trees
 from rlhf.data.unusable import Survey, kept, refuse_too_many, survey
 from rlhf.data.world import load_world
+from rlhf.errors import UserError
 from rlhf.records import WRITER, Demonstration, Message, Messages, Preference, Prompt, Ranking, Response
 from rlhf.seeds import shuffled
 
@@ -25,7 +27,13 @@ LABELER = "dataset"
 
 def prepare(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
     """Reads or generates what `data` asks for. UserError for what is wrong with it."""
-    return from_world(data, shares, seed_of) if data.source == "world" else from_rows(data, shares, seed_of)
+    match data.source:
+        case "world":
+            return from_world(data, shares, seed_of)
+        case "stories":
+            return from_stories(data, shares, seed_of)
+        case _:
+            return from_rows(data, shares, seed_of)
 
 
 def from_world(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
@@ -76,6 +84,45 @@ def from_rows(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
         documents=_some([_document(d) for d in learned], data.documents, seed_of("corpus")),
         rows=_rows(found, entries),
         rankings=[] if in_pairs else [_ranking(entry, shares, settings) for entry in compared],
+    )
+
+
+def from_stories(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
+    """Prompts and demonstrations of stories cut in two. A story with too few whole sentences is dropped and counted.
+
+    Raises:
+        UserError: more than `prepare.max_dropped_share` of the stories are too short, or the file cannot be read.
+    """
+    assert data.stories is not None
+    (path,) = files_of(data)
+    cuts = [cut(story, data.stories) for story in read_stories(path)]
+    usable = [found for found in cuts if found]
+    short = len(cuts) - len(usable)
+    if short > shares.max_dropped_share * len(cuts):
+        raise UserError(
+            f"{path}: {short} of {len(cuts)} stories have fewer whole sentences than data.stories.opening_sentences "
+            f"({data.stories.opening_sentences}) and data.stories.continuation_sentences "
+            f"({data.stories.continuation_sentences}) ask for, which is more than prepare.max_dropped_share "
+            f"({shares.max_dropped_share})"
+        )
+    asked = _distinct([(Message("user", found.opening),) for found in usable])
+    prompts = _some(asked, data.prompts, seed_of("prompts"))
+    chosen = {key_of(prompt) for prompt in prompts}
+    every = dict.fromkeys(_demonstration((Message("user", one.opening),), one.continuation, shares) for one in usable)
+    kept_ones = [demonstration for demonstration in every if key_of(demonstration.prompt) in chosen]
+    train = [demonstration for demonstration in kept_ones if demonstration.split == "train"]
+    learned = _some(train, data.demonstrations, seed_of("demonstrations"))
+    return Prepared(
+        demonstrations=[*learned, *(d for d in kept_ones if d.split != "train")],
+        prompts=[_prompt(prompt, shares) for prompt in prompts],
+        preferences=[],
+        documents=_some([_document(d) for d in learned], data.documents, seed_of("corpus")),
+        rows={
+            "read": len(cuts),
+            "kept": len(kept_ones),
+            "dropped": {"too_short": short} if short else {},
+            "left_out": len(usable) - len(kept_ones),
+        },
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from rlhf.config import Config
 from rlhf.data.files import read_records
-from rlhf.data.world import World, load_world
+from rlhf.data.gold import load_gold
+from rlhf.data.world import World
 from rlhf.errors import UserError
 from rlhf.evaluation.raters import Rater, rater_of
 from rlhf.models.forward import Batching
@@ -57,9 +58,8 @@ def open_exam(run: Run) -> tuple[Exam, Judges]:
     """The test prompts of this repository, and its judges: SFT as the reference, the reward model, a rater."""
     config = run.config
     tokenizer = load_tokenizer(run.read("sft", "model"))
-    table = run.find("prepare", "world.yaml")
-    world = load_world(table) if table else None
-    rater = rater_of(config.evaluate, world, run.root)
+    gold = load_gold(run.find)
+    rater = rater_of(config.evaluate, gold, run.root)
     judges = Judges(
         reference=load_policy(run.read("sft", "model"), run.device, config.engine),
         reward_model=load_reward_model(run.read("reward", "model"), run.device, config.engine),
@@ -71,7 +71,7 @@ def open_exam(run: Run) -> tuple[Exam, Judges]:
         tokenizer,
         context_of(judges.reference, config.model.max_tokens),
         config,
-        world,
+        gold if isinstance(gold, World) else None,
     )
     return exam, judges
 

@@ -1,4 +1,4 @@
-"""Whose word stands for the truth about an answer: the world's gold rater, a scorer of the user's, or nobody's."""
+"""Whose word stands for the truth about an answer: a gold rater's, a scorer's of the user, or nobody's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from rlhf.config import Evaluate
+from rlhf.data.gold import GoldRater
 from rlhf.data.scorer import Scorer, load_scorer
+from rlhf.data.sentiment import SentimentRater
 from rlhf.data.world import GOLD_DECIMALS, World
 from rlhf.errors import UserError
 from rlhf.evaluation.statistics import Floats
@@ -17,6 +19,7 @@ from rlhf.records import Messages
 
 GOLD_FIGURES = ("gold_score", "help", "honest", "logic", "harm")
 SCORER = "scorer"
+SENTIMENT = "sentiment rater"
 
 
 def _nobody_knows(prompts: Sequence[Messages]) -> None:
@@ -36,13 +39,15 @@ class Rater:
     perfect: Callable[[Sequence[Messages]], Floats | None] = _nobody_knows
 
 
-def rater_of(settings: Evaluate, world: World | None, root: Path) -> Rater | None:
+def rater_of(settings: Evaluate, gold: GoldRater | None, root: Path) -> Rater | None:
     """The rater that evaluate.judge asks for; None where the reward model judges alone."""
     if settings.judge == "python":
         return by_scorer(load_scorer(root, settings.scorer))
-    if settings.judge == "gold" and world is None:
-        raise UserError("evaluate.judge (gold) needs a gold rater, and there is no artifacts/prepare/world.yaml")
-    return None if world is None or settings.judge == "reward_model" else by_world(world)
+    if settings.judge == "gold" and gold is None:
+        raise UserError("evaluate.judge (gold) needs a gold rater, and artifacts/prepare has none")
+    if gold is None or settings.judge == "reward_model":
+        return None
+    return by_world(gold) if isinstance(gold, World) else by_sentiment(gold)
 
 
 def by_world(world: World) -> Rater:
@@ -58,6 +63,16 @@ def by_world(world: World) -> Rater:
         return np.array([world.rate(asked, world.perfect_answer(asked)).gold for asked in questions], dtype=np.float64)
 
     return Rater("gold rater", rate, perfect)
+
+
+def by_sentiment(sentiment: SentimentRater) -> Rater:
+    """How positive an answer is: no axes, and no answer that is known to be perfect."""
+
+    def rate(prompts: Sequence[Messages], texts: Sequence[str]) -> dict[str, Floats]:
+        scores = [sentiment.rate(asked[-1].content, text).gold for asked, text in zip(prompts, texts, strict=True)]
+        return {"gold_score": np.array(scores, dtype=np.float64)}
+
+    return Rater(SENTIMENT, rate)
 
 
 def by_scorer(scorer: Scorer) -> Rater:

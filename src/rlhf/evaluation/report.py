@@ -8,7 +8,7 @@ from typing import Any
 from rlhf.evaluation.answers import Contestant
 from rlhf.evaluation.figures import has_gold_scores
 from rlhf.evaluation.names import MISSING, shown_interval, shown_method, shown_name
-from rlhf.evaluation.raters import SCORER
+from rlhf.evaluation.raters import SCORER, SENTIMENT
 from rlhf.evaluation.statistics import Interval
 from rlhf.evaluation.tournament import Ends, place_of
 from rlhf.records import Messages
@@ -177,7 +177,9 @@ def _notes(yardsticks: dict[str, Any]) -> list[str]:
 
 
 def _meaning(yardsticks: dict[str, Any]) -> str:
-    """What a gold score is where it is not the gold rater's."""
+    """What a gold score is where it is not that of the world's rater."""
+    if yardsticks["judged_by"] == SENTIMENT:
+        return ": the gold score is the log-odds that an answer is positive"
     return ": the gold score is what that gives" if yardsticks["judged_by"].startswith(SCORER) else ""
 
 

@@ -12,22 +12,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlhf.data.gold import GoldRater
+from rlhf.data.sentiment import Sentiment
 from rlhf.data.words import words
-from rlhf.data.world import GOLD_DECIMALS, Rating, World
+from rlhf.data.world import GOLD_DECIMALS, Rating
 from rlhf.labeling.order import ranks_by
 from rlhf.labeling.pairs import preferences_of
 from rlhf.records import Preference, Ranking
 
 Floats = NDArray[np.float64]
-Ratings = dict[tuple[str, str], Rating]  # by the last turn of the prompt, and the response
+Ratings = dict[tuple[str, str], Rating | Sentiment]  # by the last turn of the prompt, and the response
 POINTS = 10  # of a preference curve
 AXES = ("gold", "help", "honest", "logic", "harm")
 
 
-def ratings_of(rankings: Sequence[Ranking], world: World) -> Ratings:
+def ratings_of(rankings: Sequence[Ranking], gold: GoldRater) -> Ratings:
     """The gold rater's word on every response, by prompt and text: each is rated once."""
     asked = {(ranking.prompt[-1].content, r.text): None for ranking in rankings for r in ranking.responses}
-    return {(question, text): world.rate(question, text) for question, text in asked}
+    return {(question, text): gold.rate(question, text) for question, text in asked}
 
 
 def gold_gaps(preferences: Sequence[Preference], ratings: Ratings) -> Floats:
@@ -62,15 +64,15 @@ def noise_figures(gaps: Floats, temperature: float) -> dict[str, float]:
     }
 
 
-def noise_of(rankings: Sequence[Ranking], world: World, temperature: float) -> dict[str, float]:
+def noise_of(rankings: Sequence[Ranking], gold: GoldRater, temperature: float) -> dict[str, float]:
     """`noise_figures` of all the preferences that the rankings carry."""
     preferences = [preference for ranking in rankings for preference in preferences_of(ranking)]
-    return noise_figures(gold_gaps(preferences, ratings_of(rankings, world)), temperature)
+    return noise_figures(gold_gaps(preferences, ratings_of(rankings, gold)), temperature)
 
 
-def beside_the_noise(accuracy: float, rankings: Sequence[Ranking], world: World, temperature: float) -> dict[str, float]:
+def beside_the_noise(accuracy: float, rankings: Sequence[Ranking], gold: GoldRater, temperature: float) -> dict[str, float]:
     """`noise_of` the rankings, and how far of the way from chance to their ceiling an accuracy on them goes."""
-    noise = noise_of(rankings, world, temperature)
+    noise = noise_of(rankings, gold, temperature)
     return noise | {"share_of_ceiling": (accuracy - 0.5) / (noise["noise_ceiling"] - 0.5)}
 
 
@@ -89,9 +91,10 @@ def preference_curve(gaps: Floats, temperature: float | None) -> list[dict[str, 
 
 
 def mean_gold(rankings: Sequence[Ranking], ratings: Ratings) -> dict[str, float]:
-    """The mean gold score of all responses, and of each axis of it."""
+    """The mean gold score of all responses, and of each axis of it that the rater knows."""
     found = [ratings[ranking.prompt[-1].content, response.text] for ranking in rankings for response in ranking.responses]
-    return {axis: float(np.mean([getattr(rating, axis) for rating in found])) for axis in AXES}
+    known = [axis for axis in AXES if all(hasattr(rating, axis) for rating in found)]
+    return {axis: float(np.mean([getattr(rating, axis) for rating in found])) for axis in known}
 
 
 def gold_ranks(rankings: Sequence[Ranking], ratings: Ratings) -> list[tuple[int, ...]]:
@@ -132,14 +135,14 @@ def _votes(rankings: Sequence[Ranking], ranks: Sequence[Sequence[int]]) -> Float
 
 
 def beside_gold(
-    rankings: Sequence[Ranking], preferences: Sequence[Preference], world: World, temperature: float | None
+    rankings: Sequence[Ranking], preferences: Sequence[Preference], gold: GoldRater, temperature: float | None
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
     """What the gold rater says of labels, as figures and as a curve.
 
     temperature: of the labels, where the gold rater itself made them; None: somebody else did, and `gold` says how far they
     agree.
     """
-    ratings = ratings_of(rankings, world)
+    ratings = ratings_of(rankings, gold)
     gaps = gold_gaps(preferences, ratings)
     if temperature is None:
         about: dict[str, Any] = {"gold": concordance(rankings, gold_ranks(rankings, ratings))}

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlhf.data.world import World
+from rlhf.data.gold import GoldRater
 from rlhf.labeling.order import noisy_ranks
 from rlhf.records import Messages, Ranking, Responses
 
 LABELER = "gold"
 
 
-def label_gold(responses: Sequence[Responses], world: World, temperature: float, seed: int) -> list[Ranking]:
+def label_gold(responses: Sequence[Responses], gold: GoldRater, temperature: float, seed: int) -> list[Ranking]:
     """A ranking a prompt; identical texts tie. What a text is worth to the person on the day is a function of
     (seed, prompt, text) alone: neither the order of the rows nor that of the responses changes a label.
 
@@ -28,7 +28,7 @@ def label_gold(responses: Sequence[Responses], world: World, temperature: float,
         Ranking(
             prompt=drawn.prompt,
             responses=drawn.responses,
-            ranks=_order(drawn.prompt, [response.text for response in drawn.responses], world, temperature, seed),
+            ranks=_order(drawn.prompt, [response.text for response in drawn.responses], gold, temperature, seed),
             split=drawn.split,
             labeler=LABELER,
             settings=settings,
@@ -37,6 +37,6 @@ def label_gold(responses: Sequence[Responses], world: World, temperature: float,
     ]
 
 
-def _order(prompt: Messages, texts: Sequence[str], world: World, temperature: float, seed: int) -> tuple[int, ...]:
-    worth = {text: world.rate(prompt[-1].content, text).gold for text in texts}
+def _order(prompt: Messages, texts: Sequence[str], gold: GoldRater, temperature: float, seed: int) -> tuple[int, ...]:
+    worth = {text: gold.rate(prompt[-1].content, text).gold for text in texts}
     return noisy_ranks(prompt, texts, worth, temperature, seed)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from rlhf.data.world import GOLD_DECIMALS, World
+from rlhf.data.gold import GoldRater
+from rlhf.data.world import GOLD_DECIMALS
 from rlhf.labeling.agreement import Floats, agreement, likely_agreement, ratings_of
 from rlhf.records import Ranking
 
@@ -27,9 +28,9 @@ def label_gaps(values: Values, rankings: Sequence[Ranking]) -> Floats:
     return _gaps(values, [ranking.pairs() for ranking in rankings])
 
 
-def gold_values(rankings: Sequence[Ranking], world: World) -> list[list[float]]:
+def gold_values(rankings: Sequence[Ranking], gold: GoldRater) -> list[list[float]]:
     """The gold rater's score of every response."""
-    ratings = ratings_of(rankings, world)
+    ratings = ratings_of(rankings, gold)
     return [[ratings[ranking.prompt[-1].content, r.text].gold for r in ranking.responses] for ranking in rankings]
 
 
@@ -98,11 +99,11 @@ def held_out_figures(scores: Values, lengths: Values, rankings: Sequence[Ranking
     } | ({"by_margin": by_gap(gaps, margins, "margin")} if margins.any() else {})
 
 
-def beside_the_gold(scores: Values, rankings: Sequence[Ranking], world: World) -> dict[str, Any]:
+def beside_the_gold(scores: Values, rankings: Sequence[Ranking], gold: GoldRater) -> dict[str, Any]:
     """How accuracy depends on the gold gap, and how far the scores agree with gold where labels are left out."""
-    gold = gold_values(rankings, world)
-    gold_gaps = label_gaps(gold, rankings).round(GOLD_DECIMALS)
-    return {"by_gold_gap": by_gap(label_gaps(scores, rankings), gold_gaps, "gold_gap")} | gold_agreement(scores, gold)
+    values = gold_values(rankings, gold)
+    gold_gaps = label_gaps(values, rankings).round(GOLD_DECIMALS)
+    return {"by_gold_gap": by_gap(label_gaps(scores, rankings), gold_gaps, "gold_gap")} | gold_agreement(scores, values)
 
 
 def _gaps(values: Values, pairs: Sequence[Iterable[tuple[int, int]]]) -> Floats:

@@ -68,7 +68,7 @@ def make_environment(
             f"ppo.ptx_coef ({settings.ppo.ptx_coef}) needs train demonstrations, and there are none: set it to 0"
         )
     if settings.ppo.reward_from == "gold" and judge is None:
-        raise UserError("ppo.reward_from (gold) needs a gold rater, and there is no artifacts/prepare/world.yaml")
+        raise UserError("ppo.reward_from (gold) needs a gold rater, and artifacts/prepare has none")
 
     def gold(places: Sequence[int], examples: Sequence[Example]) -> list[float]:
         assert judge is not None

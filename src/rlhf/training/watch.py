@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf import config
-from rlhf.data.world import load_world
+from rlhf.data.gold import GoldRater
 from rlhf.maths.kl import k1
 from rlhf.models.forward import Batching, logprobs_of
 from rlhf.models.generation import Decoding, decoding_of
@@ -103,14 +102,13 @@ def make_watch(
     )
 
 
-def gold_judge(table: Path | None, tokenizer: PreTrainedTokenizerBase) -> Judge | None:
-    """The world's gold scores of responses to prompts; None where there is no world."""
-    if table is None:
+def gold_judge(gold: GoldRater | None, tokenizer: PreTrainedTokenizerBase) -> Judge | None:
+    """Gold scores of responses to prompts; None where there is no gold rater."""
+    if gold is None:
         return None
-    world = load_world(table)
 
     def judge(prompts: Sequence[Prompt], examples: Sequence[Example]) -> list[float]:
         pairs = zip(prompts, examples, strict=True)
-        return [world.rate(p.prompt[-1].content, decode_response(tokenizer, e.response_ids)).gold for p, e in pairs]
+        return [gold.rate(p.prompt[-1].content, decode_response(tokenizer, e.response_ids)).gold for p, e in pairs]
 
     return judge

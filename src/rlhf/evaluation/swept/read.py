@@ -9,13 +9,18 @@ from pathlib import Path
 
 from rlhf.errors import UserError
 from rlhf.evaluation.points import Marks, Point
+from rlhf.evaluation.raters import SENTIMENT
 from rlhf.evaluation.swept.held_against import held_by
 from rlhf.evaluation.written import RESPONSES, marks_in, read_answers
 from rlhf.records import Messages
 from rlhf.runtime.sweeps import ledger
 
 SEED, SWEEP = "seed", "sweep"  # of several sweeps of one stage, the name of a point's own
-WATCHED = {"gold rater": "validation_gold_score", "reward model": "validation_score"}  # by the judge, in a curve
+WATCHED = {  # by the judge, in a curve
+    "gold rater": "validation_gold_score",
+    SENTIMENT: "validation_gold_score",
+    "reward model": "validation_score",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,55 @@
+"""Stories cut in two: how each opens is a prompt, and how it goes on a demonstration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf.config import Stories
+from rlhf.data.files import text_lines
+from rlhf.errors import UserError
+
+END = "<|endoftext|>"  # between two stories, as in the files of TinyStories
+BETWEEN = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"”])\s+")
+WHOLE = re.compile(r"[.!?][\"”]?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    opening: str
+    continuation: str
+
+
+def read_stories(path: Path) -> Iterator[str]:
+    """The texts between the marks of a UTF-8 file, one at a time.
+
+    Raises:
+        UserError: there is no such file, it is a folder, it is not UTF-8, or it has no story.
+    """
+    if path.is_dir():
+        raise UserError(f"data.path ({path}): is a folder; name one file of stories, with {END} between two of them")
+    empty, lines = True, list[str]()
+    for _, line in text_lines(path):
+        *ended, rest = line.split(END)
+        for text in ended:
+            story = "".join([*lines, text]).strip()
+            lines = []
+            if story:
+                yield story
+                empty = False
+        lines.append(rest)
+    if last := "".join(lines).strip():
+        yield last
+    elif empty:
+        raise UserError(f"{path}: has no stories")
+
+
+def cut(story: str, sizes: Stories) -> Cut | None:
+    """The first sentences and the next ones, white space made single; None where there are not so many whole ones."""
+    sentences = BETWEEN.split(" ".join(story.split()))
+    most = sizes.opening_sentences + sizes.continuation_sentences
+    if len(sentences) < most or not WHOLE.search(sentences[most - 1]):
+        return None
+    return Cut(" ".join(sentences[: sizes.opening_sentences]), " ".join(sentences[sizes.opening_sentences : most]))

@@ -1,0 +1,127 @@
+"""The rater that reviews teach: right about what it has not seen, the same every time, and to the bit when read again."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from rlhf.data import sentiment
+from rlhf.data.gold import RATER, load_gold, require_gold
+from rlhf.data.sentiment import Review, SentimentRater, learn, read_rater, read_reviews, write_rater
+from rlhf.errors import UserError
+
+GOOD = ["lovely", "warm", "funny", "brilliant", "moving", "fresh"]
+BAD = ["dull", "cold", "boring", "stupid", "tired", "stale"]
+PLAIN = ["film", "story", "actor", "scene", "music", "ending", "camera"]
+REVIEWS = "sentiment_en/movie_reviews.zip"
+
+
+def written(count: int, seed: int = 0) -> list[Review]:
+    rng = Random(seed)
+    kinds = [(i % 2 == 0, GOOD if i % 2 == 0 else BAD) for i in range(count)]
+    return [Review(" ".join(rng.sample(PLAIN, 4) + rng.sample(words, 2)), positive) for positive, words in kinds]
+
+
+@pytest.fixture(scope="module")
+def rater() -> SentimentRater:
+    return learn(written(200))[0]
+
+
+def test_it_is_right_about_words_it_knows_and_undecided_about_none(rater: SentimentRater) -> None:
+    def gold(text: str) -> float:
+        return rater.rate("", text).gold
+
+    assert gold("A lovely, WARM story.") > 0 > gold("A dull story: stale!")
+    assert gold("lovely warm") > gold("lovely film") > gold("dull film") > gold("dull cold")
+    assert gold("") == gold("xyzzy") == rater.bias
+
+
+def test_the_prompt_is_no_part_of_what_is_rated(rater: SentimentRater) -> None:
+    assert rater.rate("dull cold boring", "a scene") == rater.rate("lovely", "a scene")
+
+
+def test_held_out_reviews_say_how_often_it_is_right() -> None:
+    reviews = written(200)
+    _, figures = learn(reviews)
+    assert figures["held_out_accuracy"] == 1.0
+    assert figures["reviews"] + figures["held_out_reviews"] == 200
+    assert 0 < figures["held_out_reviews"] < 80
+    rng = Random(1)
+    guessed = [Review(review.text, rng.random() < 0.5) for review in reviews]
+    assert learn(guessed)[1]["held_out_accuracy"] < 0.8
+
+
+def test_it_is_scikit_learns_own_log_odds(rater: SentimentRater) -> None:
+    train = [review for review in written(200) if not sentiment._held_out(review)]
+    vectorizer = TfidfVectorizer(binary=True, min_df=sentiment.MIN_REVIEWS)
+    model = LogisticRegression(C=sentiment.INVERSE_REGULARISATION, max_iter=sentiment.MAX_ITERATIONS)
+    model.fit(vectorizer.fit_transform([r.text for r in train]), [r.positive for r in train])
+    texts = ["Lovely, lovely film!", "a dull story with warm music", "xyzzy", "stale stupid tired cold"]
+    theirs = model.decision_function(vectorizer.transform(texts))
+    np.testing.assert_allclose([rater.rate("", text).gold for text in texts], theirs, atol=1e-6)
+
+
+def test_learning_again_and_reading_again_change_no_bit(rater: SentimentRater, tmp_path: Path) -> None:
+    assert learn(written(200))[0] == rater
+    write_rater(rater, tmp_path / RATER)
+    assert read_rater(tmp_path / RATER) == rater
+    write_rater(learn(written(200))[0], tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / RATER).read_bytes()
+
+
+def test_what_prepare_left_says_who_the_gold_rater_is(rater: SentimentRater, tmp_path: Path) -> None:
+    def find(stage: str, file: str) -> Path | None:
+        return tmp_path / file if stage == "prepare" and (tmp_path / file).exists() else None
+
+    assert load_gold(find) is None
+    with pytest.raises(UserError, match=r"has no gold rater .* `dvc repro prepare`"):
+        require_gold(find)
+    write_rater(rater, tmp_path / RATER)
+    assert require_gold(find) == load_gold(find) == rater
+
+
+def folder_of(place: Path, **texts: bytes) -> Path:
+    for name, text in texts.items():
+        kind, _, number = name.partition("_")
+        (place / "deep" / kind).mkdir(parents=True, exist_ok=True)
+        (place / "deep" / kind / f"{number}.txt").write_bytes(text)
+    return place
+
+
+def test_a_folder_and_a_zip_file_of_it_hold_the_same_reviews(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "reviews", pos_1=b"good", neg_1=b"bad", pos_2=b"fine", other_1=b"neither")
+    with zipfile.ZipFile(tmp_path / "reviews.zip", "w") as archive:
+        for path in folder.rglob("*.txt"):
+            archive.write(path, path.relative_to(folder))
+    assert read_reviews(folder) == [Review("bad", False), Review("good", True), Review("fine", True)]
+    assert read_reviews(tmp_path / "reviews.zip") == read_reviews(folder)
+
+
+def test_what_is_wrong_with_reviews_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_text("no zip")
+    with pytest.raises(UserError, match=r"data\.rater \(.*x\.zip\): no zip file"):
+        read_reviews(tmp_path / "x.zip")
+    with pytest.raises(UserError, match=r"data\.rater \(.*nowhere\): there is neither a file nor a folder"):
+        read_reviews(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"there is no review neg/NAME\.txt in it"):
+        read_reviews(folder_of(tmp_path / "one", pos_1=b"good"))
+    with pytest.raises(UserError, match=r"deep/neg/1\.txt: not UTF-8 at byte 1"):
+        read_reviews(folder_of(tmp_path / "latin", pos_1=b"good", neg_1=b"x\xe9"))
+    with pytest.raises(UserError, match=r"2 reviews are too few"):
+        learn([Review("good", True), Review("bad", False)])
+
+
+@pytest.mark.skipif("RLHF_TRIAL_DATA" not in os.environ, reason="RLHF_TRIAL_DATA names no folder with movie reviews")
+def test_real_reviews_teach_it_sentiment() -> None:
+    rater, figures = learn(read_reviews(Path(os.environ["RLHF_TRIAL_DATA"]) / REVIEWS))
+    assert figures["reviews"] + figures["held_out_reviews"] == 2000
+    assert figures["held_out_accuracy"] > 0.75
+    glad, sad = "She was happy and loved her wonderful friends.", "He was bored. It was the worst, stupid waste."
+    assert rater.rate("", glad).gold > 0 > rater.rate("", sad).gold
