@@ -1,7 +1,8 @@
-"""Run by a test in one process or in several: every loop on one engine. Rank 0 leaves figures and weights in a file.
+"""Run by a test in one process or in several: every loop on one engine. Rank 0 leaves figures, weights and the states at
+which loops were stopped beside each other.
 
-python -m tests.runtime.ranks_run FILE ENGINE …
-torchrun --nproc_per_node 2 --module tests.runtime.ranks_run FILE ENGINE …
+python -m tests.runtime.ranks_run FILE ENGINE [FILE OF ANOTHER RUN]
+torchrun --nproc_per_node 2 --module tests.runtime.ranks_run FILE ENGINE [FILE OF ANOTHER RUN]
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +25,7 @@ from rlhf.training.dpo import PairedExamples, train_dpo, with_reference
 from rlhf.training.loop import LoopState, Passes
 from rlhf.training.ppo import train_ppo
 from rlhf.training.ppo_setup import make_state
-from rlhf.training.ppo_state import policy_of
+from rlhf.training.ppo_state import PPOState, policy_of
 from rlhf.training.reward import RankedExamples, train_reward
 from rlhf.training.sft import train_sft
 from tests.models.tiny_models import PAD, make_classifier, make_policy
@@ -44,6 +47,7 @@ STEPS = 6
 PASSES = Passes(epochs=3, rows_per_step=4, eval_every_steps=2, seed=3)  # of 8 rows
 BATCHING = Batching(PAD, 40)
 Rows = Iterator[dict[str, float]]
+STOP_AFTER = 3  # rows
 
 
 def engine_of(model: nn.Module, name: str) -> Engine:
@@ -51,25 +55,25 @@ def engine_of(model: nn.Module, name: str) -> Engine:
     return make_engine(model, 1e-2, 0.2, STEPS, ADAMW, engine_settings(name=name, processes=processes))
 
 
-def sft(name: str) -> tuple[Rows, Engine]:
-    engine = engine_of(make_policy("llama"), name)
-    return train_sft(LoopState(engine), EXAMPLES, EXAMPLES[:3], PASSES, BATCHING), engine
+def sft(name: str) -> tuple[Rows, LoopState]:
+    state = LoopState(engine_of(make_policy("llama"), name))
+    return train_sft(state, EXAMPLES, EXAMPLES[:3], PASSES, BATCHING), state
 
 
-def reward(name: str) -> tuple[Rows, Engine]:
-    engine = engine_of(make_classifier("gpt2"), name)
+def reward(name: str) -> tuple[Rows, LoopState]:
+    state = LoopState(engine_of(make_classifier("gpt2"), name))
     ranked = [RankedExamples(group, ranking) for group, ranking in zip(groups(), [[0, 1, 2], [1, 0, 0]] * 4, strict=True)]
-    return train_reward(LoopState(engine), ranked, ranked[:2], PASSES, BATCHING, 0.1), engine
+    return train_reward(state, ranked, ranked[:2], PASSES, BATCHING, 0.1), state
 
 
-def dpo(name: str) -> tuple[Rows, Engine]:
+def dpo(name: str) -> tuple[Rows, LoopState]:
     paired = [PairedExamples(group, pairs) for group, pairs in zip(groups(), [[(0, 1), (2, 1)], [(1, 2)]] * 4, strict=True)]
     known = with_reference(make_policy("gpt2", seed=1), paired, BATCHING)
-    engine = engine_of(make_policy("gpt2"), name)
-    return train_dpo(LoopState(engine), known, known[:2], PASSES, BATCHING, None, dpo_settings(beta=0.3)), engine
+    state = LoopState(engine_of(make_policy("gpt2"), name))
+    return train_dpo(state, known, known[:2], PASSES, BATCHING, None, dpo_settings(beta=0.3)), state
 
 
-def ppo(name: str, **critic: Any) -> tuple[Rows, Engine]:
+def ppo(name: str, **critic: Any) -> tuple[Rows, PPOState]:
     stop = {"steps": 3, "kl_budget": 0.0, "plateau_evaluations": 0}
     settings = ppo_settings(ptx_coef=0.1, stop=stop, **critic)
     policy, reward_model = make_policy("llama"), make_classifier("llama", seed=1)
@@ -78,10 +82,10 @@ def ppo(name: str, **critic: Any) -> tuple[Rows, Engine]:
     engines = {"engine": engine_settings(name=name, processes=processes), "optimizer": ADAMW}
     state = make_state(all_settings(settings).model_copy(update=engines), policy, reward_model)
     assert policy_of(state) is policy
-    return train_ppo(state, environment, settings), state.policy
+    return train_ppo(state, environment, settings), state
 
 
-LOOPS: dict[str, Callable[[str], tuple[Rows, Engine]]] = {
+LOOPS: dict[str, Callable[[str], tuple[Rows, LoopState | PPOState]]] = {
     "sft": sft,
     "reward": reward,
     "dpo": dpo,
@@ -90,22 +94,47 @@ LOOPS: dict[str, Callable[[str], tuple[Rows, Engine]]] = {
 }
 
 
-def main(file: str, names: list[str]) -> None:
+def found_of(rows: list[dict[str, float]], state: LoopState | PPOState) -> dict[str, Any]:
+    engine = state.policy if isinstance(state, PPOState) else state.engine
+    with engine.whole():
+        return {"rows": rows, "weights": weights(engine.model).tolist()}
+
+
+def stop_and_save(name: str, loop: str, file: Path) -> list[dict[str, float]]:
+    rows, state = LOOPS[loop](name)
+    told = list(islice(rows, STOP_AFTER))
+    saved = state.state_dict()
+    if ranks.rank() == 0:
+        torch.save(saved, file)
+    ranks.everybodys({ranks.rank(): None})  # none reads before it is written
+    return told
+
+
+def go_on(name: str, loop: str, told: list[dict[str, float]], file: Path) -> dict[str, Any]:
+    rows, state = LOOPS[loop](name)
+    state.load_state_dict(torch.load(file, weights_only=True, mmap=True))
+    return found_of([*told, *rows], state)
+
+
+def main(file: Path, name: str, other: Path | None) -> None:
+    """The loops from begin to end, and stopped and gone on with; and gone on with from where another run of this has
+    stopped, whose file `other` is."""
     torch.set_num_threads(1)
     zero.SMALL = 0  # or nothing here would be in parts
     ranks.join(torch.device("cpu"))
     found: dict[str, Any] = {}
-    for name in names:
-        for loop, begin in LOOPS.items():
-            rows, engine = begin(name)
-            told = list(rows)
-            with engine.whole():
-                found[f"{name} {loop}"] = {"rows": told, "weights": weights(engine.model).tolist()}
+    for loop, begin in LOOPS.items():
+        rows, state = begin(name)
+        found[loop] = found_of(list(rows), state)
+        told = stop_and_save(name, loop, file.with_name(f"{loop}.pt"))
+        found[f"{loop} resumed"] = go_on(name, loop, told, file.with_name(f"{loop}.pt"))
+        if other:
+            told = json.loads(other.read_text(encoding="utf-8"))[loop]["rows"][:STOP_AFTER]
+            found[f"{loop} taken over"] = go_on(name, loop, told, other.with_name(f"{loop}.pt"))
     if ranks.rank() == 0:
-        with open(file, "w", encoding="utf-8") as out:
-            json.dump(found, out)
+        file.write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":
     os.environ["DS_ACCELERATOR"] = "cpu"
-    main(sys.argv[1], sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]) if len(sys.argv) > 3 else None)

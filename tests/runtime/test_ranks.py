@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -24,6 +24,7 @@ from tests.training.table import all_settings, engine_settings, ppo_settings
 ROOT = Path(__file__).parents[2]
 LOOPS = ("sft", "reward", "dpo", "ppo", "shared")
 TORCHRUN = (sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+ONE = (sys.executable, "-W", "ignore", "-m")
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "DS_ACCELERATOR")
 
 
@@ -34,10 +35,17 @@ def environment(extensions: Path) -> dict[str, str]:
     return kept | ours | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
 
 
-def learn(folder: Path, command: tuple[str, ...], *engines: str) -> dict[str, Any]:
+class Ended(NamedTuple):
+    """What `ranks_run` left: by loop figures and weights; and the file, beside which the stopped states lie."""
+
+    found: dict[str, Any]
+    file: Path
+
+
+def learn(folder: Path, command: tuple[str, ...], engine: str, *other: Path) -> Ended:
     file = folder / "found.json"
     done = subprocess.run(
-        [*command, "tests.runtime.ranks_run", str(file), *engines],
+        [*command, "tests.runtime.ranks_run", str(file), engine, *map(str, other)],
         cwd=ROOT,
         env=environment(folder),
         capture_output=True,
@@ -45,35 +53,58 @@ def learn(folder: Path, command: tuple[str, ...], *engines: str) -> dict[str, An
         timeout=280,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(file.read_text(encoding="utf-8")))
+    return Ended(dict(json.loads(file.read_text(encoding="utf-8"))), file)
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return learn(tmp_path_factory.mktemp("alone"), (sys.executable, "-W", "ignore", "-m"), "single")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    return learn(tmp_path_factory.mktemp("alone"), ONE, "single")
 
 
-def assert_learned_the_same(found: dict[str, Any], alone: dict[str, Any], engine: str) -> None:
+def assert_learned_the_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     """Figures and weights, after six steps of Adam, to what the order of sums in float32 leaves open."""
+    assert [row.keys() for row in ours["rows"]] == [row.keys() for row in theirs["rows"]]
+    assert len(ours["rows"]) >= 4
+    for row, expected in zip(ours["rows"], theirs["rows"], strict=True):
+        for name, value in expected.items():
+            assert_near(row[name], value, 1e-5)
+    assert_near(ours["weights"], theirs["weights"], 1e-5)
+
+
+def assert_as_one(two: Ended, one: Ended) -> None:
+    """Two processes learn what one does. Stopped in the middle they go on to the same bits, and from where one process
+    has stopped to what it would have learned."""
     for loop in LOOPS:
-        ours, theirs = found[f"{engine} {loop}"], alone[f"single {loop}"]
-        assert [row.keys() for row in ours["rows"]] == [row.keys() for row in theirs["rows"]]
-        assert len(ours["rows"]) >= 4
-        for row, expected in zip(ours["rows"], theirs["rows"], strict=True):
-            for name, value in expected.items():
-                assert_near(row[name], value, 1e-5)
-        assert_near(ours["weights"], theirs["weights"], 1e-5)
+        assert_learned_the_same(two.found[loop], one.found[loop])
+        assert two.found[f"{loop} resumed"] == two.found[loop]
+        assert_learned_the_same(two.found[f"{loop} taken over"], one.found[loop])
 
 
-def test_two_processes_learn_as_one_does_with_weights_in_parts(tmp_path: Path, alone: dict[str, Any]) -> None:
+def assert_one_takes_over(two: Ended, one: Ended, folder: Path) -> None:
+    back = learn(folder, ONE, "single", two.file)
+    for loop in LOOPS:
+        assert back.found[loop] == one.found[loop]
+        assert back.found[f"{loop} resumed"] == one.found[loop]
+        assert_learned_the_same(back.found[f"{loop} taken over"], one.found[loop])
+
+
+def test_two_processes_learn_as_one_does_with_weights_in_parts(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, alone: Ended
+) -> None:
     """ZeRO's third stage is the one in which everything has to meet."""
-    assert_learned_the_same(learn(tmp_path, (*TORCHRUN, "--module"), "zero3"), alone, "zero3")
+    two = learn(tmp_path, (*TORCHRUN, "--module"), "zero3", alone.file)
+    assert_as_one(two, alone)
+    assert_one_takes_over(two, alone, tmp_path_factory.mktemp("back"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["zero0", "zero1", "zero2"])
-def test_two_processes_learn_as_one_does(tmp_path: Path, alone: dict[str, Any], engine: str) -> None:
-    assert_learned_the_same(learn(tmp_path, (*TORCHRUN, "--module"), engine), alone, engine)
+@pytest.mark.parametrize("engine", ["zero0", "zero1", "zero2", "zero3_offload"])
+def test_two_processes_learn_as_one_does(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, alone: Ended, engine: str
+) -> None:
+    two = learn(tmp_path, (*TORCHRUN, "--module"), engine, alone.file)
+    assert_as_one(two, alone)
+    assert_one_takes_over(two, alone, tmp_path_factory.mktemp("back"))
 
 
 def test_what_processes_compute_at_the_same_time_is_of_one_kind_and_everything_once() -> None:

@@ -234,7 +234,7 @@ def step(engine: Engine, parts: Sequence[Any], loss_of: Callable[[Any], Tensor])
 
 def learned(engine: TorchEngine) -> Tensor:
     """What an engine has learned, in one row: the float32 masters of weights that the model rounds."""
-    return torch.cat([p.double().flatten() for p in engine.state_dict()["masters"]])
+    return torch.cat([p.double().flatten() for p in engine.state_dict()["masters"].values()])
 
 
 def weights(model: nn.Module) -> Tensor:

@@ -109,10 +109,9 @@ def test_stopping_and_going_on_gives_the_same_bits() -> None:
     stopped = LoopState(engine_for(first, **adamw))
     before = steps(stopped, 3)
     buffer = io.BytesIO()
-    torch.save({"engine": stopped.engine.state_dict(), "step": stopped.step}, buffer)
-    saved = torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
-    resumed = LoopState(engine_for(second, **adamw), saved["step"])
-    resumed.engine.load_state_dict(saved["engine"])
+    torch.save(stopped.state_dict(), buffer)
+    resumed = LoopState(engine_for(second, **adamw))
+    resumed.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
     assert before + steps(resumed, 3) == expected
     assert torch.equal(weights(second), weights(whole))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from rlhf.records import Preference
 from rlhf.runtime.engine import Engine
@@ -41,6 +42,25 @@ class LoopState:
     def done(self) -> int:
         """Steps in this round."""
         return self.step - self.first
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "engine": self.engine.state_dict(),
+            "step": self.step,
+            "said": [asdict(then) for then in self.said],
+            "round": self.round,
+            "first": self.first,
+            "preferences": [preference.to_row() for preference in self.preferences],
+            "learnt": dict(self.learnt),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.engine.load_state_dict(state["engine"])
+        self.step = state["step"]
+        self.said = [Said(**then) for then in state["said"]]
+        self.round, self.first = state["round"], state["first"]
+        self.preferences = [Preference.from_row(row) for row in state["preferences"]]
+        self.learnt = Counter(state["learnt"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from rlhf import config
 from rlhf.models.forward import Batching, logprobs_and_entropy_of, logprobs_of, scores_of, shared_values_of, values_of
 from rlhf.models.tokens import Example
+from rlhf.runtime.engine import weights_of
 from rlhf.seeds import derive_seed, draw_rows
 from rlhf.training.ppo_metrics import rollout_metrics
 from rlhf.training.ppo_state import Environment, Kept, PPOState, SharedTrunk, model_of, policy_learns, policy_of, whole
@@ -129,8 +130,7 @@ def keep_best(state: PPOState, validation: dict[str, float], ppo: config.PPO) ->
         return
     worth = validation[ppo.keep_best_by]
     if state.kept is None or worth > state.kept.worth:
-        weights = state.policy.model.state_dict()
-        state.kept = Kept(state.step, worth, {name: weight.to("cpu", copy=True) for name, weight in weights.items()})
+        state.kept = Kept(state.step, worth, weights_of(state.policy.model))
 
 
 def stop_reason(state: PPOState, validation: dict[str, float], ppo: config.PPO) -> str:

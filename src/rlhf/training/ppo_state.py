@@ -51,8 +51,8 @@ class Environment:
 
 @dataclass(frozen=True)
 class Kept:
-    """The best policy so far by `ppo.keep_best_by`: the step it had made, what it was worth, and a copy of the weights of
-    its engine's model."""
+    """The best policy so far by `ppo.keep_best_by`: the step it had made, what it was worth, and a copy of the weights that
+    its engine's model learns."""
 
     step: int
     worth: float

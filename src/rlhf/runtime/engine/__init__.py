@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from rlhf import config
 from rlhf.runtime.engine.schedule import learning_rate
 from rlhf.runtime.engine.single import TorchEngine
-from rlhf.runtime.engine.step import Part, Step, Told
+from rlhf.runtime.engine.step import Part, Step, Told, weights_of
 from rlhf.runtime.engine.zero import DeepSpeedEngine
 
-__all__ = ["Engine", "Step", "TorchEngine", "make_engine"]
+__all__ = ["Engine", "Step", "TorchEngine", "make_engine", "weights_of"]
 
 
 class Engine(Protocol):
@@ -40,12 +40,17 @@ class Engine(Protocol):
         ...
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
-        """The model's weights alone, as its own `state_dict` has them. For when no more steps follow: moments stay."""
+        """The weights that learn, as `weights_of` gives them. For when no more steps follow: moments stay."""
         ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """What goes on with the steps to come, in one form whatever the back end and the number of processes: by the name of
+        each weight that learns its float32 `masters` and its `moments`, whole, in the first process alone."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """In every process. Weights that stand still are not in it."""
+        ...
 
 
 def make_engine(

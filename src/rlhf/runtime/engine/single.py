@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rlhf import config
 from rlhf.models.recompute import enable_recomputing, recomputing
 from rlhf.runtime.engine.adamw import adamw, check_finite
-from rlhf.runtime.engine.step import Part, Step, Told
+from rlhf.runtime.engine.step import Part, Step, Told, learning_weights
 
 
 class TorchEngine:
@@ -34,9 +34,9 @@ class TorchEngine:
         self._recompute = engine.gradient_checkpointing
         if self._recompute:
             enable_recomputing(model)
-        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
-        self._masters = [_master(weight) for weight in self._weights]
-        self._optimizer = adamw(self._masters, optimizer)
+        self._weights = learning_weights(model)
+        self._masters = {name: _master(weight) for name, weight in self._weights.items()}
+        self._optimizer = adamw(list(self._masters.values()), optimizer)
 
     def step(self, parts: Sequence[Part], loss_of: Callable[[Part], tuple[Tensor, Told]]) -> Step[Told]:
         self._optimizer.zero_grad(set_to_none=True)
@@ -46,7 +46,7 @@ class TorchEngine:
                 loss, about = loss_of(part)
                 loss.backward()
                 told.append(about)
-        norm = float(nn.utils.clip_grad_norm_(self._masters, self._max_grad_norm))
+        norm = float(nn.utils.clip_grad_norm_(self._masters.values(), self._max_grad_norm))
         check_finite(norm, self._steps_done)
         self.lr = self._rate(self._steps_done)
         for group in self._optimizer.param_groups:
@@ -62,31 +62,28 @@ class TorchEngine:
     @torch.no_grad()
     def _round(self) -> None:
         """What the model computes with is its masters' rounding."""
-        for weight, master in zip(self._weights, self._masters, strict=True):
-            if weight is not master:
-                weight.copy_(master)
+        for name, weight in self._weights.items():
+            if weight is not self._masters[name]:
+                weight.copy_(self._masters[name])
 
     @torch.no_grad()
     def load_weights(self, weights: dict[str, Tensor]) -> None:
-        self.model.load_state_dict(weights)
-        for weight, master in zip(self._weights, self._masters, strict=True):
-            if weight is not master:
-                master.copy_(weight)
+        for name, master in self._masters.items():
+            master.copy_(weights[name])
+        self._round()
 
     def state_dict(self) -> dict[str, Any]:
+        moments = self._optimizer.state_dict()["state"]
         return {
-            "model": self.model.state_dict(),
-            "masters": [master.detach() for master in self._masters],
-            "optimizer": self._optimizer.state_dict(),
+            "masters": {name: master.detach() for name, master in self._masters.items()},
+            "moments": {name: moments[place] for place, name in enumerate(self._masters) if place in moments},
             "steps_done": self._steps_done,
         }
 
-    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.load_weights(state["model"])
-        for master, saved in zip(self._masters, state["masters"], strict=True):
-            master.copy_(saved)
-        self._optimizer.load_state_dict(state["optimizer"])
+        self.load_weights(state["masters"])
+        moments = {place: state["moments"][name] for place, name in enumerate(self._masters) if name in state["moments"]}
+        self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": moments})
         self._steps_done = state["steps_done"]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +17,10 @@ from torch import Tensor, nn
 from rlhf import config
 from rlhf.models.recompute import enable_recomputing, recomputing
 from rlhf.runtime import ranks
+from rlhf.runtime.engine import shards
 from rlhf.runtime.engine.adamw import adamw, check_finite
-from rlhf.runtime.engine.step import Part, Step, Told
+from rlhf.runtime.engine.shards import gathered
+from rlhf.runtime.engine.step import Part, Step, Told, learning_weights
 
 SMALL = 100_000  # weights with fewer numbers stay whole; what DeepSpeed itself takes
 
@@ -38,7 +39,7 @@ class _LossOf(nn.Module):
 
 
 class DeepSpeedEngine:
-    """DeepSpeed's ZeRO. Where it keeps weights in parts, `state_dict` has them whole, at any depth."""
+    """DeepSpeed's ZeRO."""
 
     def __init__(
         self, model: nn.Module, rate: Callable[[int], float], optimizer: config.Optimizer, engine: config.Engine
@@ -48,19 +49,17 @@ class DeepSpeedEngine:
         self.lr = 0.0
         self._rate = rate
         self._steps_done = 0
-        self._zero_stage = engine.zero_stage
-        self._parted = self._zero_stage == 3
+        self._zero_stage, self._offload = engine.zero_stage, engine.offload
         self._recompute = engine.gradient_checkpointing
         if self._recompute:
             enable_recomputing(model)
-        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self._weights = learning_weights(model)
         self._loss_of = _LossOf(model)
         self._engine, *_ = deepspeed.initialize(
-            model=self._loss_of, optimizer=adamw(self._weights, optimizer), config=_settings(optimizer, engine)
+            model=self._loss_of,
+            optimizer=adamw(list(self._weights.values()), optimizer),
+            config=_settings(optimizer, engine),
         )
-        if self._parted:
-            for module in model.modules():
-                module.register_state_dict_post_hook(partial(self._put_together))  # torch marks what it is given
 
     def step(self, parts: Sequence[Part], loss_of: Callable[[Part], tuple[Tensor, Told]]) -> Step[Told]:
         rounds = list(_rounds(parts, ranks.count()))
@@ -74,6 +73,8 @@ class DeepSpeedEngine:
                 self._engine.backward(loss * (ranks.count() if counts else 0))  # DeepSpeed takes the mean over processes
                 if counts:
                     told[place] = self._loss_of.told
+        if self._offload:  # or only the gradients that the last round passes through are there
+            self._engine.optimizer.finalize_gradient_accumulation_boundary()
         norm = self._gradient_norm()
         check_finite(norm, self._steps_done)
         self.lr = self._rate(self._steps_done)
@@ -85,17 +86,15 @@ class DeepSpeedEngine:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        if not self._parted:
+        if self._zero_stage < 3:
             yield
             return
         offload = self._engine.optimizer.parameter_offload
-        with _gathered(self.model):
+        with gathered(self.model):
             offload._remove_module_hooks()  # they would take the weights apart again after each layer
-            self._parted = False
             try:
                 yield
             finally:
-                self._parted = True
                 offload.forward_hooks, offload.backward_hooks = [], []
                 offload.setup_zero_stage3_hooks()
 
@@ -104,47 +103,31 @@ class DeepSpeedEngine:
         from deepspeed.utils import safe_get_full_grad
 
         squares = torch.zeros((), device=self._engine.device)
-        for weight in self._weights:  # one whole gradient at a time
+        for weight in self._weights.values():  # one whole gradient at a time
             gradient = safe_get_full_grad(weight)
             if gradient is not None:
                 squares += gradient.float().square().sum().to(squares.device)
         return float(squares.sqrt())
 
+    @torch.no_grad()
     def load_weights(self, weights: dict[str, Tensor]) -> None:
-        with _gathered(self.model):
-            self.model.load_state_dict(weights)
+        with gathered(self.model):
+            for name, weight in self._weights.items():
+                weight.copy_(weights[name])
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self._engine.optimizer.state_dict(),
-            "steps_done": self._steps_done,
-        }
+        return shards.whole(self._engine.optimizer, self._weights) | {"steps_done": self._steps_done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.load_weights(state["model"])
-        # From stage 1 on the optimizer belongs to ZeRO, which takes the states of all ranks, and has the weights as well.
-        mine = state["optimizer"]
-        every = ranks.everybodys({ranks.rank(): mine})
-        self._engine.optimizer.load_state_dict(every if self._zero_stage else mine)
+        self.load_weights(state["masters"])
+        shards.take(self._engine.optimizer, self._zero_stage, self._weights, state)
         self._steps_done = state["steps_done"]
-
-    def _put_together(self, module: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
-        """Under ZeRO's third stage a module's parameters are empty between steps: here its state gets the whole ones.
-
-        Names of one tied parameter stay one tensor, as those who write files expect.
-        """
-        if not self._parted:
-            return
-        whole: dict[int, Tensor] = {}
-        with _gathered(module):
-            for name, parameter in module.named_parameters(remove_duplicate=False):
-                state[prefix + name] = whole.setdefault(id(parameter), parameter.detach().clone())
 
 
 def _rounds(parts: Sequence[Part], processes: int) -> Iterator[list[int]]:
     """The places of the parts that processes compute at the same time. They are of one kind: what passes through other
-    layers would wait in vain for the others there."""
+    layers would wait in vain for the others there. The first kind, which passes through every layer, comes first: the third
+    stage adds to what the step before has left where a step's first round passes a weight by."""
     kinds = dict.fromkeys(type(part) for part in parts)
     for kind in kinds:
         alike = [place for place, part in enumerate(parts) if type(part) is kind]
@@ -165,13 +148,6 @@ def _settings(optimizer: config.Optimizer, engine: config.Engine) -> dict[str, A
         "zero_force_ds_cpu_optimizer": False,  # torch's AdamW steps on the CPU as well, and no extension has to be built
         "bf16": {"enabled": engine.dtype == "bfloat16"},
     }
-
-
-def _gathered(model: nn.Module) -> Any:
-    """A context in which ZeRO's third stage, where it is on, has put the parameters together, and takes changes to them."""
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters(list(model.parameters()), modifier_rank=0)
 
 
 def _import_deepspeed(device: torch.device) -> Any:

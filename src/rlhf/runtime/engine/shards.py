@@ -1,0 +1,83 @@
+"""What ZeRO keeps in parts, put together and taken apart again: weights, their float32 masters, and Adam's moments.
+
+Whole, they fit any number of processes and either back end. (DeepSpeed's own universal checkpoints were considered: they
+are made from its files afterwards, by a program of their own, and only DeepSpeed reads them.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from rlhf.runtime import ranks
+
+MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names; beside them stands `step`, a number of its own for each weight
+
+
+def gathered(model: nn.Module) -> Any:
+    """A context in which ZeRO's third stage, where it is on, has put the weights together, and takes changes to them."""
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(list(model.parameters()), modifier_rank=0)
+
+
+def whole(optimizer: Any, weights: Mapping[str, nn.Parameter]) -> dict[str, dict[str, Any]]:
+    """`masters` and `moments` by name, on the CPU and in the first process alone. One weight at a time is whole elsewhere.
+
+    optimizer: of DeepSpeed's engine, in ZeRO's stage 0 torch's own.
+    """
+    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+    sharded = hasattr(optimizer, "optimizer")
+    states = (optimizer.optimizer if sharded else optimizer).state
+    masters: dict[str, Tensor] = {}
+    moments: dict[str, dict[str, Tensor]] = {}
+    for name, weight in weights.items():
+        master = safe_get_full_fp32_param(weight) if sharded else weight.detach()
+        state = {}
+        if states:
+            known = {} if sharded else states[weight]
+            state = {key: safe_get_full_optimizer_state(weight, key) if sharded else known[key] for key in MOMENTS}
+            state["step"] = next(iter(states.values()))["step"]
+        if ranks.rank() == 0:
+            masters[name] = master.to("cpu", copy=True)
+            moments |= {name: {key: value.to("cpu", copy=True) for key, value in state.items()}} if state else {}
+    return {"masters": masters, "moments": moments}
+
+
+@torch.no_grad()
+def take(optimizer: Any, zero_stage: int, weights: Mapping[str, nn.Parameter], state: dict[str, Any]) -> None:
+    """Keeps of what `whole` gave the part that is this process's; the weights themselves have been loaded before."""
+    if not state["moments"]:
+        return
+    step = next(iter(state["moments"].values()))["step"]
+    if zero_stage == 0:
+        for name, weight in weights.items():
+            optimizer.state[weight] = {key: value.clone() for key, value in state["moments"][name].items()}
+        return
+    flats = optimizer.fp32_partitioned_groups_flat if zero_stage == 3 else optimizer.single_partition_of_fp32_groups
+    for flat in flats:
+        optimizer.optimizer.state[flat] = {key: torch.zeros_like(flat) for key in MOMENTS} | {"step": step.clone()}
+    if zero_stage < 3:
+        optimizer._lazy_init_hp_params_optimizer_state()  # ties them to the weights, which DeepSpeed does in the first step
+    for name, weight in weights.items():
+        _take_one(weight, None, state["masters"][name])
+        for key in MOMENTS:
+            _take_one(weight, key, state["moments"][name][key])
+
+
+def _take_one(weight: Any, key: str | None, value: Tensor) -> None:
+    """The master (key None) or a moment of one weight. DeepSpeed's own way for the third stage fails where the number of
+    processes does not divide the weight's size."""
+    from deepspeed import utils
+
+    if not hasattr(weight, "ds_id"):
+        weight.set_full_hp_param(value.to(weight.device), key)
+        return
+    part = utils.safe_get_local_optimizer_state(weight, key) if key else utils.safe_get_local_fp32_param(weight)
+    whole = pad(value.flatten(), (0, part.numel() * ranks.count() - value.numel()))
+    part.copy_(whole.narrow(0, part.numel() * ranks.rank(), part.numel()))
