@@ -68,5 +68,6 @@ def train(run: Run, tiny: TinyModel) -> tuple[PreTrainedTokenizerBase, PreTraine
     steps = passes.steps(len(read))
     alone = config.engine.model_copy(update={"name": "single", "processes": 1})
     engine = make_engine(model, base.lr, base.warmup_share, steps, config.optimizer, alone)
-    run.follow_to_end(train_sft(LoopState(engine), read, held_out, passes, batching), steps)
+    state = LoopState(engine)
+    run.follow_to_end(train_sft(state, read, held_out, passes, batching), steps, state)
     return tokenizer, model

@@ -68,15 +68,15 @@ def main(run: Run) -> None:
     steps = rounds.steps(passes)
     state = LoopState(make_engine(policy, dpo.lr, dpo.warmup_share, steps, config.optimizer, config.engine))
     rows = train_rounds(state, rounds, reference, memory, validation, passes, batching, watch, dpo)
-    for last in run.follow(rows, steps):
-        if watch and (page := write_samples(run.output, state.said, watch.shown, tokenizer, last["step"])):
+    for row in run.follow(rows, steps, state):
+        if watch and (page := write_samples(run.output, state.said, watch.shown, tokenizer, row["step"])):
             run.tracker.log_file(page)
     about = f"Direct preference optimization of SFT, beta {dpo.beta}."
     with state.engine.whole():
         write_policy(
             policy, tokenizer, run.output / "model", "DPO policy", about, max_response_tokens=config.data.max_response_tokens
         )
-    run.finish(dict(state.learnt) | last)
+    run.finish(dict(state.learnt) | run.rows[-1])
     run.log_model(run.output / "model")
 
 

@@ -53,12 +53,12 @@ def main(run: Run) -> None:
     state = make_state(config, policy, reward_model)
     limit = config.data.max_response_tokens
     write = partial(write_policy, policy, tokenizer, max_response_tokens=limit, temperature=ppo.temperature)
-    for last in run.follow(train_ppo(state, environment, ppo), ppo.stop.steps):
+    for row in run.follow(train_ppo(state, environment, ppo), ppo.stop.steps, state):
         if why := explain_negative_kl(state, run.rows):
             run.say(why)
-        if page := write_samples(run.output, state.said, environment.watch.shown, tokenizer, last["step"]):
+        if page := write_samples(run.output, state.said, environment.watch.shown, tokenizer, row["step"]):
             run.tracker.log_file(page)
-        if ppo.keep_every and last["step"] and last["step"] % ppo.keep_every == 0:
+        if ppo.keep_every and row["step"] and row["step"] % ppo.keep_every == 0:
             place = run.output / "snapshots" / f"step_{state.step:04d}"
             with state.policy.whole():
                 write(place, "PPO policy in training", f"As it was after {state.step} of {ppo.stop.steps} rollouts.")

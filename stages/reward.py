@@ -47,10 +47,9 @@ def main(run: Run) -> None:
     passes = Passes(reward.epochs, reward.prompts_per_step, reward.eval_every_steps, run.seed("rows"))
     steps = passes.steps(len(train.rows))
     engine = make_engine(model, reward.lr, reward.warmup_share, steps, config.optimizer, config.engine)
-    learning = training.train_reward(
-        LoopState(engine), train.rows, rows["validation"].rows, passes, batching, reward.label_smoothing
-    )
-    run.follow_to_end(learning, steps)
+    state = LoopState(engine)
+    learning = training.train_reward(state, train.rows, rows["validation"].rows, passes, batching, reward.label_smoothing)
+    run.follow_to_end(learning, steps, state)
     about = f"Trained on rankings of {len(train.rows)} prompts by labeler {config.labeler.name} (Bradley-Terry)."
     with engine.whole():
         if reward.centre:

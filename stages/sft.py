@@ -41,8 +41,9 @@ def main(run: Run) -> None:
     batching = Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch)
     steps = passes.steps(len(train.examples))
     engine = make_engine(policy, sft.lr, sft.warmup_share, steps, config.optimizer, config.engine)
-    rows = train_sft(LoopState(engine), train.examples, validation.examples, passes, batching)
-    last = run.follow_to_end(rows, steps)
+    state = LoopState(engine)
+    rows = train_sft(state, train.examples, validation.examples, passes, batching)
+    last = run.follow_to_end(rows, steps, state)
     about = "Supervised fine-tuning on demonstrations."
     with engine.whole():
         write_policy(

@@ -1,8 +1,8 @@
 """Run by a test in one process or in several: every loop on one engine. Rank 0 leaves figures, weights and the states at
 which loops were stopped beside each other.
 
-python -m tests.runtime.ranks_run FILE ENGINE [FILE OF ANOTHER RUN]
-torchrun --nproc_per_node 2 --module tests.runtime.ranks_run FILE ENGINE [FILE OF ANOTHER RUN]
+python -m tests.runtime.ranks_run FILE ENGINE DTYPE [FILE OF ANOTHER RUN]
+torchrun --nproc_per_node 2 --module tests.runtime.ranks_run FILE ENGINE DTYPE [FILE OF ANOTHER RUN]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rlhf import config
 from rlhf.models.forward import Batching
 from rlhf.runtime import ranks
 from rlhf.runtime.engine import Engine, make_engine, zero
@@ -45,41 +46,51 @@ from tests.training.table import (
 ADAMW = optimizer(final_lr_share=0.1, weight_decay=0.01, max_grad_norm=0.5, eps=1e-4)
 STEPS = 6
 PASSES = Passes(epochs=3, rows_per_step=4, eval_every_steps=2, seed=3)  # of 8 rows
-BATCHING = Batching(PAD, 40)
+FEW, MANY = Batching(PAD, 40), Batching(PAD, 12)  # micro-batches of a step
 Rows = Iterator[dict[str, float]]
 STOP_AFTER = 3  # rows
 
 
+DTYPE = "float32"  # changed by what runs this
+
+
+def batching() -> Batching:
+    """In bfloat16 so many that one process has to cut its steps as two do: each micro-batch's gradient is rounded."""
+    return FEW if DTYPE == "float32" else MANY
+
+
+def settings_of(name: str) -> config.Engine:
+    return engine_settings(name=name, processes=1 if name == "single" else ranks.count(), dtype=DTYPE)
+
+
 def engine_of(model: nn.Module, name: str) -> Engine:
-    processes = 1 if name == "single" else ranks.count()
-    return make_engine(model, 1e-2, 0.2, STEPS, ADAMW, engine_settings(name=name, processes=processes))
+    return make_engine(model, 1e-2, 0.2, STEPS, ADAMW, settings_of(name))
 
 
 def sft(name: str) -> tuple[Rows, LoopState]:
-    state = LoopState(engine_of(make_policy("llama"), name))
-    return train_sft(state, EXAMPLES, EXAMPLES[:3], PASSES, BATCHING), state
+    state = LoopState(engine_of(make_policy("llama", precision=DTYPE), name))
+    return train_sft(state, EXAMPLES, EXAMPLES[:3], PASSES, batching()), state
 
 
 def reward(name: str) -> tuple[Rows, LoopState]:
-    state = LoopState(engine_of(make_classifier("gpt2"), name))
+    state = LoopState(engine_of(make_classifier("gpt2", precision=DTYPE), name))
     ranked = [RankedExamples(group, ranking) for group, ranking in zip(groups(), [[0, 1, 2], [1, 0, 0]] * 4, strict=True)]
-    return train_reward(state, ranked, ranked[:2], PASSES, BATCHING, 0.1), state
+    return train_reward(state, ranked, ranked[:2], PASSES, batching(), 0.1), state
 
 
 def dpo(name: str) -> tuple[Rows, LoopState]:
     paired = [PairedExamples(group, pairs) for group, pairs in zip(groups(), [[(0, 1), (2, 1)], [(1, 2)]] * 4, strict=True)]
-    known = with_reference(make_policy("gpt2", seed=1), paired, BATCHING)
-    state = LoopState(engine_of(make_policy("gpt2"), name))
-    return train_dpo(state, known, known[:2], PASSES, BATCHING, None, dpo_settings(beta=0.3)), state
+    known = with_reference(make_policy("gpt2", 1, DTYPE), paired, batching())
+    state = LoopState(engine_of(make_policy("gpt2", precision=DTYPE), name))
+    return train_dpo(state, known, known[:2], PASSES, batching(), None, dpo_settings(beta=0.3)), state
 
 
 def ppo(name: str, **critic: Any) -> tuple[Rows, PPOState]:
     stop = {"steps": 3, "kl_budget": 0.0, "plateau_evaluations": 0}
     settings = ppo_settings(ptx_coef=0.1, stop=stop, **critic)
-    policy, reward_model = make_policy("llama"), make_classifier("llama", seed=1)
-    environment = environment_for(policy, reward_model, batching=BATCHING)
-    processes = 1 if name == "single" else ranks.count()
-    engines = {"engine": engine_settings(name=name, processes=processes), "optimizer": ADAMW}
+    policy, reward_model = make_policy("llama", precision=DTYPE), make_classifier("llama", 1, DTYPE)
+    environment = environment_for(policy, reward_model, batching=batching())
+    engines = {"engine": settings_of(name), "optimizer": ADAMW}
     state = make_state(all_settings(settings).model_copy(update=engines), policy, reward_model)
     assert policy_of(state) is policy
     return train_ppo(state, environment, settings), state
@@ -96,8 +107,10 @@ LOOPS: dict[str, Callable[[str], tuple[Rows, LoopState | PPOState]]] = {
 
 def found_of(rows: list[dict[str, float]], state: LoopState | PPOState) -> dict[str, Any]:
     engine = state.policy if isinstance(state, PPOState) else state.engine
+    masters = engine.state_dict()["masters"]
     with engine.whole():
-        return {"rows": rows, "weights": weights(engine.model).tolist()}
+        kept = {name: weight.tolist() for name, weight in masters.items()}
+        return {"rows": rows, "masters": kept, "weights": weights(engine.model).tolist()}
 
 
 def stop_and_save(name: str, loop: str, file: Path) -> list[dict[str, float]]:
@@ -116,9 +129,11 @@ def go_on(name: str, loop: str, told: list[dict[str, float]], file: Path) -> dic
     return found_of([*told, *rows], state)
 
 
-def main(file: Path, name: str, other: Path | None) -> None:
+def main(file: Path, name: str, dtype: str, other: Path | None) -> None:
     """The loops from begin to end, and stopped and gone on with; and gone on with from where another run of this has
     stopped, whose file `other` is."""
+    global DTYPE
+    DTYPE = dtype
     torch.set_num_threads(1)
     zero.SMALL = 0  # or nothing here would be in parts
     ranks.join(torch.device("cpu"))
@@ -137,4 +152,4 @@ def main(file: Path, name: str, other: Path | None) -> None:
 
 if __name__ == "__main__":
     os.environ["DS_ACCELERATOR"] = "cpu"
-    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]) if len(sys.argv) > 3 else None)
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4]) if len(sys.argv) > 4 else None)

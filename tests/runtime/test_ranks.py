@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 LOOPS = ("sft", "reward", "dpo", "ppo", "shared")
 TORCHRUN = (sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 ONE = (sys.executable, "-W", "ignore", "-m")
+MANY = (*TORCHRUN, "--module")
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "DS_ACCELERATOR")
 
 
@@ -42,10 +45,10 @@ class Ended(NamedTuple):
     file: Path
 
 
-def learn(folder: Path, command: tuple[str, ...], engine: str, *other: Path) -> Ended:
+def learn(folder: Path, command: tuple[str, ...], engine: str, dtype: str, *other: Path) -> Ended:
     file = folder / "found.json"
     done = subprocess.run(
-        [*command, "tests.runtime.ranks_run", str(file), engine, *map(str, other)],
+        [*command, "tests.runtime.ranks_run", str(file), engine, dtype, *map(str, other)],
         cwd=ROOT,
         env=environment(folder),
         capture_output=True,
@@ -57,8 +60,9 @@ def learn(folder: Path, command: tuple[str, ...], engine: str, *other: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Ended:
-    return learn(tmp_path_factory.mktemp("alone"), ONE, "single")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Ended]:
+    """What one process of plain torch learns in a precision."""
+    return cache(lambda dtype: learn(tmp_path_factory.mktemp("alone"), ONE, "single", dtype))
 
 
 def assert_learned_the_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
@@ -68,43 +72,62 @@ def assert_learned_the_same(ours: dict[str, Any], theirs: dict[str, Any]) -> Non
     for row, expected in zip(ours["rows"], theirs["rows"], strict=True):
         for name, value in expected.items():
             assert_near(row[name], value, 1e-5)
-    assert_near(ours["weights"], theirs["weights"], 1e-5)
+    assert ours["masters"].keys() == theirs["masters"].keys()
+    for name, master in theirs["masters"].items():
+        assert_near(ours["masters"][name], master, 1e-5)
 
 
-def assert_as_one(two: Ended, one: Ended) -> None:
-    """Two processes learn what one does. Stopped in the middle they go on to the same bits, and from where one process
-    has stopped to what it would have learned."""
+def assert_goes_on(two: Ended) -> None:
+    """Stopped in the middle, every loop goes on to the same bits."""
     for loop in LOOPS:
-        assert_learned_the_same(two.found[loop], one.found[loop])
         assert two.found[f"{loop} resumed"] == two.found[loop]
-        assert_learned_the_same(two.found[f"{loop} taken over"], one.found[loop])
 
 
-def assert_one_takes_over(two: Ended, one: Ended, folder: Path) -> None:
-    back = learn(folder, ONE, "single", two.file)
+def assert_as_one(two: Ended, one: Ended, back: Ended) -> None:
+    """Two processes learn what one does, go on from where one has stopped, and the other way round. back: of one process
+    that went on from where the two had stopped."""
     for loop in LOOPS:
-        assert back.found[loop] == one.found[loop]
-        assert back.found[f"{loop} resumed"] == one.found[loop]
-        assert_learned_the_same(back.found[f"{loop} taken over"], one.found[loop])
+        expected = one.found[loop]
+        assert_learned_the_same(two.found[loop], expected)
+        assert_near(two.found[loop]["weights"], expected["weights"], 1e-5)
+        assert_learned_the_same(two.found[f"{loop} taken over"], expected)
+        assert back.found[loop] == back.found[f"{loop} resumed"] == expected
+        assert_learned_the_same(back.found[f"{loop} taken over"], expected)
 
 
 def test_two_processes_learn_as_one_does_with_weights_in_parts(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, alone: Ended
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, alone: Callable[[str], Ended]
 ) -> None:
     """ZeRO's third stage is the one in which everything has to meet."""
-    two = learn(tmp_path, (*TORCHRUN, "--module"), "zero3", alone.file)
-    assert_as_one(two, alone)
-    assert_one_takes_over(two, alone, tmp_path_factory.mktemp("back"))
+    one = alone("float32")
+    two = learn(tmp_path, MANY, "zero3", "float32", one.file)
+    assert_goes_on(two)
+    assert_as_one(two, one, learn(tmp_path_factory.mktemp("back"), ONE, "single", "float32", two.file))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["zero0", "zero1", "zero2", "zero3_offload"])
 def test_two_processes_learn_as_one_does(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, alone: Ended, engine: str
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, alone: Callable[[str], Ended], engine: str
 ) -> None:
-    two = learn(tmp_path, (*TORCHRUN, "--module"), engine, alone.file)
-    assert_as_one(two, alone)
-    assert_one_takes_over(two, alone, tmp_path_factory.mktemp("back"))
+    one = alone("float32")
+    two = learn(tmp_path, MANY, engine, "float32", one.file)
+    assert_goes_on(two)
+    assert_as_one(two, one, learn(tmp_path_factory.mktemp("back"), ONE, "single", "float32", two.file))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["zero1", "zero2", "zero3", "zero3_offload"])
+def test_two_processes_add_up_in_float32_what_they_compute_in_bfloat16(
+    tmp_path: Path, alone: Callable[[str], Ended], engine: str
+) -> None:
+    """As one process does. Only the loops without a scalar head, which DeepSpeed rounds with the rest."""
+    one = alone("bfloat16")
+    two = learn(tmp_path, MANY, engine, "bfloat16", one.file)
+    assert_goes_on(two)
+    for loop in ("sft", "dpo"):
+        assert_learned_the_same(two.found[loop], one.found[loop])
+        assert_learned_the_same(two.found[f"{loop} taken over"], one.found[loop])
 
 
 def test_what_processes_compute_at_the_same_time_is_of_one_kind_and_everything_once() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from rlhf.config.machinery import Endpoint, Engine, Lora, Optimizer, Sweep, Tracking
+from rlhf.config.machinery import Checkpoint, Endpoint, Engine, Lora, Optimizer, Sweep, Tracking
 from rlhf.config.ppo import PPO, Stop
 from rlhf.config.section import Section
 from rlhf.config.sources import Columns, Data, Labeler, Model, Stories, TinyModel
@@ -21,6 +21,7 @@ __all__ = [
     "PPO",
     "SFT",
     "Base",
+    "Checkpoint",
     "Columns",
     "Config",
     "Data",
@@ -56,6 +57,7 @@ class Config(Section):
     engine: Engine
     lora: Lora
     optimizer: Optimizer
+    checkpoint: Checkpoint
     tracking: Tracking
     sweep: Sweep
     prepare: Prepare
@@ -101,6 +103,11 @@ class Config(Section):
             raise ValueError(
                 f"lora.rank ({self.lora.rank}) does not go with engine.name ({self.engine.name}): adapters share a trunk "
                 "that stands still, which ZeRO's third stage would take apart. Choose engine=zero2, or lora.rank=0"
+            )
+        if self.optimizer.bits == 8 and self.engine.name != "single" and self.checkpoint.every_minutes:
+            raise ValueError(
+                f"checkpoint.every_minutes ({self.checkpoint.every_minutes:g}) must be 0 with optimizer.bits (8) and "
+                f"engine.name ({self.engine.name}): moments of 8 bits in parts cannot be saved whole"
             )
         if self.optimizer.bits == 8 and self.engine.offload:
             raise ValueError(

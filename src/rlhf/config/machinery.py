@@ -84,6 +84,12 @@ class Endpoint(Section):
     timeout_seconds: Positive
 
 
+class Checkpoint(Section):
+    """How often a training loop saves its whole state. No stage's result depends on it."""
+
+    every_minutes: NotNegative
+
+
 class Tracking(Section):
     """What MLflow gets beyond parameters, metrics and small files. No stage's result depends on it."""
 

@@ -13,36 +13,37 @@ SHOWN_NUMBERS = 3
 Row = dict[str, float]
 
 
-def show(rows: Iterable[Row], total: int, name: str) -> Iterator[Row]:
-    """Passes the rows on; `step` of each is what is done out of `total`."""
-    return _bar(rows, total, name) if sys.stderr.isatty() else _lines(rows, total, name)
+def show(rows: Iterable[Row], total: int, name: str, done: int = 0) -> Iterator[Row]:
+    """Passes the rows on; `step` of each is what is done out of `total`, `done` steps of it at another time."""
+    return _bar(rows, total, name, done) if sys.stderr.isatty() else _lines(rows, total, name, done)
 
 
-def _bar(rows: Iterable[Row], total: int, name: str) -> Iterator[Row]:
+def _bar(rows: Iterable[Row], total: int, name: str, done: int) -> Iterator[Row]:
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=name, unit="step", dynamic_ncols=True) as bar:
+    with tqdm(total=total, initial=done, desc=name, unit="step", dynamic_ncols=True) as bar:
         for row in rows:
             bar.set_postfix_str(main_numbers(row), refresh=False)
             bar.update(int(row["step"]) - bar.n)
             yield row
 
 
-def _lines(rows: Iterable[Row], total: int, name: str) -> Iterator[Row]:
+def _lines(rows: Iterable[Row], total: int, name: str, done: int) -> Iterator[Row]:
     start = last = time.monotonic()
     for row in rows:
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES or row["step"] >= total:
-            print(line(row, total, name, now - start), flush=True)
+            print(line(row, total, name, now - start, done), flush=True)
             last = now
         yield row
 
 
-def line(row: Mapping[str, Any], total: int, name: str, elapsed: float) -> str:
-    """`ppo 12/40 (30 %), 0:35 gone, 1:21 to go: score 1.23, kl 0.5`; elapsed in seconds."""
+def line(row: Mapping[str, Any], total: int, name: str, elapsed: float, done: int = 0) -> str:
+    """`ppo 12/40 (30 %), 0:35 gone, 1:21 to go: score 1.23, kl 0.5`; elapsed in seconds, since step `done`."""
     step = int(row["step"])
-    left = elapsed / step * max(total - step, 0) if step else 0.0
-    times = f"{clock(elapsed)} gone, {clock(left)} to go" if step else f"{clock(elapsed)} gone"
+    made = step - done
+    left = elapsed / made * max(total - step, 0) if made else 0.0
+    times = f"{clock(elapsed)} gone, {clock(left)} to go" if made else f"{clock(elapsed)} gone"
     return f"{name} {step}/{total} ({step / max(total, 1):.0%}), {times}: {main_numbers(row)}"
 
 

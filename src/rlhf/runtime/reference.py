@@ -20,7 +20,7 @@ from rlhf.runtime.messages import Values, shown
 from rlhf.runtime.settings import flatten, read_snapshot, values_of
 
 GUARD = "config"  # the one stage without metrics
-NO_RESULT = ("tracking.", "sweep.")  # what no result depends on
+NO_RESULT = ("checkpoint.", "tracking.", "sweep.")  # what no result depends on
 HEADLINE = re.compile(
     r"evaluate\.(ppo|dpo)\.(gold_score|win_rate\.mean|kl_per_response|response_tokens|ended|greedy\.gold_score)"
     r"|evaluate\.(base|sft)\.gold_score|reward\.test\.accuracy|sft\.validation_loss"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlhf.config import Config
 from rlhf.errors import UserError
 from rlhf.runtime import outputs, pipeline, processes, progress, tracking
+from rlhf.runtime.checkpoint import Checkpoints, Resumable
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +32,7 @@ class Run:
     tracker: tracking.Tracker
     declared: pipeline.Declared = field(default_factory=pipeline.Declared)
     label: str = ""  # what its lines on the screen begin with, where that is not its name
+    checkpoints: Checkpoints | None = None
     rows: list[Row] = field(default_factory=list)
 
     def read(self, stage: str, file: str) -> Path:
@@ -60,24 +62,34 @@ class Run:
         """A line about what is under way where no row shows it for a while: `dpo` asks the reference …"""
         print(f"{self.label or self.name} {what}", flush=True)
 
-    def follow(self, rows: Iterable[Row], total: int) -> Iterator[Row]:
-        """Passes a loop's rows on, each with a `step` out of `total`: shown, sent to MLflow, written to curve.csv."""
+    def follow(self, rows: Iterable[Row], total: int, state: Resumable | None = None) -> Iterator[Row]:
+        """Passes a loop's rows on, each with a `step` out of `total`: shown, sent to MLflow, written to curve.csv.
+
+        state: the loop's, where it can be saved on the way: the loop, which has not begun, then goes on from where the same
+        run was stopped. Its rows up to there are not passed on again; `self.rows` has them.
+        """
+        kept = self.checkpoints if state else None
+        if kept and state:
+            for row in kept.go_on(state, self.say):
+                self._log(row)
         try:
-            for row in self.show(rows, total):
+            for row in self.show(rows, total, self._last_step()):
                 self._log(row)
                 yield row
+                if kept and state and row["step"]:
+                    kept.save_if_due(state, self.rows, self.say)
         finally:
             outputs.write_curve(self.output / "curve.csv", self.rows)
 
-    def show(self, rows: Iterable[Row], total: int) -> Iterator[Row]:
-        """Passes the rows of a loop on that leaves no curve: shown, and nothing else."""
-        for row in progress.show(rows, total, self.label or self.name):
+    def show(self, rows: Iterable[Row], total: int, done: int = 0) -> Iterator[Row]:
+        """Passes the rows of a loop on that leaves no curve: shown, and nothing else. done: steps before these rows."""
+        for row in progress.show(rows, total, self.label or self.name, done):
             processes.leave_if_orphaned()
             yield row
 
-    def follow_to_end(self, rows: Iterable[Row], total: int) -> Row:
+    def follow_to_end(self, rows: Iterable[Row], total: int, state: Resumable | None = None) -> Row:
         """`follow` where nothing happens on the way; returns the last row."""
-        for _ in self.follow(rows, total):
+        for _ in self.follow(rows, total, state):
             pass
         return self.rows[-1]
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from rlhf.errors import UserError
 from rlhf.runtime import device, launch, overrides, pipeline, processes, settings, tracking
+from rlhf.runtime.checkpoint import checkpoints_of
 from rlhf.runtime.run import Run
 from rlhf.runtime.sweeps import sweep
 from rlhf.runtime.sweeps.plan import plan
@@ -132,12 +133,17 @@ def _run(script: Path, composed: DictConfig, job: sweep.Job | None = None) -> in
         place = device.choose_device(device.device_choice(), config.data.source)
         device.pin(config.engine.threads)
         device.meet(place)
-        tracker.log_tags(device.tags(place) | (job.tags if job else {}))
-        run = Run(name, pipeline.visible(config, declared.params), output, place, root, tracker, declared, label)
+        machine = device.tags(place)
+        tracker.log_tags(machine | (job.tags if job else {}))
+        kept = checkpoints_of(root, name, declared, settings.flatten(values), machine, output)
+        seen = pipeline.visible(config, declared.params)
+        run = Run(name, seen, output, place, root, tracker, declared, label, checkpoints=kept)
         if job and job.trained:
             run.tell_again()
         else:
             main(run)
+            if kept:
+                kept.remove()
         if job and job.reading:
             (output / sweep.EXAM).mkdir()
             job.reading.examine(Run("evaluate", config, output / sweep.EXAM, place, root, tracker, label=label), job.policy)

@@ -59,8 +59,7 @@ def take(optimizer: Any, zero_stage: int, weights: Mapping[str, nn.Parameter], s
         for name, weight in weights.items():
             optimizer.state[weight] = {key: value.clone() for key, value in state["moments"][name].items()}
         return
-    flats = optimizer.fp32_partitioned_groups_flat if zero_stage == 3 else optimizer.single_partition_of_fp32_groups
-    for flat in flats:
+    for flat in _flats(optimizer):
         optimizer.optimizer.state[flat] = {key: torch.zeros_like(flat) for key in MOMENTS} | {"step": step.clone()}
     if zero_stage < 3:
         optimizer._lazy_init_hp_params_optimizer_state()  # ties them to the weights, which DeepSpeed does in the first step
@@ -68,6 +67,13 @@ def take(optimizer: Any, zero_stage: int, weights: Mapping[str, nn.Parameter], s
         _take_one(weight, None, state["masters"][name])
         for key in MOMENTS:
             _take_one(weight, key, state["moments"][name][key])
+
+
+def _flats(optimizer: Any) -> list[Tensor]:
+    """The masters of this process's part, as Adam has them: each of DeepSpeed's optimizers has its own name for them."""
+    names = ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups", "fp32_groups_flat_partition")
+    (flats,) = (getattr(optimizer, name) for name in names if hasattr(optimizer, name))
+    return list(flats)
 
 
 def _take_one(weight: Any, key: str | None, value: Tensor) -> None:

@@ -140,6 +140,8 @@ def _settings(optimizer: config.Optimizer, engine: config.Engine) -> dict[str, A
     if engine.offload:
         zero |= {"offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}
     return {
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",  # what micro-batches and processes add up is what one process adds up
         "train_micro_batch_size_per_gpu": 1,  # asked for, not used: the loops make their own micro-batches
         "gradient_accumulation_steps": 1,
         "gradient_clipping": optimizer.max_grad_norm,

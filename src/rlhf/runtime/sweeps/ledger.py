@@ -27,7 +27,7 @@ RUNNING, DONE, FAILED = "running", "done", "failed"
 TRAINED = "trained"  # by an earlier try, whose exam failed
 EXAM = "evaluation"  # the folder of a job that holds what its policy answered to the exam, and its figures
 SPENT = ("seconds", "cpu_seconds")  # of a job, but for its imports
-NO_RESULT = "tracking."  # settings on which no result depends
+NO_RESULT = ("checkpoint.", "tracking.")  # settings on which no result depends
 Book = dict[str, Any]
 NOTHING: Mapping[str, str] = {}
 
