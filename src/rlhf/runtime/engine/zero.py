@@ -6,7 +6,9 @@ run out, a process computes one again and counts it as nothing, because all of t
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -162,6 +164,8 @@ def _import_deepspeed(device: torch.device) -> Any:
     os.environ.setdefault("MASTER_PORT", "0")
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    logging.getLogger("compilers").setLevel(logging.WARNING)  # Hydra lets INFO through: how DeepSpeed looks for a compiler
+    warnings.filterwarnings("ignore", "`torch.distributed.* is deprecated", FutureWarning)  # what DeepSpeed calls there
     import deepspeed
     import deepspeed.ops
 
