@@ -26,6 +26,7 @@ from rlhf.records import Preference, Prompt
 from rlhf.runtime.engine import make_engine
 from rlhf.runtime.memory import memory_of
 from rlhf.runtime.run import Run
+from rlhf.runtime.tracking import home_of
 from rlhf.training.dpo import paired_examples, with_reference
 from rlhf.training.dpo_rounds import Rounds, shares_of, train_rounds
 from rlhf.training.loop import LoopState, Passes
@@ -60,7 +61,7 @@ def main(run: Run) -> None:
         max_dropped_share=dpo.max_dropped_share,
     )
     batching = Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch)
-    memory = memory_of(run.root / "cache", place, run.device, config.engine)
+    memory = memory_of(home_of(run.root) / "cache", place, run.device, config.engine)
     run.say("asks the reference once for each response, or remembers what it said")
     validation = with_reference(reference, paired_examples(held_out, tokenizer, context).rows, batching, memory)
 

@@ -29,7 +29,7 @@ FLOORS = [
 ]
 SIDEWAYS_NEVER = {"training", "labeling", "evaluation"}
 ONLY_IN = {  # library: the files and folders of src/rlhf that may import it
-    "deepspeed": ("runtime/engine/zero.py",),
+    "deepspeed": ("runtime/engine/zero.py", "runtime/engine/shards.py"),
     "mlflow": ("runtime/tracking/",),
     "hydra": ("runtime/stage.py", "runtime/settings.py", "runtime/overrides.py", "runtime/sweeps/"),
     "omegaconf": ("runtime/stage.py", "runtime/settings.py", "runtime/overrides.py", "runtime/guard.py", "runtime/sweeps/"),

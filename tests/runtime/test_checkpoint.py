@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf.config import Config
-from rlhf.errors import UserError
 from rlhf.models.forward import Batching
-from rlhf.runtime import settings
-from rlhf.runtime.checkpoint import Checkpoints, checkpoints_of
+from rlhf.runtime import processes
+from rlhf.runtime.checkpoint import PLACE, checkpoints_of, store
+from rlhf.runtime.checkpoint.identity import Origin
 from rlhf.runtime.pipeline import Declared
 from rlhf.runtime.run import Run
 from rlhf.runtime.tracking import Tracker
@@ -31,6 +36,8 @@ VALUES = {
     "sft.lr": 0.1,
     "sft.epochs": 2,
     "ppo.lr": 0.3,
+    "optimizer.bits": 32,
+    "engine.name": "single",
     "engine.processes": 1,
     "engine.tokens_per_micro_batch": 100,
     "engine.dtype": "float32",
@@ -47,48 +54,56 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def checkpoints(root: Path, output: str, **changes: Any) -> Checkpoints:
-    folder = root / output
-    folder.mkdir(exist_ok=True)
-    found = checkpoints_of(root, "sft", DECLARED, VALUES | changes, {"torch": "2"}, folder)
-    assert found
-    return found
-
-
-def make_run(root: Path, kept: Checkpoints) -> Run:
-    return Run("sft", None, kept.output, None, root, Tracker({}, None, 0.0), checkpoints=kept)  # type: ignore[arg-type]
+def origin(root: Path, **changes: Any) -> Origin:
+    return Origin(root, "sft", DECLARED, VALUES | changes, {"torch": "2"})
 
 
 def start(root: Path, output: str, **changes: Any) -> tuple[Run, LoopState]:
-    return make_run(root, checkpoints(root, output, **changes)), LoopState(engine_for(make_policy("llama")))
+    folder = root / output
+    folder.mkdir(exist_ok=True)
+    kept = checkpoints_of(origin(root, **changes), folder, "sft")
+    run = Run("sft", None, folder, None, root, Tracker({}, None, 0.0), checkpoints=kept)  # type: ignore[arg-type]
+    return run, LoopState(engine_for(make_policy("llama")))
 
 
 def learn(run: Run, state: LoopState, stop: int | None = None, each: Callable[[int], None] = lambda step: None) -> None:
-    """To the end, or until the step after `stop`: a state is saved when the next row is asked for."""
+    """To the end, or until the step after `stop`: a state is saved when the next row is asked for. A run that stops lets go
+    of its states, as one does that dies."""
     for row in run.follow(train_sft(state, EXAMPLES, EXAMPLES[:2], PASSES, Batching(PAD, 20)), 6, state):
         each(int(row["step"]))
         if row["step"] == (stop or 0) + 1 and stop:
-            return
+            break
+    let_go(run)
+
+
+def let_go(run: Run) -> None:
+    if run.checkpoints and run.checkpoints.lock:
+        run.checkpoints.lock.close()
+
+
+def folder_of(run: Run) -> Path:
+    assert run.checkpoints
+    assert run.checkpoints.folder
+    return run.checkpoints.folder
 
 
 def test_a_stopped_run_goes_on_to_the_same_rows_weights_and_files(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole, expected = start(root, "whole", **{"checkpoint.every_minutes": 1e9})
     learn(whole, expected)
-    assert not (root / "cache").exists()
+    assert not list((root / PLACE).glob("sft-*"))
 
-    (root / "first").mkdir()
-    (root / "first" / "there_before").write_text("not the run's")
     first, state = start(root, "first")
-    written = first.output / "snapshots" / "step_2"
+    for name in ("sft.log", ".hydra", "job.json"):
+        (first.output / name).write_text("not the run's")
 
     def write(step: int) -> None:
+        (first.output / "samples.md").write_text(f"after {step}")
         if step == 2:
-            written.mkdir(parents=True)
-            (written / "model").write_text("as it was")
+            (first.output / "snapshots" / "step_2").mkdir(parents=True)
+            (first.output / "snapshots" / "step_2" / "model").write_text("as it was")
 
     learn(first, state, stop=4, each=write)
-    assert first.checkpoints
-    assert [path.name for path in first.checkpoints.folder.iterdir()] == ["step_000000004"]
+    assert sorted(path.name for path in folder_of(first).iterdir()) == ["step_000000003", "step_000000004"]
     assert "sft has saved its state after step 4: cache/checkpoints/sft-" in capsys.readouterr().out
 
     again, fresh = start(root, "again")
@@ -99,9 +114,21 @@ def test_a_stopped_run_goes_on_to_the_same_rows_weights_and_files(root: Path, ca
     assert (again.output / "curve.csv").read_bytes() == (whole.output / "curve.csv").read_bytes()
     assert torch.equal(weights(fresh.engine.model), weights(expected.engine.model))
     assert (again.output / "snapshots" / "step_2" / "model").read_text() == "as it was"
-    assert not (again.output / "there_before").exists()
+    assert (again.output / "samples.md").read_text() == "after 4"
+    assert {path.name for path in again.output.iterdir()} == {"snapshots", "samples.md", "curve.csv"}
     assert "sft goes on from cache/checkpoints/sft-" in (said := capsys.readouterr().out)
     assert "last digits" not in said
+
+
+def test_what_a_run_has_written_lives_through_two_stops_in_one_folder(root: Path) -> None:
+    def write(step: int) -> None:
+        (root / "same" / f"after_{step}").write_text("")
+
+    for stop in (2, 4):
+        learn(*start(root, "same"), stop=stop, each=write)
+    shutil.rmtree(root / "same")
+    learn(*start(root, "same"), each=write)
+    assert sorted(path.name for path in (root / "same").glob("after_*")) == [f"after_{step}" for step in range(1, 7)]
 
 
 def test_a_run_that_had_made_its_last_step_has_only_to_be_finished(root: Path) -> None:
@@ -113,20 +140,20 @@ def test_a_run_that_had_made_its_last_step_has_only_to_be_finished(root: Path) -
     assert torch.equal(weights(fresh.engine.model), weights(state.engine.model))
     assert again.checkpoints
     again.checkpoints.remove()
-    assert not again.checkpoints.folder.exists()
+    assert not folder_of(again).exists()
 
 
 def test_only_what_moves_rounding_alone_may_differ(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    of_run = checkpoints(root, "a").folder
-    assert checkpoints(root, "b").folder == of_run
+    of_run = origin(root).name()
+    assert origin(root).name() == of_run
     for name in ("sft.lr", "sft.epochs", "engine.dtype"):
-        assert checkpoints(root, "a", **{name: "other"}).folder != of_run, name
+        assert origin(root, **{name: "other"}).name() != of_run, name
     for name in ("ppo.lr", "checkpoint.every_minutes", "engine.processes", "engine.tokens_per_micro_batch"):
-        assert checkpoints(root, "a", **{name: 3}).folder == of_run, name
+        assert origin(root, **{name: 3}).name() == of_run, name
     for name in ("src/code.py", "artifacts/base/model/weights", "data/raw.txt"):
         before = (root / name).read_text()
         (root / name).write_text("changed")
-        assert checkpoints(root, "a").folder != of_run, name
+        assert origin(root).name() != of_run, name
         (root / name).write_text(before)
     learn(*start(root, "a"), stop=3)
     capsys.readouterr()
@@ -136,38 +163,166 @@ def test_only_what_moves_rounding_alone_may_differ(root: Path, capsys: pytest.Ca
 
 
 def test_none_are_kept_where_none_are_wanted_or_nobody_says_what_a_stage_depends_on(root: Path) -> None:
-    never = VALUES | {"checkpoint.every_minutes": 0.0}
-    assert checkpoints_of(root, "sft", DECLARED, never, {}, root) is None
-    assert checkpoints_of(root, "sft", Declared(), VALUES, {}, root) is None
+    assert checkpoints_of(origin(root, **{"checkpoint.every_minutes": 0.0}), root, "sft") is None
+    assert checkpoints_of(Origin(root, "sft", Declared(), VALUES, {}), root, "sft") is None
 
 
-def test_what_was_being_written_is_no_state_and_a_broken_one_is_named(root: Path) -> None:
+def test_one_run_has_the_states_and_another_of_the_same_leaves_them_alone(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, state = start(root, "first")
+    rows = first.follow(train_sft(state, EXAMPLES, EXAMPLES[:2], PASSES, Batching(PAD, 20)), 6, state)
+    for _ in range(3):
+        next(rows)
+    before = sorted(folder_of(first).rglob("*"))
+    second, fresh = start(root, "second")
+    learn(second, fresh)
+    assert second.checkpoints
+    second.checkpoints.remove()
+    assert f"sft saves no state: process {os.getpid()} is at the same run" in capsys.readouterr().out
+    assert len(second.rows) == 6
+    assert sorted(folder_of(first).rglob("*")) == before
+    list(rows)
+    assert first.rows == second.rows
+    let_go(first)
+
+
+@pytest.mark.parametrize("name", ["state.pt", "rows.json", "manifest.json", "files/samples.md"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_state_is_passed_over_for_the_one_before(
+    root: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, state = start(root, "a")
+    learn(run, state, stop=4, each=lambda step: (run.output / "samples.md").write_text(f"after {step}") and None)
+    file = folder_of(run) / "step_000000004" / name
+    content = bytearray(file.read_bytes())
+    match damage:
+        case "cut":
+            file.write_bytes(content[: len(content) // 2])
+        case "flipped":
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+        case "gone":
+            file.unlink()
+    again, fresh = start(root, "b")
+    learn(again, fresh)
+    said = capsys.readouterr().out
+    assert "sft passes over cache/checkpoints/sft-" in said
+    assert "step_000000004, which is damaged" in said
+    assert "step_000000003\n" in said
+    whole, expected = start(root, "whole", **{"sft.lr": 0.1, "checkpoint.every_minutes": 0.0})
+    learn(whole, expected)
+    assert again.rows == whole.rows
+    assert torch.equal(weights(fresh.engine.model), weights(expected.engine.model))
+
+
+def test_a_disk_without_room_costs_a_word_and_no_training(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write = torch.save
+
+    def full(whole: Any, file: Path) -> None:
+        if "step_000000002" in {path.name for path in file.parents[1].iterdir()}:
+            file.write_bytes(b"as far as it went")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        write(whole, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    run, state = start(root, "a")
+    learn(run, state)
+    said = capsys.readouterr().out
+    assert "sft cannot save its state, and trains on: [Errno 28] No space left on device" in said
+    assert "GiB are free in cache/checkpoints" in said
+    assert len(run.rows) == 6
+    assert sorted(path.name for path in folder_of(run).iterdir()) == ["step_000000001", "step_000000002"]
+
+
+def test_a_place_that_cannot_be_written_costs_a_word(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "cache").write_text("a file")
+    run, state = start(root, "a")
+    learn(run, state)
+    assert "sft saves no state: cache/checkpoints cannot be written" in capsys.readouterr().out
+    assert len(run.rows) == 6
+
+
+def test_what_was_half_written_goes(root: Path) -> None:
     run, state = start(root, "a")
     learn(run, state, stop=3)
-    assert run.checkpoints
-    (run.checkpoints.folder / ".half_1").mkdir()
-    again, fresh = start(root, "b")
-    learn(again, fresh, stop=4)
-    assert [row["step"] for row in again.rows] == [1, 2, 3, 4, 5]
-    (good,) = run.checkpoints.folder.glob("step_*")
-    (good / "state.pt").write_bytes(b"cut off")
-    with pytest.raises(UserError, match=rf"{good}: is no state to go on from \(.*\): remove it, and the run begins anew"):
-        learn(*start(root, "c"))
+    half = folder_of(run) / f"{store.HALF}1"
+    (half / "files").mkdir(parents=True)
+    learn(*start(root, "b"), stop=4)
+    assert not half.exists()
 
 
-def test_the_settings_refuse_what_cannot_be_saved_whole() -> None:
-    values = settings.values_of(settings.compose(ROOT, ["engine=zero2", "optimizer.bits=8"]))
-    with pytest.raises(
-        UserError, match=r"checkpoint\.every_minutes \(15\) must be 0 with optimizer\.bits \(8\) and engine\.name"
-    ):
-        settings.validate(values)
-    values["checkpoint"]["every_minutes"] = 0.0
-    assert isinstance(settings.validate(values), Config)
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, processes.Terminated)])
+def test_who_asks_to_stop_has_the_state_saved_first(root: Path, number: int, kind: type[BaseException]) -> None:
+    heard = signal.signal(signal.SIGTERM, processes._terminate)
+    try:
+        run, state = start(root, "a", **{"checkpoint.every_minutes": 1e9})
+        with pytest.raises(kind):
+            learn(run, state, each=lambda step: os.kill(os.getpid(), number) if step == 4 else None)
+        let_go(run)
+        assert [path.name for path in folder_of(run).iterdir()] == ["step_000000004"]
+        assert len(run.rows) == 4
+        twice, state = start(root, "b", **{"checkpoint.every_minutes": 1e9})
+        with pytest.raises(kind):
+            learn(twice, state, each=lambda step: [os.kill(os.getpid(), number) for _ in range(2)] and None)
+        let_go(twice)
+        assert [path.name for path in folder_of(run).iterdir()] == ["step_000000004"], "asked twice, it saved all the same"
+        assert signal.getsignal(signal.SIGTERM) is processes._terminate
+    finally:
+        signal.signal(signal.SIGTERM, heard)
+
+
+def test_moments_of_eight_bits_in_parts_are_not_saved_and_it_says_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    learn(*start(root, "a", **{"optimizer.bits": 8, "engine.name": "zero2"}))
+    assert "sft saves no state on its way: moments of 8 bits" in capsys.readouterr().out
+    assert not (root / PLACE).exists()
+    learn(*start(root, "b", **{"optimizer.bits": 8}))
+    assert list((root / PLACE).glob("sft-*"))
 
 
 def test_rows_survive_as_they_are(root: Path) -> None:
     run, state = start(root, "a")
     learn(run, state, stop=3)
-    assert run.checkpoints
-    (saved,) = run.checkpoints.folder.iterdir()
-    assert json.loads((saved / "rows.json").read_text())["rows"] == run.rows[:3]
+    saved = store.newest(folder_of(run), print)
+    assert saved
+    assert saved.rows == run.rows[:3] == json.loads(json.dumps(run.rows[:3]))
+
+
+KILLED = """
+import os, signal, sys
+import torch
+from pathlib import Path
+from rlhf.runtime.checkpoint import store
+torch.manual_seed(0)
+folder, output = Path(sys.argv[1]), Path(sys.argv[2])
+for step in range(1, 10_000):
+    store.write(folder, {"weights": torch.full((200_000,), float(step))}, [{"step": step}], {}, output)
+    print(step, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(20))
+def test_killed_at_any_moment_of_a_save_it_leaves_the_last_state_or_the_one_before(tmp_path: Path, moment: int) -> None:
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / "samples.md").write_text("x" * 100_000)
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "states"), str(output)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": "src"}, cwd=ROOT
+    ) as process:
+        assert process.stdout
+        for _ in range(3):
+            process.stdout.readline()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.0013 * moment)
+        process.kill()
+        told = int(([*process.stdout.read().split(), "3"])[-1]) if moment else 3
+    saved = store.newest(tmp_path / "states", print)
+    assert saved
+    step = int(saved.folder.name.removeprefix(store.STEP))
+    assert step >= told - 1
+    assert float(torch.load(saved.folder / store.STATE, weights_only=True)["weights"][0]) == step
+    assert not list((tmp_path / "states").glob(f"{store.HALF}*"))

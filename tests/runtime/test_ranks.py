@@ -163,7 +163,8 @@ def test_one_process_does_all_and_asks_nobody() -> None:
         ("zero2", 2, "prepare", {}, False),
         ("zero2", 2, "label", {}, False),
         ("zero2", 2, "ppo", {"RANK": "1", "WORLD_SIZE": "2"}, False),
-        ("zero2", 2, "ppo", {"RANK": "0", "WORLD_SIZE": "8"}, False),
+        ("zero2", 8, "ppo", {"RANK": "0", "WORLD_SIZE": "8"}, False),
+        ("zero2", 2, "label", {"RANK": "0", "WORLD_SIZE": "1"}, False),
     ],
 )
 def test_who_starts_others(
@@ -183,6 +184,12 @@ def test_a_launcher_of_several_needs_an_engine_of_several(monkeypatch: pytest.Mo
         launch.starts_others(all_settings(ppo_settings()), "ppo")
     with pytest.raises(UserError, match=r"runs in one process, and a launcher has started 2: python stages/label\.py"):
         launch.starts_others(all_settings(ppo_settings()), "label")
+    two = all_settings(ppo_settings()).model_copy(update={"engine": engine_settings(name="zero2", processes=2)})
+    for launched in ("8", "1"):
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv("WORLD_SIZE", launched)
+        with pytest.raises(UserError, match=rf"engine\.processes \(2\) is not what the launcher has started \({launched}, "):
+            launch.starts_others(two, "ppo")
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(UserError, match=r"WORLD_SIZE \(two\) must be a whole number"):
         launch.count()

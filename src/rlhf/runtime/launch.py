@@ -53,16 +53,24 @@ def starts_others(config: Config, stage: str) -> bool:
     Raises:
         UserError: a launcher has started several for a stage or an engine that is one.
     """
-    if (launched := count()) > 1:
-        if stage in ALONE:
+    launched, wanted = count(), config.engine.processes
+    if stage in ALONE:
+        if launched > 1:
             raise UserError(f"runs in one process, and a launcher has started {launched}: python stages/{stage}.py")
-        if config.engine.name == "single":
-            raise UserError(
-                f"engine.name (single) is one process, and the launcher has started {launched} (WORLD_SIZE): choose "
-                "engine=zero1, zero2, zero3 or zero3_offload"
-            )
         return False
-    return config.engine.processes > 1 and stage not in ALONE and "RANK" not in os.environ
+    if launched == 1 and "RANK" not in os.environ:
+        return wanted > 1
+    if launched > 1 and config.engine.name == "single":
+        raise UserError(
+            f"engine.name (single) is one process, and the launcher has started {launched} (WORLD_SIZE): choose "
+            "engine=zero1, zero2, zero3 or zero3_offload"
+        )
+    if launched != wanted:
+        raise UserError(
+            f"engine.processes ({wanted}) is not what the launcher has started ({launched}, WORLD_SIZE): set "
+            f"engine.processes={launched}"
+        )
+    return False
 
 
 def start(script: Path, arguments: Sequence[str], wanted: int, output: Path) -> int:
@@ -71,7 +79,7 @@ def start(script: Path, arguments: Sequence[str], wanted: int, output: Path) -> 
     Where one of them ends with an error, torchrun ends the others.
     """
     _check_gpus(wanted)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={wanted}"]
+    launcher = [sys.executable, "-m", "rlhf.runtime.launch", "--standalone", f"--nproc_per_node={wanted}"]
     place = [] if "DVC_STAGE" in os.environ else [f"hydra.run.dir={output}"]
     others = subprocess.Popen([*launcher, str(script), *arguments, *place], preexec_fn=processes.end_when_parent_does)
     try:
@@ -81,6 +89,20 @@ def start(script: Path, arguments: Sequence[str], wanted: int, output: Path) -> 
         others.terminate()
         others.wait()
         raise
+
+
+def main(arguments: Sequence[str]) -> int:
+    """torchrun, without its own account of a process that has failed: that one has said why."""
+    os.environ.setdefault("LOGLEVEL", "CRITICAL")
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    try:
+        torchrun(list(arguments))
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        return code if code > 0 else 128 - code
+    return 0
 
 
 def _check_gpus(wanted: int) -> None:
@@ -100,3 +122,7 @@ def without_local_rank(arguments: Sequence[str]) -> list[str]:
     if "LOCAL_RANK" not in os.environ:
         return list(arguments)
     return [argument for argument in arguments if not argument.startswith("--local_rank")]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -52,10 +52,14 @@ class Memory:
         if (shared := ranks.of_rank_0(known)) is not None:  # all of them ask, or none
             return shared
         values = ask(examples, batching).detach().cpu()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        half = file.with_name(f"{file.name}.{os.getpid()}")  # jobs of a sweep write at once, and none reads half a file
-        half.write_bytes(save({NAME: values}))
-        half.replace(file)
+        if ranks.rank() == 0:
+            with suppress(OSError):  # a help, and no more
+                self.folder.mkdir(parents=True, exist_ok=True)
+                half = file.with_name(
+                    f"{file.name}.{os.getpid()}"
+                )  # jobs of a sweep write at once, and none reads half a file
+                half.write_bytes(save({NAME: values}))
+                half.replace(file)
         return values
 
     def _key(self, asked: str, examples: Sequence[Example], batching: Batching) -> str:

@@ -13,14 +13,18 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any, NoReturn
 
 from rlhf.errors import UserError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PARENT = os.getppid()
 STARTED = {"DVC_STAGE", "TORCHELASTIC_RUN_ID"}  # by DVC, or by torchrun
+STARTERS = (b"dvc", b"torchrun", b"torch.distributed.run", b"rlhf.runtime.launch")  # in their command lines
+SECONDS_FOR_THE_FIRST = 3.0  # of all processes, to say what is wrong
 SECONDS_BETWEEN_LOOKS = 0.5  # after the one that launched a process for the jobs of its sweep
 
 _busy = threading.Event()  # with such a job
@@ -36,8 +40,9 @@ def attempt(name: str, work: Callable[[], int]) -> int:
         return work()
     except UserError as error:
         said = str(error)
-        if os.environ.get("RANK", "0") != "0":  # the others say the same
-            return 1
+        if (rank := os.environ.get("RANK", "0")) != "0":
+            time.sleep(SECONDS_FOR_THE_FIRST)  # who mostly says the same, and with whom the launcher ends this one
+            name = f"{name} (process {rank})"
         print(said if said.startswith(f"{name}: ") else f"{name}: {said}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -49,6 +54,41 @@ def attempt(name: str, work: Callable[[], int]) -> int:
     except Exception:
         traceback.print_exc()
         return 1
+
+
+@dataclass
+class Stop:
+    """Signals that have asked to stop."""
+
+    asked: list[int] = field(default_factory=list)
+
+    def now(self) -> NoReturn:
+        """Ends as the first of them would have ended it."""
+        raise KeyboardInterrupt if self.asked[:1] == [signal.SIGINT] else Terminated
+
+
+@contextlib.contextmanager
+def stopped_between_steps() -> Iterator[Stop]:
+    """Within it the first Ctrl-C or SIGTERM waits for the end of a step; the next one is heard at once."""
+    stop = Stop()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        heard = before[number]
+        if stop.asked and callable(heard):
+            heard(number, frame)
+        stop.asked.append(number)
+        print("finishes its step and saves its state; asked once more it stops at once", file=sys.stderr, flush=True)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+            if callable(signal.getsignal(number)):  # a shell's background job does not hear Ctrl-C
+                before[number] = signal.signal(number, note)
+    try:
+        yield stop
+    finally:
+        for number, heard in before.items():
+            signal.signal(number, heard)
 
 
 def end_with_parent() -> None:
@@ -106,7 +146,8 @@ def is_adopted() -> bool:
     """Whether the parent is the process that takes in orphans: the first of all, or the user's systemd."""
     parent = Path("/proc") / str(os.getppid())
     if parent.name == "1":
-        return b"dvc" not in (parent / "cmdline").read_bytes()  # in a container DVC itself may be the first
+        first = (parent / "cmdline").read_bytes()  # in a container who started this may be the first
+        return not any(starter in first for starter in STARTERS)
     return (parent / "comm").read_text().strip() == "systemd"
 
 

@@ -7,12 +7,15 @@ are functions of a row's place, and results are put back in order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from rlhf.runtime import launch
+
+PATIENCE = timedelta(hours=3)  # for the first process, which alone saves states; one that has died the launcher notices
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,7 +34,7 @@ def rank() -> int:
 def join(device: torch.device) -> None:
     """Meets the others, where a launcher has started several."""
     if launch.count() > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
 
 
 def together(items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:

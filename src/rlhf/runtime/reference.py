@@ -17,10 +17,9 @@ from rlhf.data.files import parse_json
 from rlhf.errors import UserError
 from rlhf.runtime.guard import ABSENT, differences
 from rlhf.runtime.messages import Values, shown
-from rlhf.runtime.settings import flatten, read_snapshot, values_of
+from rlhf.runtime.settings import NO_RESULT, flatten, read_snapshot, values_of
 
 GUARD = "config"  # the one stage without metrics
-NO_RESULT = ("checkpoint.", "tracking.", "sweep.")  # what no result depends on
 HEADLINE = re.compile(
     r"evaluate\.(ppo|dpo)\.(gold_score|win_rate\.mean|kl_per_response|response_tokens|ended|greedy\.gold_score)"
     r"|evaluate\.(base|sft)\.gold_score|reward\.test\.accuracy|sft\.validation_loss"

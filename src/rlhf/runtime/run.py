@@ -68,18 +68,30 @@ class Run:
         state: the loop's, where it can be saved on the way: the loop, which has not begun, then goes on from where the same
         run was stopped. Its rows up to there are not passed on again; `self.rows` has them.
         """
-        kept = self.checkpoints if state else None
-        if kept and state:
-            for row in kept.go_on(state, self.say):
-                self._log(row)
         try:
-            for row in self.show(rows, total, self._last_step()):
-                self._log(row)
-                yield row
-                if kept and state and row["step"]:
-                    kept.save_if_due(state, self.rows, self.say)
+            if state and self.checkpoints:
+                yield from self._follow_and_save(rows, total, state, self.checkpoints)
+            else:
+                yield from self._follow(rows, total)
         finally:
             outputs.write_curve(self.output / "curve.csv", self.rows)
+
+    def _follow(self, rows: Iterable[Row], total: int) -> Iterator[Row]:
+        for row in self.show(rows, total, self._last_step()):
+            self._log(row)
+            yield row
+
+    def _follow_and_save(self, rows: Iterable[Row], total: int, state: Resumable, kept: Checkpoints) -> Iterator[Row]:
+        """Who asks it to stop (Ctrl-C, SIGTERM) has it saved first, unless he asks twice."""
+        for row in kept.begin(state):
+            self._log(row)
+        if self.rows:
+            self.tracker.log_tags({"resumed_from_step": str(self._last_step())})
+        with processes.stopped_between_steps() as stop:
+            for row in self._follow(rows, total):
+                yield row
+                if kept.save_if_due(state, self.rows, bool(stop.asked)):
+                    stop.now()
 
     def show(self, rows: Iterable[Row], total: int, done: int = 0) -> Iterator[Row]:
         """Passes the rows of a loop on that leaves no curve: shown, and nothing else. done: steps before these rows."""

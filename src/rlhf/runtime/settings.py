@@ -16,6 +16,8 @@ from rlhf.runtime.overrides import check_names, hydra_messages
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+NO_RESULT = ("checkpoint.", "sweep.", "tracking.")  # dotted names that begin so: no result depends on them
+
 
 def compose(root: Path, overrides: Sequence[str] = (), conf: Path | None = None) -> DictConfig:
     """What conf/ says with these overrides, exactly as DVC composes it (`dvc.utils.hydra.compose_and_dump`).

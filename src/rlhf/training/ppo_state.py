@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -99,7 +100,7 @@ class PPOState:
         self.step = state["step"]
         self.best_score = state["best_score"]
         self.evaluations_since_best = state["evaluations_since_best"]
-        self.kept = None if state["kept"] is None else Kept(**state["kept"])
+        self.kept = None if state["kept"] is None else Kept(**copy.deepcopy(state["kept"]))  # a file's, which may go
         self.stopped_by = state["stopped_by"]
         self.said = [Said(**then) for then in state["said"]]
         self.explained = state["explained"]

@@ -89,7 +89,8 @@ def test_changes_come_cheapest_first_and_end_where_everything_fits(folder: Path)
         "engine.dtype=bfloat16",
         "optimizer.bits=8",
         "engine.name=zero2 engine.processes=8",
-        "engine.name=zero3 engine.processes=8",
+        "engine.name=zero3 engine.processes=8",  # PPO samples from whole weights
+        "lora.rank=16 engine.name=zero2 engine.processes=8",
     ]
     assert lines[-1] == "With all of these everything fits."
     last = lines[-3].split()

@@ -122,7 +122,7 @@ def test_weights_gradients_and_moments_are_those_of_a_real_step(kind: Pretrained
     state = rules.learning(sizes.parameters, engine(), optimizer())
     assert state.weights == sum(p.nbytes for p in model.parameters())
     assert state.gradients == sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
-    moments = [t for of_one in real.state_dict()["optimizer"]["state"].values() for t in of_one.values() if t.dim()]
+    moments = [t for of_one in real.state_dict()["moments"].values() for t in of_one.values() if t.dim()]
     assert state.moments == sum(t.nbytes for t in moments)
 
 

@@ -113,6 +113,18 @@ def test_zero_shares_out_what_learns_and_leaves_what_stands_still_whole() -> Non
     assert (bytes_of(offloaded), offloaded.waiting) == ({"policy": 0}, 4000)
 
 
+def test_where_weights_are_in_parts_they_come_together_to_sample_and_to_evaluate() -> None:
+    """Beside a process's own quarter of the policy (4000 bytes) and of the critic (3600); none of it waits in the GPU where
+    it is offloaded."""
+    four = ("engine=zero3", "engine.processes=4")
+    assert stage("ppo", *four).passes[0].weights == 0.75 * (4000 + 3600)
+    assert stage("dpo", *four).passes[0].weights == stage("sft", *four).passes[1].weights == 0.75 * 4000
+    assert stage("reward", *four).passes[1].weights == 0.75 * 3600
+    assert stage("sft", "engine=zero3_offload", "engine.processes=4").passes[1].weights == 4000
+    assert stage("ppo", "engine=zero2", "engine.processes=4").passes[0].weights == 0
+    assert len(stage("sft", "engine=zero2").passes) == 1
+
+
 @pytest.mark.parametrize(
     ("overrides", "rows"),
     [

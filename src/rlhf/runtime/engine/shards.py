@@ -40,9 +40,11 @@ def whole(optimizer: Any, weights: Mapping[str, nn.Parameter]) -> dict[str, dict
         master = safe_get_full_fp32_param(weight) if sharded else weight.detach()
         state = {}
         if states:
-            known = {} if sharded else states[weight]
-            state = {key: safe_get_full_optimizer_state(weight, key) if sharded else known[key] for key in MOMENTS}
-            state["step"] = next(iter(states.values()))["step"]
+            known = {} if sharded else states.get(weight, {})
+            keys = MOMENTS if sharded or known else ()
+            state = {key: safe_get_full_optimizer_state(weight, key) if sharded else known[key] for key in keys}
+            if keys:
+                state["step"] = next(iter(states.values()))["step"]
         if ranks.rank() == 0:
             masters[name] = master.to("cpu", copy=True)
             moments |= {name: {key: value.to("cpu", copy=True) for key, value in state.items()}} if state else {}
@@ -54,19 +56,29 @@ def take(optimizer: Any, zero_stage: int, weights: Mapping[str, nn.Parameter], s
     """Keeps of what `whole` gave the part that is this process's; the weights themselves have been loaded before."""
     if not state["moments"]:
         return
-    step = next(iter(state["moments"].values()))["step"]
+    moments = state["moments"]
+    step = next(iter(moments.values()))["step"]
     if zero_stage == 0:
         for name, weight in weights.items():
-            optimizer.state[weight] = {key: value.clone() for key, value in state["moments"][name].items()}
+            if name in moments:
+                optimizer.state[weight] = {key: moments[name][key].to(weight.device, copy=True) for key in MOMENTS}
+                optimizer.state[weight]["step"] = _counted(step, weight)
         return
     for flat in _flats(optimizer):
-        optimizer.optimizer.state[flat] = {key: torch.zeros_like(flat) for key in MOMENTS} | {"step": step.clone()}
+        zeros = {key: torch.zeros_like(flat) for key in MOMENTS}
+        optimizer.optimizer.state[flat] = {**zeros, "step": _counted(step, flat)}
     if zero_stage < 3:
         optimizer._lazy_init_hp_params_optimizer_state()  # ties them to the weights, which DeepSpeed does in the first step
     for name, weight in weights.items():
         _take_one(weight, None, state["masters"][name])
         for key in MOMENTS:
-            _take_one(weight, key, state["moments"][name][key])
+            if name in moments:  # a weight without a gradient has none
+                _take_one(weight, key, moments[name][key])
+
+
+def _counted(step: Tensor, beside: Tensor) -> Tensor:
+    """The number of steps, where AdamW wants it: its one kernel on a GPU reads it there."""
+    return step.to(beside.device if beside.is_cuda else "cpu", copy=True)
 
 
 def _flats(optimizer: Any) -> list[Tensor]:

@@ -6,6 +6,7 @@ gradients are added up there, moments are of them, and what the model computes w
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -82,7 +83,8 @@ class TorchEngine:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.load_weights(state["masters"])
-        moments = {place: state["moments"][name] for place, name in enumerate(self._masters) if name in state["moments"]}
+        saved = copy.deepcopy(state["moments"])  # torch would go on in them, and they may be those of a file
+        moments = {place: saved[name] for place, name in enumerate(self._masters) if name in saved}
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": moments})
         self._steps_done = state["steps_done"]
 

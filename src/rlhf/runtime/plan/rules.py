@@ -8,6 +8,7 @@ in stage 3.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlhf import config
@@ -86,6 +87,14 @@ def gathered(sizes: Sizes, engine: config.Engine) -> float:
     return float(width(engine) * max(2 * sizes.layer.parameters, sizes.vocabulary * sizes.hidden))
 
 
+def whole(learners: Sequence[Sizes], engine: config.Engine) -> float:
+    """What ZeRO's third stage puts together beside a process's own parts where models sample, evaluate or are saved."""
+    if engine.zero_stage < 3:
+        return 0.0
+    own = 0.0 if engine.offload else 1 / engine.processes
+    return float(width(engine) * sum(sizes.parameters for sizes in learners) * (1 - own))
+
+
 def adapters(sizes: Sizes, lora: config.Lora) -> int:
     """Parameters of low-rank adapters: rank x (inputs + outputs) of each linear layer that gets one."""
     chosen = [linear for linear in sizes.linears if not lora.targets or linear.name in lora.targets]
@@ -132,7 +141,9 @@ def read_pass(name: str, sizes: Sizes, tokens: int, engine: config.Engine) -> Pa
     return Pass(name, activations=_in_flight(sizes, tokens, engine), logits=logits)
 
 
-def sampling_pass(name: str, sizes: Sizes, rows: int, max_response_tokens: int, engine: config.Engine) -> Pass:
+def sampling_pass(
+    name: str, sizes: Sizes, rows: int, max_response_tokens: int, engine: config.Engine, weights: float = 0.0
+) -> Pass:
     """Responses written side by side, the longest prompts with the longest responses: the pass over all prompts at once
     with its mask (as truth values and as numbers), the logits drawn from, keys and values, one layer's twice as it grows."""
     prompt = sizes.context - max_response_tokens
@@ -140,6 +151,7 @@ def sampling_pass(name: str, sizes: Sizes, rows: int, max_response_tokens: int, 
     cache = rows * sizes.context * sizes.key_values * width(engine)
     return Pass(
         name,
+        weights=weights,
         activations=_in_flight(sizes, rows * prompt, engine) + mask,
         logits=DRAWN_BYTES * sizes.vocabulary * rows,
         cache=cache * (1 + 1 / sizes.layers),

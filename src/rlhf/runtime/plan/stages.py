@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from rlhf import config
 from rlhf.models.sizes import Sizes, classifier_sizes, policy_sizes
@@ -16,6 +16,7 @@ from rlhf.runtime.plan.rules import (
     read_pass,
     sampling_pass,
     standing,
+    whole,
 )
 
 PAIR = 2
@@ -82,7 +83,8 @@ def _base(settings: config.Config, models: Models) -> Stage:
 
 
 def _sft(settings: config.Config, models: Models) -> Stage:
-    return Stage("sft", _learners(settings, {"policy": models.policy}), (_step("step", models.policy, settings, head=True),))
+    passes = (_step("step", models.policy, settings, head=True), *_evaluation(models.policy, settings, head=True))
+    return Stage("sft", _learners(settings, {"policy": models.policy}), passes)
 
 
 def _sample(settings: config.Config, models: Models) -> Stage:
@@ -94,7 +96,8 @@ def _sample(settings: config.Config, models: Models) -> Stage:
 def _reward(settings: config.Config, models: Models) -> Stage:
     """All responses to a prompt are in one micro-batch."""
     step = _step("step", models.reward_model, settings, rows=settings.sample.responses_per_prompt, head=False)
-    return Stage("reward", _learners(settings, {"reward model": models.reward_model}), (step,))
+    passes = (step, *_evaluation(models.reward_model, settings, head=False))
+    return Stage("reward", _learners(settings, {"reward model": models.reward_model}), passes)
 
 
 def _ppo(settings: config.Config, models: Models) -> Stage:
@@ -103,7 +106,7 @@ def _ppo(settings: config.Config, models: Models) -> Stage:
     learners = {"policy": models.policy} | ({"critic": models.critic} if models.critic else {})
     still = {"reference": models.policy, "reward model": models.reward_model}
     passes = [
-        _sampling(models.policy, settings, max(ppo.responses_per_step, ppo.eval_prompts)),
+        _sampling(models.policy, settings, max(ppo.responses_per_step, ppo.eval_prompts), list(learners.values())),
         _step("policy step", models.policy, settings, head=True),
     ]
     if models.critic:
@@ -115,7 +118,7 @@ def _dpo(settings: config.Config, models: Models) -> Stage:
     """The two responses of a pair are in one micro-batch."""
     asked = settings.engine.responses_at_once if settings.dpo.rounds > 1 else settings.dpo.eval_prompts
     passes = (
-        _sampling(models.policy, settings, asked),
+        _sampling(models.policy, settings, asked, [models.policy]),
         _step("step", models.policy, settings, rows=PAIR, head=True),
     )
     return Stage("dpo", _learners(settings, {"policy": models.policy}, {"reference": models.policy}), passes)
@@ -143,9 +146,19 @@ def _step(name: str, sizes: Sizes, settings: config.Config, *, head: bool, rows:
     return learn_pass(name, sizes, _tokens(settings, sizes, rows), settings.engine, head=head)
 
 
-def _sampling(sizes: Sizes, settings: config.Config, asked: int) -> Pass:
-    rows = min(asked, settings.engine.responses_at_once)
-    return sampling_pass("sampling", sizes, rows, settings.data.max_response_tokens, settings.engine)
+def _sampling(sizes: Sizes, settings: config.Config, asked: int, learners: Sequence[Sizes] = ()) -> Pass:
+    """learners: the models that are put together for it."""
+    engine = settings.engine
+    rows = min(asked, engine.responses_at_once)
+    return sampling_pass("sampling", sizes, rows, settings.data.max_response_tokens, engine, whole(learners, engine))
+
+
+def _evaluation(sizes: Sizes, settings: config.Config, *, head: bool) -> list[Pass]:
+    """On validation rows; only with a model in parts it takes more than a step does."""
+    if settings.engine.zero_stage < 3:
+        return []
+    read = read_pass("evaluation", sizes, _tokens(settings, sizes, 1), settings.engine)
+    return [replace(read, weights=whole([sizes], settings.engine), logits=read.logits if head else 0.0)]
 
 
 def _learners(

@@ -20,6 +20,7 @@ from typing import Any
 from rlhf.errors import UserError
 from rlhf.runtime import pipeline
 from rlhf.runtime.hashes import md5_of
+from rlhf.runtime.settings import NO_RESULT
 from rlhf.runtime.sweeps.plan import RESUME, Plan
 
 SWEEP, JOB, LOCK, SWEEP_LOCK = "sweep.json", "job.json", "job.lock", "sweep.lock"
@@ -27,7 +28,6 @@ RUNNING, DONE, FAILED = "running", "done", "failed"
 TRAINED = "trained"  # by an earlier try, whose exam failed
 EXAM = "evaluation"  # the folder of a job that holds what its policy answered to the exam, and its figures
 SPENT = ("seconds", "cpu_seconds")  # of a job, but for its imports
-NO_RESULT = ("checkpoint.", "tracking.")  # settings on which no result depends
 Book = dict[str, Any]
 NOTHING: Mapping[str, str] = {}
 

@@ -18,7 +18,7 @@ from rlhf.runtime import processes, progress, tracking
 from rlhf.runtime.hashes import md5_of_json
 from rlhf.runtime.messages import Values
 from rlhf.runtime.run import Run
-from rlhf.runtime.settings import flatten, values_of
+from rlhf.runtime.settings import NO_RESULT, flatten, values_of
 from rlhf.runtime.sweeps import ledger
 from rlhf.runtime.sweeps.ledger import EXAM, JOB
 from rlhf.runtime.sweeps.plan import RESUME, Plan
@@ -193,8 +193,7 @@ def _job(
 
 def _digest(settings: Values) -> str:
     """Of all settings that results depend on: policies of two sweeps must not share a name, and with it random numbers."""
-    flat = flatten({key: value for key, value in settings.items() if key not in ("sweep", "tracking")})
-    return md5_of_json(flat)[:8]
+    return md5_of_json({key: value for key, value in flatten(settings).items() if not key.startswith(NO_RESULT)})[:8]
 
 
 def _attempt(folder: Path, name: str, work: Work, run: Callable[[], int]) -> None:
