@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import time
@@ -13,11 +14,10 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from tests.helpers import assert_near
-from tests.pipeline.clone import Clone, contents
+from tests.pipeline.clone import Clone, Done, contents
 from tests.pipeline.conftest import SMOKE
 
 LONGER = ("ppo.stop.steps=6", "ppo.eval_every_steps=1", "ppo.keep_every=2", "ppo.keep_best_by=validation_score")
-HYDRA = ("config", "hydra", "overrides")  # what it leaves of the command line
 OFTEN = "checkpoint.every_minutes=1e-6"  # after every step
 
 
@@ -55,9 +55,16 @@ def writer_below(pid: int) -> int:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and session_of(entry) == pid:
             environment = (entry / "environ").read_bytes().split(b"\0")
-            if b"RANK=0" in environment:
+            if b"RANK=0" in environment and b"stages/" in (entry / "cmdline").read_bytes():
                 return int(entry.name)
     return pid
+
+
+def went_on_from(done: Done, stage: str) -> int:
+    """The step of the state: of the one before the kill, or of one that was saved until it came."""
+    found = re.search(rf"^{stage} goes on from cache/checkpoints/{stage}-\w+/step_(\d+)", done.stdout, re.MULTILINE)
+    assert found, done.stdout
+    return int(found[1])
 
 
 def session_of(process: Path) -> int:
@@ -77,8 +84,7 @@ def test_a_killed_run_of_ppo_goes_on_and_leaves_the_same_bytes(copy: Clone) -> N
     command = ("python", "stages/ppo.py", SMOKE, *LONGER, OFTEN)
     assert kill_after(copy, 3, *command, "hydra.run.dir=runs/killed") == -signal.SIGKILL
     again = copy.run(*command, "hydra.run.dir=runs/again")
-    assert "ppo goes on from cache/checkpoints/ppo-" in again.stdout
-    assert "/step_000000003\n" in again.stdout
+    assert 3 <= went_on_from(again, "ppo") < 6
     left = {
         name: digest for name, digest in contents(copy.root / "runs" / "again").items() if not name.startswith(".hydra/")
     }
@@ -96,7 +102,7 @@ def test_dvc_goes_on_where_it_was_killed(copy: Clone) -> None:
     assert kill_after(copy, 3, "dvc", *command) != 0
     again = copy.dvc(*command)
     assert again.ran[-1] == "sft"
-    assert "sft goes on from cache/checkpoints/sft-" in again.stdout
+    assert went_on_from(again, "sft") >= 3
     for name in ("model/model.safetensors", "metrics.json", "curve.csv"):
         assert copy.artifact("sft", name).read_bytes() == (copy.root / "runs" / "whole" / name).read_bytes()
 
@@ -112,7 +118,8 @@ def test_a_killed_process_of_two_ends_the_run_which_two_or_one_go_on_with(copy: 
     copy.stage("sft", SMOKE, *few, *of_two, "hydra.run.dir=runs/whole")
     assert kill_after(copy, 2, "python", "stages/sft.py", SMOKE, *few, *of_two, "hydra.run.dir=runs/killed") != 0
     again = copy.stage("sft", SMOKE, *few, *again_with, "hydra.run.dir=runs/again")
-    assert "/step_000000002" in again.stdout
+    step = went_on_from(again, "sft")
+    assert step >= 2
     whole, resumed = copy.root / "runs" / "whole", copy.root / "runs" / "again"
     if of_two == again_with:
         assert contents(resumed / "model") == contents(whole / "model")
@@ -120,7 +127,7 @@ def test_a_killed_process_of_two_ends_the_run_which_two_or_one_go_on_with(copy: 
         return
     assert "engine.processes 2 (now 1): last digits are those of neither" in again.stdout
     ours, theirs = curve(resumed), curve(whole)
-    assert ours[:2] == theirs[:2], "those are the two processes'"
+    assert ours[:step] == theirs[:step], "those are the two processes'"
     for row, expected in zip(ours, theirs, strict=True):
         assert_near([float(row[name] or 0) for name in expected], [float(x or 0) for x in expected.values()], 1e-4)
     models = [AutoModelForCausalLM.from_pretrained(folder / "model").state_dict() for folder in (resumed, whole)]

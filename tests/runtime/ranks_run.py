@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from rlhf import config
+from rlhf.models.adapters import BASE, adapt
 from rlhf.models.forward import Batching
 from rlhf.runtime import ranks
 from rlhf.runtime.engine import Engine, make_engine, zero
@@ -72,6 +73,14 @@ def sft(name: str) -> tuple[Rows, LoopState]:
     return train_sft(state, EXAMPLES, EXAMPLES[:3], PASSES, batching()), state
 
 
+def adapters(name: str) -> tuple[Rows, LoopState]:
+    """Nothing but adapters learns; ZeRO's third stage is refused."""
+    policy = make_policy("llama", precision=DTYPE)
+    adapt(policy, config.Lora(rank=2, alpha=8.0, targets=[]), 5, BASE)
+    state = LoopState(engine_of(policy, name))
+    return train_sft(state, EXAMPLES, EXAMPLES[:3], PASSES, batching()), state
+
+
 def reward(name: str) -> tuple[Rows, LoopState]:
     state = LoopState(engine_of(make_classifier("gpt2", precision=DTYPE), name))
     ranked = [RankedExamples(group, ranking) for group, ranking in zip(groups(), [[0, 1, 2], [1, 0, 0]] * 4, strict=True)]
@@ -98,6 +107,7 @@ def ppo(name: str, **critic: Any) -> tuple[Rows, PPOState]:
 
 LOOPS: dict[str, Callable[[str], tuple[Rows, LoopState | PPOState]]] = {
     "sft": sft,
+    "adapters": adapters,
     "reward": reward,
     "dpo": dpo,
     "ppo": ppo,
@@ -138,13 +148,16 @@ def main(file: Path, name: str, dtype: str, other: Path | None) -> None:
     zero.SMALL = 0  # or nothing here would be in parts
     ranks.join(torch.device("cpu"))
     found: dict[str, Any] = {}
+    theirs = json.loads(other.read_text(encoding="utf-8")) if other else {}
     for loop, begin in LOOPS.items():
+        if loop == "adapters" and name.startswith("zero3"):
+            continue
         rows, state = begin(name)
         found[loop] = found_of(list(rows), state)
         told = stop_and_save(name, loop, file.with_name(f"{loop}.pt"))
         found[f"{loop} resumed"] = go_on(name, loop, told, file.with_name(f"{loop}.pt"))
-        if other:
-            told = json.loads(other.read_text(encoding="utf-8"))[loop]["rows"][:STOP_AFTER]
+        if other and loop in theirs:
+            told = theirs[loop]["rows"][:STOP_AFTER]
             found[f"{loop} taken over"] = go_on(name, loop, told, other.with_name(f"{loop}.pt"))
     if ranks.rank() == 0:
         file.write_text(json.dumps(found), encoding="utf-8")

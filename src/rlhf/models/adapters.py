@@ -4,7 +4,8 @@ Models may share their trunk's weights, each with layers, adapters and a head of
 without the adapter), a reward model and a critic then cost one trunk. They stay ordinary models of transformers: what is
 shared are tensors, and those stand still.
 
-An adapter's weights are float32 whatever the trunk computes in: they are what learns. The product of a new one is 0, and
+An adapter's weights are float32 whatever the trunk computes in: they are what learns. (Under ZeRO DeepSpeed casts them,
+and their masters are float32.) The product of a new one is 0, and
 the model it stands in says what it said before, to the bit.
 
 peft is imported where it is used: it takes half a second, for which a stage without adapters need not wait.

@@ -2,7 +2,7 @@
 
 One precision for all that a model does, so that sampling, scoring and learning cannot disagree on it. What learns in
 bfloat16 has float32 masters of its weights beside them, which are the engine's. (DeepSpeed casts all it is given: under
-ZeRO a scalar head computes in bfloat16 as well.)
+ZeRO a scalar head and an adapter compute in bfloat16 as well.)
 """
 
 from __future__ import annotations

@@ -6,8 +6,10 @@ Rank 0 writes, tracks and speaks. The others do their share in silence and leave
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -92,16 +94,21 @@ def start(script: Path, arguments: Sequence[str], wanted: int, output: Path) -> 
 
 
 def main(arguments: Sequence[str]) -> int:
-    """torchrun, without its own account of a process that has failed: that one has said why."""
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")
+    """torchrun, without its own account of a process that has failed, where that one has said why."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         torchrun(list(arguments))
     except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
-        return code if code > 0 else 128 - code
+        rank, failed = error.get_first_failure()
+        if failed.exitcode >= 0:
+            return failed.exitcode
+        number = -failed.exitcode
+        hint = ", as the kernel does where memory runs out" if number == signal.SIGKILL else ""
+        print(f"process {rank} was ended by {signal.Signals(number).name}{hint}; the others were stopped", file=sys.stderr)
+        return 128 + number
     return 0
 
 
