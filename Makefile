@@ -64,5 +64,5 @@ experiments: setup ## compare experiments: what differs between them, and what c
 ui: setup ## look at the runs in MLflow, on http://127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
-clean: ## remove the outputs of direct runs and sweeps, and what models and judges were remembered to say; artifacts/ and mlflow.db stay
+clean: ## remove the outputs of direct runs and sweeps, what models and judges were remembered to say, and states of killed runs; artifacts/ and mlflow.db stay
 	rm -rf runs sweeps cache
