@@ -163,6 +163,29 @@ def test_a_part_of_a_set_in_the_cache_is_not_taken_for_the_whole(ask: Ask) -> No
     assert "cannot be reached" in ask(address)
 
 
+ONE_FILE = """
+import sys
+from huggingface_hub import hf_hub_download
+hf_hub_download(*sys.argv[1:3], repo_type="dataset", revision=sys.argv[3])
+"""
+
+
+def test_files_fetched_one_by_one_are_not_taken_for_the_set(ask: Ask, tmp_path: Path) -> None:
+    with serving(SET, FILES) as (address, _):
+        hub = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        for name in DATA[:2]:
+            command = [sys.executable, "-c", ONE_FILE, SET, name, COMMIT]
+            subprocess.run(command, env=os.environ | hub, capture_output=True, check=True)
+    for offline in "01":
+        said = ask(address, offline=offline)
+        assert said.startswith(f"data.path ({SET}) at data.revision ({COMMIT}): {address} does not say which files it has")
+        assert said.endswith("set data.path=DIR and data.revision=null")
+    assert "which files it has" in ask(address, pattern=DATA[0]), "nobody knows what else the pattern fits"
+    with serving(SET, FILES) as (again, _):
+        assert [name for name, _ in ask(again)] == [f"{COMMIT}/{name}" for name in DATA]
+    assert len(ask(address, offline="1")) == len(DATA)
+
+
 def test_what_the_hub_refuses_is_said_in_one_message(ask: Ask) -> None:
     about = f"data.path ({SET}) at data.revision ({COMMIT}): "
     none = "there is no such set, or not for you: check data.path, and for a set with gated access run `hf auth login`"

@@ -61,7 +61,7 @@ def _from_hub(data: Data, revision: str) -> Path:
             f"data.path ({data.path}): there is neither a file nor a folder of this name, and with data.revision "
             f"({revision}) it must be the id of a set on the Hugging Face hub, OWNER/NAME"
         )
-    from huggingface_hub import constants, errors, snapshot_download
+    from huggingface_hub import constants, errors, get_cached_repo_tree, snapshot_download
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # the complaint below says it
@@ -71,7 +71,11 @@ def _from_hub(data: Data, revision: str) -> Path:
         folder = snapshot_download(
             data.path, repo_type="dataset", revision=revision, allow_patterns=wanted, ignore_patterns=others
         )
+        get_cached_repo_tree(data.path, repo_type="dataset", revision=revision)  # which the folder was compared with
         return Path(folder)
+    except errors.CachedRepoTreeNotFoundError as error:
+        reason = f"{constants.ENDPOINT} does not say which files it has, and those in the cache may be a part of it"
+        raise _not_had(data.path, revision, f"{reason}; {_elsewhere(data.path, revision)}") from error
     except errors.RevisionNotFoundError as error:
         mend = f"it has no such commit: copy one from {constants.ENDPOINT}/datasets/{data.path}/commits/main"
         raise _not_had(data.path, revision, mend) from error
@@ -80,12 +84,15 @@ def _from_hub(data: Data, revision: str) -> Path:
         raise _not_had(data.path, revision, mend) from error
     except (errors.HTTPError, errors.XetDownloadError, OSError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
-        mend = (
-            f"{constants.ENDPOINT} cannot be reached ({reason}), and it is not in the cache; try again with the network, or "
-            f"fetch it elsewhere (`hf download {data.path} --repo-type dataset --revision {revision} --local-dir DIR`) and "
-            "set data.path=DIR and data.revision=null"
-        )
-        raise _not_had(data.path, revision, mend) from error
+        mend = f"{constants.ENDPOINT} cannot be reached ({reason}), and it is not in the cache"
+        raise _not_had(data.path, revision, f"{mend}; {_elsewhere(data.path, revision)}") from error
+
+
+def _elsewhere(path: str, revision: str) -> str:
+    return (
+        f"try again with the network, or fetch it elsewhere (`hf download {path} --repo-type dataset --revision {revision} "
+        "--local-dir DIR`) and set data.path=DIR and data.revision=null"
+    )
 
 
 def _not_had(path: str, revision: str, reason: str) -> UserError:
