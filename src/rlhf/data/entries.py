@@ -11,7 +11,15 @@ from typing import Any
 
 from rlhf.config import Data
 from rlhf.data.columns import Form, form_of, name_columns
-from rlhf.data.conversations import message, read_text, read_transcript, read_turns, to_last_answer, with_joined_turns
+from rlhf.data.conversations import (
+    message,
+    read_history,
+    read_text,
+    read_transcript,
+    read_turns,
+    to_last_answer,
+    with_joined_turns,
+)
 from rlhf.data.files import shown
 from rlhf.data.raw import RawRow, read_raw
 from rlhf.errors import UserError
@@ -69,6 +77,15 @@ class Fields:
     def turns(self, name: str, role: str) -> Messages:
         return read_turns(self.row.place, self.columns.get(name, name), self.value(name), role)
 
+    def after_opening(self, turns: Messages) -> Messages:
+        """Behind what the row says before them: a `system` turn, unless they open with one, and Alpaca's `history`."""
+        place = self.row.place
+        system, history = (self.row.values.get(self.columns.get(name, "")) for name in ("system", "history"))
+        said = read_text(place, self.columns["system"], system) if system is not None else ""
+        own = turns[:1] if turns and turns[0].role == "system" else ()
+        opening = own or ((message("system", said),) if said.strip() else ())
+        return (*opening, *read_history(place, self.columns.get("history", ""), history), *turns[len(own) :])
+
     def transcript(self, name: str) -> Messages:
         turns = read_transcript(self.row.place, self.columns[name], self.value(name))
         return with_joined_turns(to_last_answer(turns))
@@ -107,7 +124,7 @@ def _preference(fields: Fields) -> Entry:
 
 
 def _conversation(fields: Fields) -> Entry:
-    return Entry(fields.row.place, (to_last_answer(fields.turns("messages", "user")),))
+    return Entry(fields.row.place, (to_last_answer(fields.after_opening(fields.turns("messages", "user"))),))
 
 
 def _demonstration(fields: Fields) -> Entry:
@@ -141,7 +158,7 @@ def _completions(fields: Fields) -> Entry:
 def _votes(fields: Fields) -> Entry:
     """SHP: `labels` is 1 where A is preferred and 0 where B is; without it more votes are better."""
     place, prompt = fields.row.place, fields.turns("prompt", "user")
-    sides = [to_last_answer(prompt + fields.turns(name, "assistant")) for name in ("human_ref_A", "human_ref_B")]
+    sides = [_after(prompt, fields.turns(name, "assistant")) for name in ("human_ref_A", "human_ref_B")]
     votes = [number for name in ("score_A", "score_B") if (number := fields.number(name)) is not None]
     label, ratio = fields.number("labels"), fields.number("score_ratio")
     if label not in (0, 1, None):
@@ -202,21 +219,27 @@ def _answered(fields: Fields, name: str) -> Messages:
     """Prompt and answer; an answer that opens with a user's or a system turn is a whole conversation by itself."""
     answer = fields.turns(name, "assistant")
     if answer and answer[0].role != "assistant":
-        return to_last_answer(answer)
+        return to_last_answer(fields.after_opening(answer))
     if "prompt" not in fields.columns:
         raise UserError(
             f"{fields.row.place}: field '{fields.columns[name]}' has no prompt before it: name the prompt's column with "
             f"data.columns.prompt (the columns are {', '.join(fields.row.values)}), or is this HH-RLHF (data=hh_rlhf)?"
         )
-    return to_last_answer(_asked(fields) + answer)
+    return _after(_asked(fields), answer)
+
+
+def _after(prompt: Messages, answer: Messages) -> Messages:
+    """The conversation; () where nothing answers, for an earlier answer in the prompt is none to it."""
+    return to_last_answer(prompt + answer) if answer else ()
 
 
 def _asked(fields: Fields) -> Messages:
-    """The prompt, with the `input` beneath its last turn where there is one (Alpaca's instruction and input)."""
+    """The prompt behind what opens the row, with the `input` beneath its last turn where there is one (Alpaca's instruction
+    and input)."""
     prompt = fields.turns("prompt", "user")
     given = fields.row.values.get(fields.columns.get("input", ""))
-    if not prompt or given is None:
-        return prompt
-    below = read_turns(fields.row.place, fields.columns["input"], given, "user")
-    text = "\n".join(turn.content for turn in (prompt[-1], *below))
-    return (*prompt[:-1], message(prompt[-1].role, text))
+    if prompt and given is not None:
+        below = read_turns(fields.row.place, fields.columns["input"], given, "user")
+        text = "\n".join(turn.content for turn in (prompt[-1], *below))
+        prompt = (*prompt[:-1], message(prompt[-1].role, text))
+    return fields.after_opening(prompt)
