@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlhf.data.entries import Entry, read_entries, read_margin
+from rlhf.data.entries import Entry, read_entries
 from rlhf.data.unusable import survey
+from rlhf.data.values import read_margin
 from rlhf.errors import UserError
 from rlhf.records import Message, Messages
 from tests.data.settings import settings
@@ -31,7 +33,7 @@ WHO_YES, WHO_NO = said("user: who?", "assistant: yes"), said("user: who?", "assi
 def entries_of(folder: Path, *rows: dict[str, Any], source: str = "files", **given: Any) -> list[Entry]:
     path = folder / "x.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return list(read_entries(path, settings(source, path, **given)))
+    return list(read_entries(path, settings(source, path, **given), Counter()))
 
 
 def complaint(folder: Path, *rows: dict[str, Any], **given: Any) -> str:

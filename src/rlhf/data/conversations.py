@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from rlhf.data.files import shown
+from rlhf.data.values import read_text
 from rlhf.errors import UserError
 from rlhf.records import Message, Messages
 
@@ -20,20 +21,6 @@ ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": 
 def message(role: str, text: str) -> Message:
     """One turn; white space around it says nothing and goes."""
     return Message(role, text.strip())  # type: ignore[arg-type]
-
-
-def read_text(place: str, column: str, value: Any) -> str:
-    """A field that must be text. UserError names the place and the column."""
-    if value is None:
-        raise UserError(f"{place}: field '{column}' is null")
-    if not isinstance(value, str):
-        raise UserError(f"{place}: field '{column}' must be text, not {shown(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        half = value[error.start].encode(errors="backslashreplace").decode()
-        raise UserError(f"{place}: field '{column}' holds half a character ({half}), which no UTF-8 can write") from error
-    return value
 
 
 def read_turns(place: str, column: str, value: Any, role: str) -> Messages:

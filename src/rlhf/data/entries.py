@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -14,7 +15,6 @@ from rlhf.data.columns import Form, form_of, name_columns
 from rlhf.data.conversations import (
     message,
     read_history,
-    read_text,
     read_transcript,
     read_turns,
     to_last_answer,
@@ -22,6 +22,7 @@ from rlhf.data.conversations import (
 )
 from rlhf.data.files import shown
 from rlhf.data.raw import RawRow, read_raw
+from rlhf.data.values import read_margin, read_number, read_text
 from rlhf.errors import UserError
 from rlhf.records import Messages
 
@@ -62,11 +63,13 @@ def ranks_of(scores: Sequence[float]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """The values of one row by our names; a complaint names the row and the user's own column."""
+    """The values of one row by our names; a complaint names the row and the user's own column. What the row's entry leaves
+    out of it is counted in `unused`."""
 
     row: RawRow
     columns: Mapping[str, str]
     margin_per_score: float
+    unused: Counter[str]
 
     def value(self, name: str) -> Any:
         column = self.columns.get(name, name)
@@ -99,8 +102,10 @@ class Fields:
         return read_margin(self.row.place, column, self.row.values.get(column))
 
 
-def read_entries(path: Path, data: Data) -> Iterator[Entry]:
+def read_entries(path: Path, data: Data, unused: Counter[str]) -> Iterator[Entry]:
     """Every row of a file as an entry, in order; the first row's columns say which form the file has.
+
+    unused: to count completions in that their entries leave out.
 
     Raises:
         UserError: the file, a row (with its line) or `data.columns` is wrong.
@@ -111,7 +116,7 @@ def read_entries(path: Path, data: Data) -> Iterator[Entry]:
     named = name_columns(str(path), there, data)
     understand = UNDERSTAND[form_of(str(path), there, named, data)]
     for row in chain([first], rows):
-        yield understand(Fields(row, named, data.margin_per_score))
+        yield understand(Fields(row, named, data.margin_per_score, unused))
 
 
 def _transcripts(fields: Fields) -> Entry:
@@ -144,13 +149,15 @@ def _scored_pair(fields: Fields) -> Entry:
 def _completions(fields: Fields) -> Entry:
     """UltraFeedback: the completions with a score, ranked by it."""
     place, prompt = fields.row.place, fields.turns("prompt", "user")
+    completions = _listed(fields, "completions")
     sides, scores = [], []
-    for i, completion in enumerate(_listed(fields, "completions")):
+    for i, completion in enumerate(completions):
         score = read_number(place, f"completions[{i}].overall_score", completion.get("overall_score"))
         if score is not None:
             answer = read_text(place, f"completions[{i}].response", completion.get("response"))
             sides.append((*prompt, message("assistant", answer)))
             scores.append(score)
+    fields.unused["unscored"] += len(completions) - len(scores)
     gap = abs(scores[0] - scores[1]) if len(scores) == 2 else 0.0
     return in_order(place, sides, ranks_of(scores), fields.margin_per_score * gap)
 
@@ -182,30 +189,6 @@ UNDERSTAND: dict[Form, Callable[[Fields], Entry]] = {
     "completions": _completions,
     "votes": _votes,
 }
-
-
-def read_number(place: str, column: str, value: Any) -> float | None:
-    """A finite number, or its text, as a CSV file has it; null and an empty cell are None. UserError for all else."""
-    if value is None or value == "":
-        return None
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise UserError(f"{place}: field '{column}' must be a finite number, not {shown(value)}")
-    return number
-
-
-def read_margin(place: str, column: str, value: Any) -> float:
-    """A number of at least 0, or its text, as a CSV file has it; null and an empty cell are 0. UserError for all else."""
-    try:
-        margin = read_number(place, column, value) or 0.0
-    except UserError:
-        margin = math.nan
-    if not margin >= 0:
-        raise UserError(f"{place}: field '{column}' must be a finite number of at least 0, not {shown(value)}")
-    return margin
 
 
 def _listed(fields: Fields, name: str) -> list[dict[str, Any]]:

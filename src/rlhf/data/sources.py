@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,7 +69,8 @@ def from_rows(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
     rows are read twice: the first time nothing is kept of their text, so that memory holds what was drawn alone.
     """
     files = files_of(data)
-    found = survey(_entries(files, data))
+    unused: Counter[str] = Counter()
+    found = survey(_entries(files, data, unused))
     refuse_too_many(data.path, _entries(files, data), found, shares.max_dropped_share)
     drawn = _some(found.kept_prompts(), data.prompts, seed_of("prompts"))
     entries = list(kept(_entries(files, data), found, drawn))
@@ -82,7 +84,7 @@ def from_rows(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
         prompts=[_prompt(prompt, shares) for prompt in _distinct([entry.prompt for entry in entries])],
         preferences=[_preference(entry, shares, settings) for entry in compared] if in_pairs else [],
         documents=_some([_document(d) for d in learned], data.documents, seed_of("corpus")),
-        rows=_rows(found, entries),
+        rows=_rows(found, entries) | ({"unused": dict(+unused)} if +unused else {}),
         rankings=[] if in_pairs else [_ranking(entry, shares, settings) for entry in compared],
     )
 
@@ -126,11 +128,12 @@ def from_stories(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
     )
 
 
-def _entries(files: Sequence[Path], data: Data) -> Iterator[Entry]:
+def _entries(files: Sequence[Path], data: Data, unused: Counter[str] | None = None) -> Iterator[Entry]:
     """The rows of all files, one at a time; a tree of messages may have its rows anywhere."""
+    count = Counter[str]() if unused is None else unused
     if data.source == "oasst":
-        return read_trees(row for path in files for row in read_raw(path))
-    return (entry for path in files for entry in read_entries(path, data))
+        return read_trees((row for path in files for row in read_raw(path)), count)
+    return (entry for path in files for entry in read_entries(path, data, count))
 
 
 def _some(items: Sequence[T], count: int, seed: int) -> list[T]:
