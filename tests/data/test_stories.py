@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlhf.config import Prepare, Stories
 from rlhf.data.prepared import Prepared, check
 from rlhf.data.sources import prepare
 from rlhf.data.stories import Cut, cut, read_stories
+from rlhf.data.unusable import REASONS
 from rlhf.errors import UserError
 from tests.data.settings import settings
 from tests.data.test_sources import SHARES, config_with, seed_of
@@ -43,7 +47,19 @@ def test_what_breaks_off_is_no_sentence() -> None:
 def test_marks_stand_anywhere_and_the_last_one_may_be_missing(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_text("\nA.\nB.\n<|endoftext|>\n\n<|endoftext|>C.<|endoftext|>D.\n")
-    assert list(read_stories(path)) == ["A.\nB.", "C.", "D."]
+    assert list(read_stories(path)) == [(f"{path}:2", "A.\nB."), (f"{path}:6", "C."), (f"{path}:6", "D.")]
+
+
+@given(st.lists(st.text("ab \n", max_size=6), max_size=6))
+def test_a_story_is_known_by_the_line_it_begins_in(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> None:
+    path = tmp_path_factory.mktemp("stories") / "x.txt"
+    text = "<|endoftext|>".join([*told, "end"])
+    path.write_text(text)
+    found = [(place.rpartition(":")[2], story) for place, story in read_stories(path)]
+    assert [story for _, story in found] == [story.strip() for story in [*told, "end"] if story.strip()]
+    lines = text.split("\n")
+    for number, story in found:
+        assert story.partition("\n")[0] in lines[int(number) - 1]
 
 
 def test_openings_are_prompts_and_continuations_demonstrations(tmp_path: Path) -> None:
@@ -54,7 +70,43 @@ def test_openings_are_prompts_and_continuations_demonstrations(tmp_path: Path) -
     split_of = {p.prompt: p.split for p in made.prompts}
     assert all(split_of[d.prompt] == d.split for d in made.demonstrations)
     assert made.prompts[0].prompt[0].content == "There was a cat named 0. It sat!"
-    assert made.rows == {"read": 400, "kept": 400, "dropped": {}, "left_out": 0}
+    assert (made.rows["read"], made.rows["kept"], made.rows["left_out"]) == (400, 400, 0)
+    assert made.rows["dropped"] == dict.fromkeys(REASONS, 0)
+
+
+def test_a_story_that_comes_again_is_a_duplicate(tmp_path: Path) -> None:
+    path = file_of(tmp_path, 40)
+    once = prepared(path)
+    path.write_text("<|endoftext|>\n".join([path.read_text()] * 3))
+    with pytest.raises(
+        UserError, match=rf"^{path}: 80 of 120 rows cannot be used .*: duplicate 80 \(first {path}:121\); mend"
+    ):
+        prepared(path)
+    made = prepared(path, SHARES.model_copy(update={"max_dropped_share": 0.7}), prompts=10)
+    assert (made.rows["read"], made.rows["kept"], made.rows["left_out"]) == (120, 20, 20)
+    assert {reason: count for reason, count in made.rows["dropped"].items() if count} == {"duplicate": 80}
+    assert set(made.demonstrations) <= set(once.demonstrations)
+
+
+def test_documents_are_of_what_is_learned_from_alone(tmp_path: Path) -> None:
+    made = prepared(file_of(tmp_path, 400), demonstrations=60, documents=50)
+    train = [d for d in made.demonstrations if d.split == "train"]
+    held_out = [p.prompt[0].content for p in made.prompts if p.split != "train"]
+    assert (len(train), len(made.documents)) == (60, 50)
+    assert set(made.documents) <= {f"{d.prompt[0].content}\n\n{d.completion}" for d in train}
+    assert held_out
+    assert not [text for text in made.documents if any(prompt in text for prompt in held_out)]
+
+
+def test_no_story_stays_in_memory_that_is_not_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("<|endoftext|>\n".join(f"There was a cat {i}. It sat. {'It ran. ' * 500}" for i in range(2000)))
+    tracemalloc.start()
+    try:
+        prepared(path, prompts=10)
+        assert tracemalloc.get_traced_memory()[1] < 0.3 * path.stat().st_size
+    finally:
+        tracemalloc.stop()
 
 
 def test_prompts_that_are_not_drawn_take_their_stories_with_them(tmp_path: Path) -> None:
@@ -67,8 +119,12 @@ def test_prompts_that_are_not_drawn_take_their_stories_with_them(tmp_path: Path)
 def test_short_stories_are_counted_and_too_many_refused(tmp_path: Path) -> None:
     path = file_of(tmp_path, 40)
     path.write_text(path.read_text() + "<|endoftext|>\nToo short.\n")
-    assert prepared(path).rows["dropped"] == {"too_short": 1}
-    with pytest.raises(UserError, match=r"1 of 41 stories .* more than prepare\.max_dropped_share \(0\.01\)"):
+    assert {name: n for name, n in prepared(path).rows["dropped"].items() if n} == {"too_short": 1}
+    with pytest.raises(
+        UserError,
+        match=rf"1 of 41 rows .* above prepare\.max_dropped_share \(0\.01\)\): too_short 1 \(first {path}:121\); mend "
+        r"them, lower data\.stories\.opening_sentences \(2\) or data\.stories\.continuation_sentences \(1\), or raise",
+    ):
         prepared(path, SHARES.model_copy(update={"max_dropped_share": 0.01}))
 
 
@@ -77,5 +133,8 @@ def test_a_file_without_stories_and_a_folder_are_refused(tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"x\.txt: has no stories"):
         prepared(tmp_path / "x.txt")
     (tmp_path / "more").mkdir()
-    with pytest.raises(UserError, match="is a folder"):
-        list(read_stories(tmp_path / "more"))
+    for folder in (tmp_path, tmp_path / "more"):
+        with pytest.raises(UserError, match=r"^data\.path \(.*\): is a folder; name one file of stories"):
+            prepared(folder)
+    with pytest.raises(UserError, match=r"nowhere\.txt: cannot be read \(No such file or directory\)"):
+        prepared(tmp_path / "nowhere.txt")

@@ -32,13 +32,15 @@ class Entry:
     """Conversations that end with answers to one prompt, the best first, and the answers' ranks: equal ranks tie.
 
     One is a demonstration, two of unequal rank are a preference. A conversation without any answer is (). `margin`, in
-    reward units, is by how much the data say that the better one of two has to win.
+    reward units, is by how much the data say that the better one of two has to win. `fault` is why it cannot be used, where
+    that shows in nothing else.
     """
 
     place: str
     sides: tuple[Messages, ...]
     ranks: tuple[int, ...] = (0,)
     margin: float = 0.0
+    fault: str | None = None
 
     @property
     def prompt(self) -> Messages:
