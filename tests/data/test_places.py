@@ -70,6 +70,31 @@ def test_a_folder_without_such_files_is_named(folder: Path) -> None:
     )
 
 
+def test_names_are_known_in_any_case(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "B.JSONL", "c.Csv.GZ", "Dataset_Info.JSON"):
+        (tmp_path / name).write_bytes(b"")
+    assert names_in(tmp_path) == ["B.JSONL", "a.jsonl", "c.Csv.GZ"]
+    assert names_in(tmp_path, pattern="*.JSONL") == ["B.JSONL"]
+
+
+def test_data_that_are_packed_otherwise_are_named_unless_they_are_left_out(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "c.jsonl.zst", "d.JSON.bz2", "model.zip", "notes.txt.xz"):
+        (tmp_path / name).write_bytes(b"")
+    assert complaint(tmp_path) == (
+        f"{tmp_path}: c.jsonl.zst, d.JSON.bz2: named as data, but packed in a way that is not read: unpack them, pack them "
+        "by gzip, or leave them out with data.pattern"
+    )
+    assert "c.jsonl.zst: named as data" in complaint(tmp_path, pattern="c*")
+    assert names_in(tmp_path, pattern="*.jsonl") == ["a.jsonl"]
+
+
+def test_a_pattern_is_not_for_a_file(folder: Path) -> None:
+    assert complaint(folder / "other/train.csv", pattern="*.csv") == (
+        "data.pattern (*.csv) chooses among the files of a folder or of a set on the hub, but data.path "
+        f"({folder / 'other/train.csv'}) is a file: set it to null"
+    )
+
+
 @pytest.mark.parametrize(
     ("path", "given", "message"),
     [
@@ -155,6 +180,14 @@ def test_only_the_files_that_fit_are_fetched(ask: Ask) -> None:
         assert [name for name, _ in ask(address, pattern="data/train*")] == [f"{COMMIT}/{name}" for name in DATA[1:3]]
         assert not [path for path in asked if path.endswith(("csv", "parquet"))]
         assert ask(address, pattern="train*").startswith(f"{SET}: data.pattern (train*) fits no file")
+
+
+def test_of_a_set_as_of_a_folder_names_are_known_in_any_case_and_other_packing_is_named(ask: Ask) -> None:
+    files = {"a.jsonl": b"1", "B.JSONL": b"2", "estate.json": b"3", "x/state.json": b"4"}
+    with serving(SET, files) as (address, _):
+        assert [name for name, _ in ask(address)] == [f"{COMMIT}/{name}" for name in ("B.JSONL", "a.jsonl", "estate.json")]
+    with serving("owner/packed", files | {"c.jsonl.zst": b"5"}) as (address, _):
+        assert ask(address, "owner/packed").startswith("owner/packed: c.jsonl.zst: named as data, but packed in a way that")
 
 
 def test_a_part_of_a_set_in_the_cache_is_not_taken_for_the_whole(ask: Ask) -> None:
