@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlhf.config import Prepare, Stories
-from rlhf.data.prepared import Prepared, check
+from rlhf.data.files import read_records
+from rlhf.data.prepared import Prepared, check, write
 from rlhf.data.sources import prepare
 from rlhf.data.stories import Cut, cut, read_stories
 from rlhf.data.unusable import REASONS
 from rlhf.errors import UserError
+from rlhf.models.tokens import complete_tokenizer, decode_response, encode_prompt, encode_response, load_tokenizer
+from rlhf.records import Demonstration, Message
 from tests.data.settings import settings
 from tests.data.test_sources import SHARES, config_with, seed_of
 
-SIZES = Stories(opening_sentences=2, continuation_sentences=1)
+EXPERIMENT = Path(__file__).parents[2] / "conf" / "experiment" / "stories.yaml"
+SIZES = Stories(opening_sentences=2, continuation_sentences=1, space_before_continuation=False)
+SPACED = SIZES.model_copy(update={"space_before_continuation": True})
 
 
 def prepared(path: Path, shares: Prepare = SHARES, **changes: Any) -> Prepared:
@@ -35,7 +44,9 @@ def file_of(folder: Path, count: int) -> Path:
 
 def test_a_story_is_cut_at_the_ends_of_sentences() -> None:
     told = 'Ben  saw\na dog. "Hi!" said Ben. The dog said, "Wow!" Ben smiled.'
-    assert cut(told, Stories(opening_sentences=1, continuation_sentences=2)) == Cut("Ben saw a dog.", '"Hi!" said Ben.')
+    assert cut(told, SIZES.model_copy(update={"opening_sentences": 1, "continuation_sentences": 2})) == Cut(
+        "Ben saw a dog.", '"Hi!" said Ben.'
+    )
 
 
 def test_what_breaks_off_is_no_sentence() -> None:
@@ -60,6 +71,53 @@ def test_a_story_is_known_by_the_line_it_begins_in(tmp_path_factory: pytest.Temp
     lines = text.split("\n")
     for number, story in found:
         assert story.partition("\n")[0] in lines[int(number) - 1]
+
+
+def byte_level_tokenizer() -> PreTrainedTokenizerBase:
+    """A space belongs to the word after it, and none is put before a text: GPT-2's way."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    made.train_from_iterator(["It sat. It ran. It sat! It ran. "] * 9, trainer)
+    return complete_tokenizer(PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>"), "made here")
+
+
+def read_on(tokenizer: PreTrainedTokenizerBase, sizes: Stories) -> tuple[list[int], list[int]]:
+    """The ids of an opening and its continuation as the stages make them, and those of the running text."""
+    tokenizer.chat_template = yaml.safe_load(EXPERIMENT.read_text())["model"]["chat_template"]
+    found = cut("It sat. It ran. It sat! It ran.", sizes)
+    assert found is not None
+    prompt_ids, _ = encode_prompt(tokenizer, (Message("user", found.opening),), 512)
+    running, _ = encode_prompt(tokenizer, (Message("user", "It sat. It ran. It sat!"),), 512)
+    return prompt_ids + encode_response(tokenizer, found.continuation, ended=False), running
+
+
+def test_a_tokenizer_that_puts_no_space_before_a_text_reads_on_only_where_the_continuation_keeps_it() -> None:
+    spaced, running = read_on(byte_level_tokenizer(), SPACED)
+    assert spaced == running
+    glued, _ = read_on(byte_level_tokenizer(), SIZES)
+    assert glued != running
+    assert decode_response(byte_level_tokenizer(), glued) == "It sat. It ran.It sat!"
+
+
+@pytest.mark.skipif("RLHF_TRIAL_DATA" not in os.environ, reason="RLHF_TRIAL_DATA names no folder with stories260K")
+def test_a_tokenizer_that_puts_one_there_reads_on_where_it_goes() -> None:
+    tokenizer = load_tokenizer(Path(os.environ["RLHF_TRIAL_DATA"]) / "models" / "stories260K")
+    glued, running = read_on(tokenizer, SIZES)
+    assert glued == running
+    spaced, _ = read_on(tokenizer, SPACED)
+    assert spaced != running
+
+
+def test_the_space_is_in_the_demonstrations_alone(tmp_path: Path) -> None:
+    path = file_of(tmp_path, 40)
+    plain, spaced = prepared(path), prepared(path, stories=SPACED)
+    assert [" " + d.completion for d in plain.demonstrations] == [d.completion for d in spaced.demonstrations]
+    assert (plain.prompts, plain.rows) == (spaced.prompts, spaced.rows)
+    write(spaced, tmp_path)
+    assert read_records(tmp_path / "demonstrations.jsonl", Demonstration) == spaced.demonstrations
 
 
 def test_openings_are_prompts_and_continuations_demonstrations(tmp_path: Path) -> None:

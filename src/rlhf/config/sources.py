@@ -41,10 +41,12 @@ class Languages(Section):
 
 
 class Stories(Section):
-    """Where a story is cut: so many sentences are the prompt, and so many after them the demonstration."""
+    """Where a story is cut: so many sentences are the prompt, and so many after them the demonstration, which has the space
+    between the two or not: there are tokenizers that put one before every text."""
 
     opening_sentences: Count
     continuation_sentences: Count
+    space_before_continuation: bool
 
 
 Source = Literal[

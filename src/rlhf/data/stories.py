@@ -67,4 +67,5 @@ def cut(story: str, sizes: Stories) -> Cut | None:
     most = sizes.opening_sentences + sizes.continuation_sentences
     if len(sentences) < most or not WHOLE.search(sentences[most - 1]):
         return None
-    return Cut(" ".join(sentences[: sizes.opening_sentences]), " ".join(sentences[sizes.opening_sentences : most]))
+    opening, continuation = sentences[: sizes.opening_sentences], sentences[sizes.opening_sentences : most]
+    return Cut(" ".join(opening), " " * sizes.space_before_continuation + " ".join(continuation))
