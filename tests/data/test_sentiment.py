@@ -58,6 +58,35 @@ def test_held_out_reviews_say_how_often_it_is_right() -> None:
     assert learn(guessed)[1]["held_out_accuracy"] < 0.8
 
 
+def test_accuracy_is_of_the_reviews_held_out_and_of_no_other() -> None:
+    """Those held out say the opposite of their words: a rater that learned from the rest is wrong about all of them."""
+    contrary = [Review(r.text, r.positive != sentiment._held_out(r)) for r in written(400)]
+    _, figures = learn(contrary)
+    assert figures["held_out_accuracy"] == 0.0
+    assert figures["held_out_reviews"] == sum(map(sentiment._held_out, contrary))
+
+
+def test_a_fifth_is_held_out() -> None:
+    texts = {f"review {i}" for i in range(4000)}
+    share = sum(sentiment._held_out(Review(text, True)) for text in texts) / len(texts)
+    assert share == pytest.approx(0.2, abs=0.025)  # four standard errors
+
+
+def test_a_word_counts_from_the_third_review_on() -> None:
+    reviews = written(200)
+    train = [i for i, review in enumerate(reviews) if not sentiment._held_out(review)]
+    rare, known = "quixotic", "luminous"
+    for word, count in ((rare, 2), (known, 3)):
+        for i in train[:count]:
+            reviews[i] = Review(f"{reviews[i].text} {word}", reviews[i].positive)
+    learned = [review for review in reviews if not sentiment._held_out(review)]
+    in_reviews = {word: sum(word in review.text for review in learned) for word in (rare, known)}
+    assert in_reviews[rare] < 3 <= in_reviews[known], "a text with another word may be held out"
+    words = learn(reviews)[0].words
+    assert rare not in words
+    assert known in words
+
+
 def test_it_is_scikit_learns_own_log_odds(rater: SentimentRater) -> None:
     train = [review for review in written(200) if not sentiment._held_out(review)]
     vectorizer = TfidfVectorizer(binary=True, min_df=sentiment.MIN_REVIEWS)
