@@ -96,6 +96,11 @@ class Data(Section):
                 f"data.revision ({self.revision}) must be null with data.source (world): the world is made here, and its "
                 "table is a file"
             )
+        if self.language != "en" and self.source != "world":
+            raise ValueError(
+                f"data.language ({self.language}) must be en with data.source ({self.source}): it chooses the "
+                "world's table, and other data are in the language they are in"
+            )
         if (self.source == "stories") != (self.stories is not None):
             raise ValueError(
                 f"data.stories ({'null' if self.stories is None else 'a group of settings'}) does not go with data.source "
@@ -104,6 +109,11 @@ class Data(Section):
         if self.source == "stories" and self.revision is not None:
             raise ValueError(
                 f"data.revision ({self.revision}) must be null with data.source (stories): they are one file here"
+            )
+        if self.source == "stories" and self.pattern is not None:
+            raise ValueError(
+                f"data.pattern ({self.pattern}) must be null with data.source (stories): they are one file, and it "
+                "chooses among several"
             )
         if self.source == "world" and self.learns_rater:
             raise ValueError(f"data.rater ({self.rater}) does not go with data.source (world): the world has its own rater")
