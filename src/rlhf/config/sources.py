@@ -90,7 +90,7 @@ class Data(Section):
     prompts: CountOrNone
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_source(self) -> Self:
         if self.revision is not None and self.source == "world":
             raise ValueError(
                 f"data.revision ({self.revision}) must be null with data.source (world): the world is made here, and its "
@@ -117,6 +117,10 @@ class Data(Section):
             )
         if self.source == "world" and self.learns_rater:
             raise ValueError(f"data.rater ({self.rater}) does not go with data.source (world): the world has its own rater")
+        return self
+
+    @model_validator(mode="after")
+    def _check_values(self) -> Self:
         if self.revision is not None and not COMMIT.fullmatch(self.revision):
             raise ValueError(
                 f"data.revision ({self.revision}) must be a commit in full, 40 digits of 0-9 and a-f, because a branch or "
