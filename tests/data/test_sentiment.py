@@ -140,6 +140,7 @@ def test_kinds_are_known_in_any_case_and_what_a_mac_packs_beside_is_no_review(tm
         "set/POS/2.TXT": b"fine",
         "set/neg/1.txt": b"bad",
         "__MACOSX/set/Pos/._1.txt": b"\x00\x05\x16\x07\xff",
+        "__MACOSX/set/neg/4.txt": b"\xff",
         "set/neg/.hidden.txt": b"\xff",
         ".cache/neg/3.txt": b"\xff",
         "set/neg/1.html": b"\xff",
