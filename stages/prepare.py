@@ -29,7 +29,9 @@ def main(run: Run) -> None:
         shutil.copyfile(config.data.path, run.output / WORLD)  # its presence says that there is a gold rater
     about = {}
     if config.data.learns_rater:
-        rater, about["rater"] = learn(read_reviews(Path(config.data.rater)))
+        reviews = read_reviews(Path(config.data.rater))
+        rater, figures = learn(reviews.found)
+        about["rater"] = figures | {"ignored": reviews.ignored}
         write_rater(rater, run.output / RATER)
     run.curve(length_curve(prepared))
     run.finish(counts(prepared) | about)

@@ -275,6 +275,15 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "data.rater (reviews.zip) does not go with data.source (world): the world has its own rater",
         ),
         (
+            "data=files data.path=x labeler=dataset data.language=zh",
+            "data.language (zh) must be en with data.source (files): it chooses the world's table, and other data "
+            "are in the language they are in",
+        ),
+        (
+            "data=stories data.path=x data.rater=reviews.zip data.pattern=*.txt",
+            "data.pattern (*.txt) must be null with data.source (stories): they are one file, and it chooses among several",
+        ),
+        (
             "data=stories data.path=x data.rater=reviews.zip data.stories=null",
             "data.stories (null) does not go with data.source (stories): it is where stories are cut. Choose data=stories",
         ),

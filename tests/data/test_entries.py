@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlhf.data.entries import Entry, read_entries, read_margin
+from rlhf.data.entries import Entry, read_entries
+from rlhf.data.unusable import survey
+from rlhf.data.values import read_margin
 from rlhf.errors import UserError
 from rlhf.records import Message, Messages
 from tests.data.settings import settings
@@ -29,7 +33,7 @@ WHO_YES, WHO_NO = said("user: who?", "assistant: yes"), said("user: who?", "assi
 def entries_of(folder: Path, *rows: dict[str, Any], source: str = "files", **given: Any) -> list[Entry]:
     path = folder / "x.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return list(read_entries(path, settings(source, path, **given)))
+    return list(read_entries(path, settings(source, path, **given), Counter()))
 
 
 def complaint(folder: Path, *rows: dict[str, Any], **given: Any) -> str:
@@ -84,6 +88,33 @@ def test_a_system_turn_stays(tmp_path: Path) -> None:
 def test_a_conversation_without_an_answer_is_empty(tmp_path: Path) -> None:
     assert entries_of(tmp_path, {"messages": ASKED})[0].sides[0] == ()
     assert entries_of(tmp_path, {"messages": []})[0].sides[0] == ()
+
+
+ANSWERED_BEFORE = [*ASKED, YES, MORE]
+
+
+@pytest.mark.parametrize("answers", [{"completion": []}, {"chosen": [], "rejected": []}, {"chosen": [], "rejected": [NO]}])
+def test_an_empty_list_answers_nothing_whatever_was_answered_before(tmp_path: Path, answers: dict[str, Any]) -> None:
+    (entry,) = entries_of(tmp_path, {"prompt": ANSWERED_BEFORE} | answers)
+    assert entry.sides[0] == ()
+    assert [len(side) for side in entry.sides[1:]] == [4 * bool(answer) for answer in list(answers.values())[1:]]
+    assert survey([entry]).reasons == ["no_answer"]
+
+
+@pytest.mark.parametrize("turns", [[*ASKED, YES], [{"from": "human", "value": "who?"}, {"from": "gpt", "value": "yes"}]])
+@pytest.mark.parametrize("write", [json.dumps, repr, lambda turns: json.dumps(turns, indent=1)])
+def test_a_list_of_turns_that_came_as_text_is_named(tmp_path: Path, turns: Any, write: Callable[[Any], str]) -> None:
+    said = complaint(tmp_path, {"conversations": write(turns)}, source="messages")
+    assert said.startswith("x.jsonl:1: field 'conversations' is a list of turns that was written as text (")
+    assert said.endswith("give it as a list, in JSON lines or Parquet")
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "[1]", '[{"role": "user"}]', '[{"role": "user", "content": ', '["role"]', "[{'role': x}]"]
+)
+def test_other_text_in_brackets_is_text(tmp_path: Path, text: str) -> None:
+    (entry,) = entries_of(tmp_path, {"prompt": text, "completion": text})
+    assert entry.sides[0] == (Message("user", text.strip()), Message("assistant", text.strip()))
 
 
 def test_the_tutorials_own_columns(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rlhf.data.entries import ranks_of
+from rlhf.records import Message
 from tests.data.test_entries import ASKED, NO, WHO_NO, WHO_YES, YES, complaint, entries_of, said
 
 # The columns of HuggingFaceH4/ultrafeedback_binarized.
@@ -135,6 +136,69 @@ def test_alpaca(tmp_path: Path) -> None:
     ]
     found = [entry.sides for entry in entries_of(tmp_path, *rows, source="alpaca")]
     assert found == [(WHO_YES,), (WHO_YES,), (said("user: Translate.\nja", "assistant: yes"),)]
+
+
+SYSTEM = {"system": " be kind\n"}
+KIND = "system: be kind"
+
+
+def test_alpacas_system_and_history_stand_before_the_instruction(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "who?", "output": "yes"},  # the first row may lack what others have
+        {"instruction": "who?", "input": "x", "output": "yes", "history": [["a", "b"], ["c", "d"]]} | SYSTEM,
+        {"instruction": "who?", "input": "", "output": "yes", "history": [], "system": ""},
+        {"instruction": "who?", "input": None, "output": "yes", "history": None, "system": None},
+        {"instruction": "who?", "output": "yes", "history": "", "system": " "},
+    ]
+    found = [entry.sides[0] for entry in entries_of(tmp_path, *rows, source="alpaca")]
+    before = said(KIND, "user: a", "assistant: b", "user: c", "assistant: d")
+    assert found == [WHO_YES, (*before, *said("user: who?\nx", "assistant: yes")), WHO_YES, WHO_YES, WHO_YES]
+
+
+@pytest.mark.parametrize(
+    ("source", "row"),
+    [
+        ("messages", {"messages": [*ASKED, YES]}),
+        ("messages", {"conversations": [{"from": "human", "value": "who?"}, {"from": "gpt", "value": "yes"}]}),
+        ("conversations", {"conversations": ASKED, "chosen": YES, "rejected": NO}),
+        ("conversations", {"conversations": ASKED, "chosen": [*ASKED, YES], "rejected": [*ASKED, NO]}),
+    ],
+)
+def test_a_system_column_opens_the_conversation(tmp_path: Path, source: str, row: dict[str, Any]) -> None:
+    first, second = entries_of(tmp_path, row, row | SYSTEM, source=source)
+    assert [side[0] for side in first.sides] == [Message("user", "who?")] * len(first.sides)
+    assert second.sides == tuple((*said(KIND), *side) for side in first.sides)
+
+
+def test_a_conversation_that_opens_with_a_system_turn_has_its_own(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "be brief"}, *ASKED, YES]
+    (entry,) = entries_of(tmp_path, {"messages": turns} | SYSTEM, source="messages")
+    assert entry.sides[0] == said("system: be brief", "user: who?", "assistant: yes")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"system": 7}, "field 'system' must be text, not 7"),
+        ({"history": ["a", "b"]}, "field 'history[0]' must be a question and its answer, […, …], not \"a\""),
+        ({"history": [["a", "b"], ["c"]]}, "field 'history[1]' must be a question and its answer, […, …], not [\"c\"]"),
+        ({"history": [["a", None]]}, "field 'history[0][1]' is null"),
+        ({"history": "a"}, "field 'history[0]' must be a question and its answer, […, …], not \"a\""),
+    ],
+)
+def test_a_wrong_opening_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert complaint(tmp_path, {"instruction": "a", "output": "b"} | changes, source="alpaca") == f"x.jsonl:1: {message}"
+
+
+def test_a_column_that_is_said_to_be_another_does_not_open_the_conversation(tmp_path: Path) -> None:
+    row = {"instruction": "a", "system": "who?", "output": "yes"}
+    (entry,) = entries_of(tmp_path, row, source="alpaca", columns={"prompt": "system"})
+    assert entry.sides == (WHO_YES,)
+
+
+def test_an_empty_answer_to_a_post_is_none(tmp_path: Path) -> None:
+    (entry,) = entries_of(tmp_path, POST | {"history": [*ASKED, YES], "human_ref_A": []}, source="shp")
+    assert () in entry.sides
 
 
 @pytest.mark.parametrize(

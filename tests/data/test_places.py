@@ -70,6 +70,31 @@ def test_a_folder_without_such_files_is_named(folder: Path) -> None:
     )
 
 
+def test_names_are_known_in_any_case(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "B.JSONL", "c.Csv.GZ", "Dataset_Info.JSON"):
+        (tmp_path / name).write_bytes(b"")
+    assert names_in(tmp_path) == ["B.JSONL", "a.jsonl", "c.Csv.GZ"]
+    assert names_in(tmp_path, pattern="*.JSONL") == ["B.JSONL"]
+
+
+def test_data_that_are_packed_otherwise_are_named_unless_they_are_left_out(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "c.jsonl.zst", "d.JSON.bz2", "model.zip", "notes.txt.xz"):
+        (tmp_path / name).write_bytes(b"")
+    assert complaint(tmp_path) == (
+        f"{tmp_path}: c.jsonl.zst, d.JSON.bz2: named as data, but packed in a way that is not read: unpack them, pack them "
+        "by gzip, or leave them out with data.pattern"
+    )
+    assert "c.jsonl.zst: named as data" in complaint(tmp_path, pattern="c*")
+    assert names_in(tmp_path, pattern="*.jsonl") == ["a.jsonl"]
+
+
+def test_a_pattern_is_not_for_a_file(folder: Path) -> None:
+    assert complaint(folder / "other/train.csv", pattern="*.csv") == (
+        "data.pattern (*.csv) chooses among the files of a folder or of a set on the hub, but data.path "
+        f"({folder / 'other/train.csv'}) is a file: set it to null"
+    )
+
+
 @pytest.mark.parametrize(
     ("path", "given", "message"),
     [
@@ -157,10 +182,41 @@ def test_only_the_files_that_fit_are_fetched(ask: Ask) -> None:
         assert ask(address, pattern="train*").startswith(f"{SET}: data.pattern (train*) fits no file")
 
 
+def test_of_a_set_as_of_a_folder_names_are_known_in_any_case_and_other_packing_is_named(ask: Ask) -> None:
+    files = {"a.jsonl": b"1", "B.JSONL": b"2", "estate.json": b"3", "x/state.json": b"4"}
+    with serving(SET, files) as (address, _):
+        assert [name for name, _ in ask(address)] == [f"{COMMIT}/{name}" for name in ("B.JSONL", "a.jsonl", "estate.json")]
+    with serving("owner/packed", files | {"c.jsonl.zst": b"5"}) as (address, _):
+        assert ask(address, "owner/packed").startswith("owner/packed: c.jsonl.zst: named as data, but packed in a way that")
+
+
 def test_a_part_of_a_set_in_the_cache_is_not_taken_for_the_whole(ask: Ask) -> None:
     with serving(SET, FILES) as (address, _):
         ask(address, pattern="data/train*")
     assert "cannot be reached" in ask(address)
+
+
+ONE_FILE = """
+import sys
+from huggingface_hub import hf_hub_download
+hf_hub_download(*sys.argv[1:3], repo_type="dataset", revision=sys.argv[3])
+"""
+
+
+def test_files_fetched_one_by_one_are_not_taken_for_the_set(ask: Ask, tmp_path: Path) -> None:
+    with serving(SET, FILES) as (address, _):
+        hub = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        for name in DATA[:2]:
+            command = [sys.executable, "-c", ONE_FILE, SET, name, COMMIT]
+            subprocess.run(command, env=os.environ | hub, capture_output=True, check=True)
+    for offline in "01":
+        said = ask(address, offline=offline)
+        assert said.startswith(f"data.path ({SET}) at data.revision ({COMMIT}): {address} does not say which files it has")
+        assert said.endswith("set data.path=DIR and data.revision=null")
+    assert "which files it has" in ask(address, pattern=DATA[0]), "nobody knows what else the pattern fits"
+    with serving(SET, FILES) as (again, _):
+        assert [name for name, _ in ask(again)] == [f"{COMMIT}/{name}" for name in DATA]
+    assert len(ask(address, offline="1")) == len(DATA)
 
 
 def test_what_the_hub_refuses_is_said_in_one_message(ask: Ask) -> None:

@@ -180,6 +180,23 @@ def test_parquet_without_rows_is_named(tmp_path: Path) -> None:
     assert complaint_about(written(tmp_path / "x.parquet", [])) == ": has no rows"
 
 
+@pytest.mark.parametrize("bad", [0, 299])
+def test_text_in_parquet_that_is_no_text_is_known_by_its_row_and_column(tmp_path: Path, bad: int) -> None:
+    cells = [b"fine"] * 300
+    cells[bad] = b"caf\xe9"
+    spoilt = pa.array(cells, pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"prompt": ["a"] * 300, "completion": spoilt}), tmp_path / "x.parquet")
+    assert complaint_about(tmp_path / "x.parquet") == (
+        f": row {bad + 1}: field 'completion': not UTF-8 (byte 0xe9 at position 4): write the file anew from text in UTF-8"
+    )
+
+
+def test_of_a_table_a_name_in_capitals_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "X.CSV").write_text("a\nx\ty\n")
+    (tmp_path / "x.Csv.GZ").write_bytes(gzip.compress(b"a\nx\ty\n"))
+    assert [next(read_raw(tmp_path / name)).values for name in ("X.CSV", "x.Csv.GZ")] == [{"a": "x\ty"}] * 2
+
+
 def test_a_long_cell_is_read_whole(tmp_path: Path) -> None:
     text = "word " * 100_000
     (tmp_path / "x.csv").write_text(f'a\n"{text}"\n')

@@ -106,6 +106,14 @@ def test_rankings_of_k_go_through_whole_with_their_ties(tmp_path: Path) -> None:
     assert sum(counts(made)["rankings"].values()) == 3
 
 
+def test_completions_without_a_score_are_counted_once(tmp_path: Path) -> None:
+    path = rated(tmp_path, (3.0, 1.0, 2.0), (1.0, 2.0))
+    path.write_text(path.read_text().replace("3.0", "null").replace("2.0", "null", 1))
+    made = prepared_from("ultrafeedback", path)
+    assert [d.completion for d in made.demonstrations] == ["r1", "r1"]
+    assert counts(made)["unused"] == {"unscored": 2}
+
+
 def test_pairs_without_a_tie_are_preferences(tmp_path: Path) -> None:
     made = prepared_from("ultrafeedback", rated(tmp_path, (1.0, 2.0), (3.0, 1.0)), margin_per_score=0.5)
     write(made, tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_a_conversation_keeps_every_turn_from_the_file_to_the_records(tmp_path: 
         "rejected": {"from": "gpt", "value": kept["rejected"]},
     }
     path = written(tmp_path, "jsonl", [row], packed=False)
-    (entry,) = read_entries(path, settings("conversations", path))
+    (entry,) = read_entries(path, settings("conversations", path), Counter())
     prompt = sides(*zip(("system", "user", "assistant", "user"), (kept[name] for name in names[:4]), strict=True))
     assert (entry.prompt, entry.answers) == (prompt, (kept["chosen"], kept["rejected"]))
     preference = Preference(entry.prompt, *entry.answers, "train", "dataset")  # type: ignore[misc, arg-type]
@@ -101,6 +102,6 @@ def test_of_a_transcript_the_last_turn_alone_is_the_response(tmp_path: Path, tex
     before = f"\n\nHuman: {kept['asked']}\n\nAssistant: {kept['said']}\r\n\r\nHuman: {kept['again']}\n\nAssistant: "
     row = {"chosen": before + kept["chosen"], "rejected": before + kept["rejected"]}
     path = written(tmp_path, "jsonl", [row], packed=False)
-    (entry,) = read_entries(path, settings("hh_rlhf", path))
+    (entry,) = read_entries(path, settings("hh_rlhf", path), Counter())
     assert entry.prompt == sides(("user", kept["asked"]), ("assistant", kept["said"]), ("user", kept["again"]))
     assert entry.answers == (kept["chosen"], kept["rejected"])

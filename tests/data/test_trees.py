@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlhf.data.entries import Entry
+from rlhf.data.prepared import counts
 from rlhf.data.raw import RawRow
 from rlhf.data.trees import read_trees
 from rlhf.errors import UserError
@@ -44,8 +46,9 @@ TREE = [
 ]
 
 
-def entries_of(*rows: dict[str, Any]) -> list[Entry]:
-    return list(read_trees(RawRow(f"x:{i}", values) for i, values in enumerate(rows)))
+def entries_of(*rows: dict[str, Any], unused: Counter[str] | None = None) -> list[Entry]:
+    places = (RawRow(f"x:{i}", values) for i, values in enumerate(rows))
+    return list(read_trees(places, Counter() if unused is None else unused))
 
 
 def found(*rows: dict[str, Any]) -> set[tuple[Any, ...]]:
@@ -92,9 +95,47 @@ def test_what_was_withdrawn_goes_with_all_that_replies_to_it(mark: dict[str, boo
     }
 
 
+def test_messages_that_come_to_nothing_are_counted() -> None:
+    gone = [values | {"deleted": True} if values["message_id"] == "a.2" else values for values in TREE]
+    rows = [*gone, row("a.4", "a", "perhaps"), row("a.5", "a", "never", deleted=True)]
+    unused: Counter[str] = Counter()
+    entries = entries_of(*rows, unused=unused)
+    assert unused == {"withdrawn": 4, "unranked": 1}, "a.2 with two that reply to it and a.5; a.4 beside a.1 and a.3"
+    replies = sum(values["role"] == "assistant" for values in rows)
+    assert sum(len(entry.sides) for entry in entries) + unused["unranked"] == replies - 3, "one of the four is a user's"
+
+
+def test_a_message_that_comes_twice_is_one_and_another_of_its_id_is_refused() -> None:
+    assert found(*TREE, *TREE[2:5]) == EXPECTED
+    for changes in ({"text": "other"}, {"rank": 7}, {"parent_id": "b"}, {"role": "prompter"}, {"deleted": True}):
+        with pytest.raises(UserError) as caught:
+            entries_of(*TREE, TREE[2] | changes)
+        assert str(caught.value) == "x:9: message a.2 is another one in x:2: give every message an id of its own"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "kept"),
+    [("deleted", "False", True), ("deleted", "true", False), ("review_result", "FALSE", False), ("review_result", "", True)],
+)
+def test_true_and_false_may_be_words(column: str, value: str, kept: bool) -> None:
+    assert (found(TREE[0], row("a.1", "a", "yes", **{column: value})) != set()) == kept
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
+        (
+            [row("a", None, "hm", role=["prompter"])],
+            "x:0: field 'role' must be one of prompter, assistant, not [\"prompter\"]",
+        ),
+        ([row("a", None, "hm", deleted=7)], "x:0: field 'deleted' must be true or false, not 7"),
+        ([row("a", None, "hm", review_result="no")], "x:0: field 'review_result' must be true or false, not \"no\""),
+        ([row("a", ["b"], "hm")], "x:0: field 'parent_id' must be text, not [\"b\"]"),  # type: ignore[arg-type]
+        ([{"prompt": row("a", None, "hm", replies=5)}], "x:0: field 'replies' must be a list of messages, not 5"),
+        (
+            [{"prompt": row("a", None, "hm", replies=[5])}],
+            "x:0: a reply must be a message like {message_id, role, text}, not 5",
+        ),
         (TREE[1:], "x:0: replies to message a, which is in no row: give all rows of its tree"),
         ([row("a", None, "hm", role="bot")], "x:0: field 'role' must be one of prompter, assistant, not \"bot\""),
         ([row("a", None, "hm") | {"text": None}], "x:0: field 'text' is null"),
@@ -119,3 +160,11 @@ def test_a_tree_may_have_its_rows_in_several_files(tmp_path: Path) -> None:
     (ranking,) = made.rankings
     assert ([response.text for response in ranking.responses], ranking.ranks) == (["good", "fair", "poor"], (0, 1, 2))
     assert (made.preferences, len(made.demonstrations), len(made.prompts)) == ([], 4, 3)
+    assert "unused" not in counts(made)
+
+
+def test_figures_say_what_came_to_nothing(tmp_path: Path) -> None:
+    rows = [*TREE, row("a.4", "a", "perhaps"), row("a.5", "a", "never", deleted=True)]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(values) + "\n" for values in rows))
+    made = prepare(settings("oasst", tmp_path / "x.jsonl"), SHARES, seed_of)
+    assert counts(made)["unused"] == {"withdrawn": 1, "unranked": 1}

@@ -95,9 +95,9 @@ def test_too_many_unusable_rows_are_an_error_with_their_counts() -> None:
     entries[3], entries[8] = (pair(f"x:{n}", "a", "b", "") for n in (3, 8))
     entries[5] = pair("x:5", "a4", "b")
     found = survey(entries)
-    refuse_too_many("x", entries, found, 0.3)
+    refuse_too_many("x", entries, found, 0.3, "mend them")
     with pytest.raises(UserError) as caught:
-        refuse_too_many("x", entries, found, 0.29)
+        refuse_too_many("x", entries, found, 0.29, "mend them")
     assert str(caught.value) == (
         "x: 3 of 10 rows cannot be used (0.300, above prepare.max_dropped_share (0.29)): "
         "empty_prompt 2 (first x:3), duplicate 1 (first x:5); mend them, or raise prepare.max_dropped_share"

@@ -41,10 +41,12 @@ class Languages(Section):
 
 
 class Stories(Section):
-    """Where a story is cut: so many sentences are the prompt, and so many after them the demonstration."""
+    """Where a story is cut: so many sentences are the prompt, and so many after them the demonstration, which has the space
+    between the two or not: there are tokenizers that put one before every text."""
 
     opening_sentences: Count
     continuation_sentences: Count
+    space_before_continuation: bool
 
 
 Source = Literal[
@@ -88,11 +90,16 @@ class Data(Section):
     prompts: CountOrNone
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_source(self) -> Self:
         if self.revision is not None and self.source == "world":
             raise ValueError(
                 f"data.revision ({self.revision}) must be null with data.source (world): the world is made here, and its "
                 "table is a file"
+            )
+        if self.language != "en" and self.source != "world":
+            raise ValueError(
+                f"data.language ({self.language}) must be en with data.source ({self.source}): it chooses the "
+                "world's table, and other data are in the language they are in"
             )
         if (self.source == "stories") != (self.stories is not None):
             raise ValueError(
@@ -103,8 +110,17 @@ class Data(Section):
             raise ValueError(
                 f"data.revision ({self.revision}) must be null with data.source (stories): they are one file here"
             )
+        if self.source == "stories" and self.pattern is not None:
+            raise ValueError(
+                f"data.pattern ({self.pattern}) must be null with data.source (stories): they are one file, and it "
+                "chooses among several"
+            )
         if self.source == "world" and self.learns_rater:
             raise ValueError(f"data.rater ({self.rater}) does not go with data.source (world): the world has its own rater")
+        return self
+
+    @model_validator(mode="after")
+    def _check_values(self) -> Self:
         if self.revision is not None and not COMMIT.fullmatch(self.revision):
             raise ValueError(
                 f"data.revision ({self.revision}) must be a commit in full, 40 digits of 0-9 and a-f, because a branch or "

@@ -16,7 +16,9 @@ FORMS: dict[Form, tuple[str, ...]] = {
     "demonstration": ("prompt", "completion"),
 }
 NAMES = ("prompt", "input", "completion", "messages", "chosen", "rejected", "margin")
+NOT_IN_EVERY_ROW = ("input", "system", "history")  # nor, perhaps, in the first
 SIMILAR = 0.6  # share of the letters that a misspelt name has in common with the one that was meant
+SYSTEM = {"system": "system"}  # beside conversations, in LLaMA-Factory's forms
 KNOWN_BY = {  # sets that data=files does not read, by columns that only they have
     "shp": {"human_ref_A", "human_ref_B"},
     "oasst": {"message_tree_id"},
@@ -44,25 +46,29 @@ def name_columns(path: str, there: Sequence[str], data: Data) -> dict[str, str]:
             )
     taken = set(columns.values())
     same = {name: name for name in NAMES if name in there and name != "input" and name not in taken}
-    return same | _usual_names(data, there) | columns
+    usual = _usual_names(data, there)
+    once = {name: column for name, column in usual.items() if name not in NOT_IN_EVERY_ROW or column not in taken}
+    return same | once | columns
 
 
 def _usual_names(data: Data, there: Sequence[str]) -> dict[str, str]:
-    """{our name: the set's} of the columns that are there; Alpaca's input may be missing from any row."""
+    """{our name: the set's} of the columns that are there, and of those that only some rows have."""
     match data.source:
         case "alpaca":
-            usual = {"prompt": "instruction", "input": "input", "completion": "output"}
+            usual = {"prompt": "instruction", "input": "input", "completion": "output", "history": "history"} | SYSTEM
         case "messages" if "messages" not in there:
-            usual = {"messages": "conversations"}
+            usual = {"messages": "conversations"} | SYSTEM
+        case "messages":
+            usual = SYSTEM
         case "conversations":
-            usual = {"prompt": "conversations"}
+            usual = {"prompt": "conversations"} | SYSTEM
         case "ultrafeedback" if "completions" in there:
             usual = {"prompt": "instruction"}
         case "shp":
             usual = {"prompt": "history"}
         case _:
             usual = {}
-    return {ours: theirs for ours, theirs in usual.items() if theirs in there or ours == "input"}
+    return {ours: theirs for ours, theirs in usual.items() if theirs in there or ours in NOT_IN_EVERY_ROW}
 
 
 def form_of(path: str, there: Sequence[str], named: Mapping[str, str], data: Data) -> Form:

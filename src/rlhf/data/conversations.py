@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 from itertools import groupby
 from typing import Any
 
 from rlhf.data.files import shown
+from rlhf.data.values import read_text
 from rlhf.errors import UserError
 from rlhf.records import Message, Messages
 
 SPEAKER = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Assistant):")
+AS_TEXT = re.compile(r"\s*\[\s*\{\s*[\"'](?:role|from|content|value)[\"']")  # how a list of turns begins
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
 
 
@@ -19,27 +23,53 @@ def message(role: str, text: str) -> Message:
     return Message(role, text.strip())  # type: ignore[arg-type]
 
 
-def read_text(place: str, column: str, value: Any) -> str:
-    """A field that must be text. UserError names the place and the column."""
-    if value is None:
-        raise UserError(f"{place}: field '{column}' is null")
-    if not isinstance(value, str):
-        raise UserError(f"{place}: field '{column}' must be text, not {shown(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        half = value[error.start].encode(errors="backslashreplace").decode()
-        raise UserError(f"{place}: field '{column}' holds half a character ({half}), which no UTF-8 can write") from error
-    return value
-
-
 def read_turns(place: str, column: str, value: Any, role: str) -> Messages:
-    """A field that is text, which is one turn of `role`, a turn, or a list of turns. UserError names what is neither."""
+    """A field that is text, which is one turn of `role`, a turn, or a list of turns. UserError names what is neither, and a
+    list that came as text."""
     if isinstance(value, dict) and value:
         return (_turn(place, column, value),)
     if not isinstance(value, list):
-        return (message(role, read_text(place, column, value)),)
+        text = read_text(place, column, value)
+        if _are_turns(text):
+            raise UserError(
+                f"{place}: field '{column}' is a list of turns that was written as text ({shown(text)}): give it as a list, "
+                "in JSON lines or Parquet"
+            )
+        return (message(role, text),)
     return tuple(_turn(place, f"{column}[{i}]", turn) for i, turn in enumerate(value))
+
+
+def _are_turns(text: str) -> bool:
+    """Whether a text is a list of turns in JSON, or as Python prints it, which is how tables are written as CSV."""
+    if not AS_TEXT.match(text):
+        return False
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return all(
+                isinstance(turn, dict) and ({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys())
+                for turn in parse(text)
+            )
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            continue
+    return False
+
+
+def read_history(place: str, column: str, value: Any) -> Messages:
+    """Earlier questions with their answers, [[question, answer], …], as turns; null and an empty cell are none.
+
+    Raises:
+        UserError: it is anything else.
+    """
+    if value is None or value == "":
+        return ()
+    pairs = value if isinstance(value, list) else [value]
+    turns: list[Message] = []
+    for i, pair in enumerate(pairs):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise UserError(f"{place}: field '{column}[{i}]' must be a question and its answer, […, …], not {shown(pair)}")
+        asked, answered = (read_text(place, f"{column}[{i}][{j}]", text) for j, text in enumerate(pair))
+        turns += [message("user", asked), message("assistant", answered)]
+    return tuple(turns)
 
 
 def _turn(place: str, column: str, turn: Any) -> Message:

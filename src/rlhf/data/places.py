@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from rlhf.config import Data
 from rlhf.errors import UserError
 
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+PACKED = (".zst", ".bz2", ".xz", ".lz4", ".br", ".zip", ".7z")  # beside gzip: not read
 ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # what `datasets` leaves beside data
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -22,10 +24,17 @@ def files_of(data: Data) -> list[Path]:
     """
     path = Path(data.path)
     if data.revision is not None:
-        return _in_folder(_from_hub(data, data.revision), data.pattern, data.path)
+        folder, names = _from_hub(data, data.revision)
+        return [folder / name for name in _chosen(names, data)]
     if path.is_dir():
-        return _in_folder(path, data.pattern, data.path)
+        names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
+        return [path / name for name in _chosen(names, data)]
     if path.exists():
+        if data.pattern is not None:
+            raise UserError(
+                f"data.pattern ({data.pattern}) chooses among the files of a folder or of a set on the hub, but data.path "
+                f"({data.path}) is a file: set it to null"
+            )
         return [path]
     hub = f"; for the set {data.path} on the Hugging Face hub, set data.revision to a commit in full"
     raise UserError(
@@ -34,24 +43,33 @@ def files_of(data: Data) -> list[Path]:
     )
 
 
-def _in_folder(folder: Path, pattern: str | None, name: str) -> list[Path]:
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    found = [name for name in names if _holds_data(name)]
-    chosen = [name for name in found if pattern is None or fnmatch.fnmatchcase(name, pattern)]
-    if not chosen:
-        there = f" among {', '.join(found[:9])}" if found else f" named {', '.join(ENDINGS)}, with or without .gz"
-        wanted = f"data.pattern ({pattern}) fits no file" if pattern and found else "there is no file"
-        raise UserError(f"{name}: {wanted}{there}")
-    return [folder / name for name in chosen]
+def _chosen(names: Iterable[str], data: Data) -> list[str]:
+    """Those named as data that fit the pattern, in order. UserError for none, or for one that is packed but not by gzip."""
+    there = sorted(name for name in names if _is_data(name.lower()))
+    fitting = [name for name in there if data.pattern is None or fnmatch.fnmatchcase(name, data.pattern)]
+    unread = [name for name in fitting if name.lower().endswith(PACKED)]
+    if unread:
+        raise UserError(
+            f"{data.path}: {', '.join(unread[:9])}: named as data, but packed in a way that is not read: unpack them, pack "
+            "them by gzip, or leave them out with data.pattern"
+        )
+    if not fitting:
+        among = f" among {', '.join(there[:9])}" if there else f" named {', '.join(ENDINGS)}, with or without .gz"
+        wanted = f"data.pattern ({data.pattern}) fits no file" if data.pattern and there else "there is no file"
+        raise UserError(f"{data.path}: {wanted}{among}")
+    return fitting
 
 
-def _holds_data(name: str) -> bool:
+def _is_data(name: str) -> bool:
+    """Of a name in lower case."""
     hidden = any(part.startswith(".") for part in name.split("/"))
-    return name.removesuffix(".gz").endswith(ENDINGS) and not hidden and name.rpartition("/")[2] not in ABOUT
+    packing = next((ending for ending in (".gz", *PACKED) if name.endswith(ending)), "")
+    return name.removesuffix(packing).endswith(ENDINGS) and not hidden and name.rpartition("/")[2] not in ABOUT
 
 
-def _from_hub(data: Data, revision: str) -> Path:
-    """The folder in the hub's cache that holds the set's files; what is there already is not fetched again."""
+def _from_hub(data: Data, revision: str) -> tuple[Path, list[str]]:
+    """The folder in the hub's cache with the set's data, and the names of all the set's files; what is there already is not
+    fetched again."""
     if Path(data.path).exists():
         raise UserError(
             f"data.revision ({revision}) is for a set on the Hugging Face hub, but {data.path} lies here: set it to null"
@@ -61,17 +79,22 @@ def _from_hub(data: Data, revision: str) -> Path:
             f"data.path ({data.path}): there is neither a file nor a folder of this name, and with data.revision "
             f"({revision}) it must be the id of a set on the Hugging Face hub, OWNER/NAME"
         )
-    from huggingface_hub import constants, errors, snapshot_download
+    from huggingface_hub import constants, errors, get_cached_repo_tree, snapshot_download
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # the complaint below says it
-    wanted = [data.pattern] if data.pattern else [f"*{ending}{packed}" for ending in ENDINGS for packed in ("", ".gz")]
-    others = [f"*{name}" for name in ABOUT]
+    endings = [f"*{ending}{packed}" for ending in ENDINGS for packed in ("", ".gz")]
+    wanted = [data.pattern] if data.pattern else [_in_any_case(ending) for ending in endings]
+    others = [pattern for name in ABOUT for pattern in (name, f"*/{name}")]
     try:
         folder = snapshot_download(
             data.path, repo_type="dataset", revision=revision, allow_patterns=wanted, ignore_patterns=others
         )
-        return Path(folder)
+        listed = get_cached_repo_tree(data.path, repo_type="dataset", revision=revision)  # what the folder was compared with
+        return Path(folder), [file.path for file in listed]
+    except errors.CachedRepoTreeNotFoundError as error:
+        reason = f"{constants.ENDPOINT} does not say which files it has, and those in the cache may be a part of it"
+        raise _not_had(data.path, revision, f"{reason}; {_elsewhere(data.path, revision)}") from error
     except errors.RevisionNotFoundError as error:
         mend = f"it has no such commit: copy one from {constants.ENDPOINT}/datasets/{data.path}/commits/main"
         raise _not_had(data.path, revision, mend) from error
@@ -80,12 +103,19 @@ def _from_hub(data: Data, revision: str) -> Path:
         raise _not_had(data.path, revision, mend) from error
     except (errors.HTTPError, errors.XetDownloadError, OSError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
-        mend = (
-            f"{constants.ENDPOINT} cannot be reached ({reason}), and it is not in the cache; try again with the network, or "
-            f"fetch it elsewhere (`hf download {data.path} --repo-type dataset --revision {revision} --local-dir DIR`) and "
-            "set data.path=DIR and data.revision=null"
-        )
-        raise _not_had(data.path, revision, mend) from error
+        mend = f"{constants.ENDPOINT} cannot be reached ({reason}), and it is not in the cache"
+        raise _not_had(data.path, revision, f"{mend}; {_elsewhere(data.path, revision)}") from error
+
+
+def _in_any_case(pattern: str) -> str:
+    return "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in pattern)
+
+
+def _elsewhere(path: str, revision: str) -> str:
+    return (
+        f"try again with the network, or fetch it elsewhere (`hf download {path} --repo-type dataset --revision {revision} "
+        "--local-dir DIR`) and set data.path=DIR and data.revision=null"
+    )
 
 
 def _not_had(path: str, revision: str, reason: str) -> UserError:

@@ -16,11 +16,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf.data.files import GZIP, broken_gzip, json_lines, open_bytes, shown, text_lines
 from rlhf.data.json_list import json_list
 from rlhf.errors import UserError
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch
 
 LONGEST_CELL = 2**31 - 1  # characters of a CSV cell; the default of 131072 is short for a conversation
 BATCH = 256  # rows of Parquet in memory at once
@@ -88,7 +91,7 @@ def _head(path: Path) -> bytes:
 
 def _named_kind(path: Path, head: bytes) -> Literal["json", ",", "\t"] | None:
     """Of a text that is no JSON: the delimiter that its header has more of; where that says nothing, what its name says."""
-    named = ENDINGS.get(Path(path.stem).suffix if path.suffix == ".gz" else path.suffix)
+    named = ENDINGS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
     header = head.partition(b"\n")[0]
     tabs, commas = header.count(b"\t"), header.count(b",")
     if named == "json" or tabs == commas:
@@ -148,12 +151,28 @@ def _parquet_rows(path: Path) -> Iterator[RawRow]:
             with ParquetFile(plain, pre_buffer=False, buffer_size=PIECE) as file:  # else it holds what it has read
                 number = 0
                 for batch in file.iter_batches(batch_size=BATCH):
-                    for values in batch.to_pylist():
+                    for values in _values(path, number, batch):
                         number += 1
                         yield RawRow(f"{path}: row {number}", values)
         except (pyarrow.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: no rows of Parquet can be read from it ({reason})") from error
+
+
+def _values(path: Path, before: int, batch: RecordBatch) -> list[dict[str, Any]]:
+    """The rows of a batch behind so many others; text in Parquet may be anything, and Python's is not."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError as whole:
+        for i in range(batch.num_rows):
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                try:
+                    column[i].as_py()
+                except UnicodeDecodeError as error:
+                    place = f"{path}: row {before + i + 1}: field '{name}'"
+                    byte = f"byte 0x{error.object[error.start]:02x} at position {error.start + 1}"
+                    raise UserError(f"{place}: not UTF-8 ({byte}): write the file anew from text in UTF-8") from error
+        raise UserError(f"{path}: not UTF-8 ({whole}): write the file anew from text in UTF-8") from whole
 
 
 def _unpacked(path: Path, folder: Path) -> Path:

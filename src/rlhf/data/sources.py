@@ -1,22 +1,22 @@
-"""Where data come from: the generated world, stories, or rows of the user's own; all become `Prepared`."""
+"""Where data come from: the generated world, rows or stories of the user's own; all become `Prepared`."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlhf.config import Data, Prepare
+from rlhf.config import Data, Prepare, Stories
 from rlhf.data.entries import Entry, read_entries
 from rlhf.data.places import files_of
 from rlhf.data.prepared import Prepared
 from rlhf.data.raw import read_raw
 from rlhf.data.splits import HeldOut, key_of, split_of
-from rlhf.data.stories import cut, read_stories
+from rlhf.data.stories import story_entries
 from rlhf.data.trees import read_trees
 from rlhf.data.unusable import Survey, kept, refuse_too_many, survey
 from rlhf.data.world import load_world
-from rlhf.errors import UserError
 from rlhf.records import WRITER, Demonstration, Message, Messages, Preference, Prompt, Ranking, Response
 from rlhf.seeds import shuffled
 
@@ -30,8 +30,6 @@ def prepare(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
     match data.source:
         case "world":
             return from_world(data, shares, seed_of)
-        case "stories":
-            return from_stories(data, shares, seed_of)
         case _:
             return from_rows(data, shares, seed_of)
 
@@ -61,15 +59,16 @@ def from_world(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
 
 
 def from_rows(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
-    """The rows of the user's data as demonstrations, which of several responses is the best, preferences and rankings.
+    """The user's rows or stories as demonstrations, which of several responses is the best, preferences and rankings.
 
     `data.prompts` and `data.demonstrations` leave all but so many out (prompts with all their rows, train demonstrations),
     by a draw; 0 leaves out none. The corpus is the text of the train demonstrations, of which no prompt is held out. The
     rows are read twice: the first time nothing is kept of their text, so that memory holds what was drawn alone.
     """
-    files = files_of(data)
-    found = survey(_entries(files, data))
-    refuse_too_many(data.path, _entries(files, data), found, shares.max_dropped_share)
+    files = [Path(data.path)] if data.source == "stories" else files_of(data)
+    unused: Counter[str] = Counter()
+    found = survey(_entries(files, data, unused))
+    refuse_too_many(data.path, _entries(files, data), found, shares.max_dropped_share, _mend(data.stories))
     drawn = _some(found.kept_prompts(), data.prompts, seed_of("prompts"))
     entries = list(kept(_entries(files, data), found, drawn))
     every = dict.fromkeys(_demonstration(entry.prompt, entry.answers[0], shares) for entry in entries)
@@ -82,55 +81,29 @@ def from_rows(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
         prompts=[_prompt(prompt, shares) for prompt in _distinct([entry.prompt for entry in entries])],
         preferences=[_preference(entry, shares, settings) for entry in compared] if in_pairs else [],
         documents=_some([_document(d) for d in learned], data.documents, seed_of("corpus")),
-        rows=_rows(found, entries),
+        rows=_rows(found, entries) | ({"unused": dict(+unused)} if +unused else {}),
         rankings=[] if in_pairs else [_ranking(entry, shares, settings) for entry in compared],
     )
 
 
-def from_stories(data: Data, shares: Prepare, seed_of: Seeds) -> Prepared:
-    """Prompts and demonstrations of stories cut in two. A story with too few whole sentences is dropped and counted.
-
-    Raises:
-        UserError: more than `prepare.max_dropped_share` of the stories are too short, or the file cannot be read.
-    """
-    assert data.stories is not None
-    (path,) = files_of(data)
-    cuts = [cut(story, data.stories) for story in read_stories(path)]
-    usable = [found for found in cuts if found]
-    short = len(cuts) - len(usable)
-    if short > shares.max_dropped_share * len(cuts):
-        raise UserError(
-            f"{path}: {short} of {len(cuts)} stories have fewer whole sentences than data.stories.opening_sentences "
-            f"({data.stories.opening_sentences}) and data.stories.continuation_sentences "
-            f"({data.stories.continuation_sentences}) ask for, which is more than prepare.max_dropped_share "
-            f"({shares.max_dropped_share})"
-        )
-    asked = _distinct([(Message("user", found.opening),) for found in usable])
-    prompts = _some(asked, data.prompts, seed_of("prompts"))
-    chosen = {key_of(prompt) for prompt in prompts}
-    every = dict.fromkeys(_demonstration((Message("user", one.opening),), one.continuation, shares) for one in usable)
-    kept_ones = [demonstration for demonstration in every if key_of(demonstration.prompt) in chosen]
-    train = [demonstration for demonstration in kept_ones if demonstration.split == "train"]
-    learned = _some(train, data.demonstrations, seed_of("demonstrations"))
-    return Prepared(
-        demonstrations=[*learned, *(d for d in kept_ones if d.split != "train")],
-        prompts=[_prompt(prompt, shares) for prompt in prompts],
-        preferences=[],
-        documents=_some([_document(d) for d in learned], data.documents, seed_of("corpus")),
-        rows={
-            "read": len(cuts),
-            "kept": len(kept_ones),
-            "dropped": {"too_short": short} if short else {},
-            "left_out": len(usable) - len(kept_ones),
-        },
-    )
-
-
-def _entries(files: Sequence[Path], data: Data) -> Iterator[Entry]:
+def _entries(files: Sequence[Path], data: Data, unused: Counter[str] | None = None) -> Iterator[Entry]:
     """The rows of all files, one at a time; a tree of messages may have its rows anywhere."""
+    count = Counter[str]() if unused is None else unused
+    if data.stories is not None:
+        return (entry for path in files for entry in story_entries(path, data.stories))
     if data.source == "oasst":
-        return read_trees(row for path in files for row in read_raw(path))
-    return (entry for path in files for entry in read_entries(path, data))
+        return read_trees((row for path in files for row in read_raw(path)), count)
+    return (entry for path in files for entry in read_entries(path, data, count))
+
+
+def _mend(stories: Stories | None) -> str:
+    """What to do about entries that cannot be used."""
+    if stories is None:
+        return "mend them"
+    return (
+        f"mend them, lower data.stories.opening_sentences ({stories.opening_sentences}) or "
+        f"data.stories.continuation_sentences ({stories.continuation_sentences})"
+    )
 
 
 def _some(items: Sequence[T], count: int, seed: int) -> list[T]:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.config import Stories
+from rlhf.data.entries import Entry
 from rlhf.data.files import text_lines
 from rlhf.errors import UserError
+from rlhf.records import Message
 
 END = "<|endoftext|>"  # between two stories, as in the files of TinyStories
+TOO_SHORT = "too_short"  # why a story is dropped
 BETWEEN = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"”])\s+")
 WHOLE = re.compile(r"[.!?][\"”]?$")
 
@@ -22,26 +25,38 @@ class Cut:
     continuation: str
 
 
-def read_stories(path: Path) -> Iterator[str]:
-    """The texts between the marks of a UTF-8 file, one at a time.
+def story_entries(path: Path, sizes: Stories) -> Iterator[Entry]:
+    """Every story of a file as a demonstration of how it goes on; one with too few whole sentences cannot be used."""
+    for place, story in read_stories(path):
+        found = cut(story, sizes)
+        if found is None:
+            yield Entry(place, (), fault=TOO_SHORT)
+        else:
+            yield Entry(place, ((Message("user", found.opening), Message("assistant", found.continuation)),))
+
+
+def read_stories(path: Path) -> Iterator[tuple[str, str]]:
+    """The texts between the marks of a UTF-8 file, one at a time, each with the line it begins in: `data/x.txt:17`.
 
     Raises:
         UserError: there is no such file, it is a folder, it is not UTF-8, or it has no story.
     """
     if path.is_dir():
         raise UserError(f"data.path ({path}): is a folder; name one file of stories, with {END} between two of them")
-    empty, lines = True, list[str]()
-    for _, line in text_lines(path):
+    empty, begins, lines = True, 0, list[str]()
+    for number, line in text_lines(path):
         *ended, rest = line.split(END)
         for text in ended:
             story = "".join([*lines, text]).strip()
-            lines = []
             if story:
-                yield story
+                yield f"{path}:{begins or number}", story
                 empty = False
+            begins, lines = 0, []
+        if rest.strip():
+            begins = begins or number
         lines.append(rest)
     if last := "".join(lines).strip():
-        yield last
+        yield f"{path}:{begins}", last
     elif empty:
         raise UserError(f"{path}: has no stories")
 
@@ -52,4 +67,5 @@ def cut(story: str, sizes: Stories) -> Cut | None:
     most = sizes.opening_sentences + sizes.continuation_sentences
     if len(sentences) < most or not WHOLE.search(sentences[most - 1]):
         return None
-    return Cut(" ".join(sentences[: sizes.opening_sentences]), " ".join(sentences[sizes.opening_sentences : most]))
+    opening, continuation = sentences[: sizes.opening_sentences], sentences[sizes.opening_sentences : most]
+    return Cut(" ".join(opening), " " * sizes.space_before_continuation + " ".join(continuation))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -40,7 +41,8 @@ class Survey:
         return list(dict.fromkeys(prompt for prompt, reason in kept if reason is None))
 
     def dropped(self) -> dict[str, int]:
-        return {reason: self.reasons.count(reason) for reason in REASONS}
+        """Of each reason how many; of those that only some sources know where there are any."""
+        return dict.fromkeys(REASONS, 0) | Counter(reason for reason in self.reasons if reason)
 
 
 def survey(entries: Iterable[Entry]) -> Survey:
@@ -75,8 +77,9 @@ def kept(entries: Iterable[Entry], found: Survey, prompts: Iterable[bytes]) -> I
             yield entry
 
 
-def refuse_too_many(path: str, entries: Iterable[Entry], found: Survey, max_dropped_share: float) -> None:
-    """UserError with the counts and the first place of each where more than this share of the rows is unusable."""
+def refuse_too_many(path: str, entries: Iterable[Entry], found: Survey, max_dropped_share: float, mend: str) -> None:
+    """UserError with the counts, the first place of each and what to do where more than this share of the rows is
+    unusable."""
     counts = {reason: count for reason, count in found.dropped().items() if count}
     dropped, read = sum(counts.values()), len(found.reasons)
     if dropped > max_dropped_share * read:
@@ -86,11 +89,13 @@ def refuse_too_many(path: str, entries: Iterable[Entry], found: Survey, max_drop
         said = ", ".join(f"{name} {count} (first {first[name]})" for name, count in counts.items())
         raise UserError(
             f"{path}: {dropped} of {read} rows cannot be used ({dropped / read:.3f}, above prepare.max_dropped_share "
-            f"({max_dropped_share})): {said}; mend them, or raise prepare.max_dropped_share"
+            f"({max_dropped_share})): {said}; {mend}, or raise prepare.max_dropped_share"
         )
 
 
 def _own_fault(entry: Entry) -> str | None:
+    if entry.fault is not None:
+        return entry.fault
     if not entry.sides or not all(entry.sides):
         return "no_answer"
     if any(side[:-1] != entry.prompt for side in entry.sides):
