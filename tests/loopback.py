@@ -15,12 +15,13 @@ KEY = "-".join(("sk", "not", "to", "be", "seen"))  # nowhere as a whole: a clone
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server answers; `hang` waits until the server is closed."""
+    """What the server answers; `hang` waits until the server is closed, `breaks` closes the connection without a word."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     hang: bool = False
+    breaks: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,9 @@ class Handler(BaseHTTPRequestHandler):
         reply = self.server.rule(request)
         if reply.hang:
             self.server.closing.wait()
+            return
+        if reply.breaks:
+            self.close_connection = True
             return
         self.send_response(reply.status)
         for name, value in (reply.headers | {"Content-Length": str(len(reply.body))}).items():

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from time import time
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from rlhf.runtime.endpoint.store import Answer
 from tests.loopback import KEY, Reply, Request, complains, says, serve
 
 Make = Callable[..., Client]
+BOUND = 1 + 64 + 20  # tokens that the question "?" may cost at most
 CHINESE = "哪个回答更好？\n「甲」🙂"
 
 
@@ -171,11 +173,60 @@ def test_an_answer_is_read_or_it_is_none(content: bytes, answer: Answer | None) 
     assert read_answer(content) == answer
 
 
-@pytest.mark.parametrize(("usage", "used"), [((7, 3), 10), ((0, 0), 1 + 64 + 20)])
+@pytest.mark.parametrize(
+    ("usage", "used"),
+    [
+        ((7, 3), 10),
+        ((0, 0), BOUND),
+        ((-5000, 3), BOUND),
+        ((7, -3), BOUND),
+        ((float("inf"), 3), BOUND),
+        ((float("nan"), 3), BOUND),
+        ((7, "3"), BOUND),
+        ((None, None), BOUND),
+        ((7.0, 3.0), 10),
+    ],
+)
 def test_a_server_that_does_not_count_is_taken_to_have_used_all_it_might(
-    make_client: Make, usage: Sequence[int], used: int
+    make_client: Make, usage: Sequence[Any], used: int
 ) -> None:
-    with serve(in_turn(says("A", *usage))) as server:
+    said = json.loads(says("A").body) | {"usage": dict(zip(("prompt_tokens", "completion_tokens"), usage, strict=True))}
+    with serve(in_turn(Reply(body=json.dumps(said).encode()))) as server:
         client = make_client(server)
         client.ask("?")
     assert (client.budget.tokens, client.budget.reserved) == (used, 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "used"),
+    [
+        (Reply(hang=True), BOUND),
+        (Reply(breaks=True), BOUND),
+        (Reply(200, b"<html>"), BOUND),
+        (complains(500), 0),
+        (complains(429), 0),
+    ],
+)
+def test_a_try_that_may_have_cost_something_is_paid_for_as_if_it_had_cost_all_it_might(
+    make_client: Make, reply: Reply, used: int
+) -> None:
+    with serve(in_turn(reply, reply, says("A"))) as server:
+        client = make_client(server, timeout_seconds=0.2 if reply.hang else 10.0)
+        client.ask("?")
+        assert len(server.requests) == 3
+    assert (client.budget.tokens, client.budget.reserved) == (2 * used + 10, 0)
+
+
+def test_a_budget_of_tokens_stops_tries_anew_at_a_server_that_does_not_answer(make_client: Make) -> None:
+    with serve(in_turn(Reply(200, b"<html>"))) as server:
+        with pytest.raises(UserError, match=rf"endpoint\.most_tokens \({2 * BOUND}\) could be exceeded"):
+            make_client(server, most_tokens=2 * BOUND, retries=9).ask("?")
+        assert len(server.requests) == 2
+
+
+def test_a_server_that_was_never_reached_costs_nothing(make_client: Make) -> None:
+    with serve(in_turn(says("A"))) as server:
+        client = make_client(server, retries=1)
+    with pytest.raises(UserError, match="in 2 tries"):
+        client.ask("?")
+    assert (client.budget.requests, client.budget.tokens, client.budget.reserved) == (2, 0, 0)

@@ -17,7 +17,7 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import InvalidHeader, MaxRetryError
+from urllib3.exceptions import InvalidHeader, MaxRetryError, NewConnectionError
 from urllib3.util import Retry
 
 from rlhf.config import Endpoint
@@ -31,6 +31,7 @@ PASSING = {408, 409, 425, 429, *range(500, 600)}  # statuses that another try ma
 OF_THE_QUESTION = {400, 413, 422}  # statuses that say something of one question, and nothing of the next one
 SHOWN = 200  # characters of a server's complaint
 OVERHEAD = 64  # tokens that a server's chat template may put around a question
+MOST_COUNTED = 2**53  # tokens: a server that says more, or less than none, does not count
 
 
 class Stopped(Exception):
@@ -39,10 +40,12 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a try has failed, and for how long the server asks to be left alone (None: it does not say)."""
+    """Why a try has failed, for how long the server asks to be left alone (None: it does not say), and whether it may have
+    cost something all the same: the question was sent, and what became of it nobody said."""
 
     what: str
     seconds: float | None = None
+    may_cost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,11 @@ class Client:
         used = 0
         try:
             found = self._send(json.dumps(self.body(question), ensure_ascii=False).encode())
-            if isinstance(found, Answer) and found.text is not None:
-                used = found.prompt_tokens + found.answer_tokens or most
+            match found:
+                case Answer(text=str()):
+                    used = found.prompt_tokens + found.answer_tokens or most
+                case Fault(may_cost=True):
+                    used = most
             return found
         finally:
             self.budget.end(most, used)
@@ -115,12 +121,13 @@ class Client:
                 timeout=self.settings.timeout_seconds,
                 allow_redirects=False,  # to wherever it leads, the key does not go
             )
-        except requests.Timeout:
-            return Fault(f"nothing for {self.settings.timeout_seconds:g} s")
+        except requests.Timeout as error:
+            return Fault(f"nothing for {self.settings.timeout_seconds:g} s", may_cost=_was_sent(error))
         except requests.RequestException as error:
-            return Fault(f"{type(error).__name__}: no connection, or one that broke off")
+            what = f"{type(error).__name__}: no connection, or one that broke off"
+            return Fault(what, may_cost=_was_sent(error))
         if response.status_code == requests.codes.ok:
-            return read_answer(response.content) or Fault("an answer that is no chat completion")
+            return read_answer(response.content) or Fault("an answer that is no chat completion", may_cost=True)
         if response.status_code in PASSING:
             return Fault(f"status {response.status_code}{self._complaint(response)}", _retry_after(response))
         if response.status_code in OF_THE_QUESTION:
@@ -152,11 +159,26 @@ def read_answer(content: bytes) -> Answer | None:
     try:
         said = json.loads(content)
         text = said["choices"][0]["message"].get("content")
-        usage = said.get("usage") or {}
-        read, written = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
+        read, written = _usage_of(said)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         return None
     return Answer(text or "", read, written) if isinstance(text, str | None) else None
+
+
+def _usage_of(said: dict[str, Any]) -> tuple[int, int]:
+    """The tokens read and written; none of both where the server does not count, or says of either what is no count."""
+    usage = said.get("usage")
+    said_of = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else []
+    match [count for count in said_of if isinstance(count, int | float) and 0 <= count < MOST_COUNTED]:
+        case [read, written]:
+            return int(read), int(written)
+    return 0, 0
+
+
+def _was_sent(error: requests.RequestException) -> bool:
+    """Whether the question may have reached the server before the connection failed."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return not isinstance(error, requests.ConnectTimeout) and not isinstance(reason, NewConnectionError)
 
 
 def _retry_after(response: requests.Response) -> float | None:
