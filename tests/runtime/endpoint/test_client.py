@@ -18,6 +18,7 @@ from rlhf.runtime.endpoint.store import Answer
 from tests.loopback import KEY, Reply, Request, complains, says, serve
 
 Make = Callable[..., Client]
+NESTED = b"[" * 200_000 + b"]" * 200_000
 BOUND = 1 + 64 + 20  # tokens that the question "?" may cost at most
 CHINESE = "哪个回答更好？\n「甲」🙂"
 
@@ -135,6 +136,14 @@ def test_neither_key_nor_address_is_in_what_a_server_complains_of(make_client: M
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"), [(b'{"error": {"message": "too long \\ud800"}}', "too long ?"), (NESTED, "[" * 200)]
+)
+def test_a_complaint_of_any_form_can_be_written_down(make_client: Make, body: bytes, reason: str) -> None:
+    with serve(in_turn(Reply(400, body))) as server:
+        assert make_client(server).ask("?") == Answer(None, refusal=f"status 400: {reason}")
+
+
 def test_what_is_shown_of_a_client_has_no_secret(make_client: Make) -> None:
     with serve(in_turn(says("A"))) as server:
         client = make_client(server)
@@ -164,6 +173,8 @@ def test_a_key_is_of_all_that_an_answer_depends_on_and_of_nothing_else(make_clie
         (b'{"choices": [{"message": {"content": "A"}}], "usage": null}', Answer("A", 0, 0)),
         (b'{"choices": [{"message": {"content": 3}}]}', None),
         (b'{"choices": [{"message": null}]}', None),
+        (b'{"choices": [{"message": {"content": "\\ud800 A \\ud83d\\ude42"}}]}', Answer("? A 🙂", 0, 0)),
+        (NESTED, None),
         (b"[]", None),
         (b"\xff", None),
         (b"", None),

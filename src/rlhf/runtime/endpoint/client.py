@@ -148,8 +148,8 @@ class Client:
     def _complaint(self, response: requests.Response) -> str:
         """`: rate limit reached` where the server gives a reason."""
         text = response.content.decode(errors="replace")
-        with suppress(ValueError, TypeError, KeyError):
-            text = str(json.loads(response.content)["error"]["message"])
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
+            text = _writable(str(json.loads(response.content)["error"]["message"]))
         line = " ".join(self.address.hide(text).split())
         return f": {line[:SHOWN]}" if line else ""
 
@@ -160,9 +160,14 @@ def read_answer(content: bytes) -> Answer | None:
         said = json.loads(content)
         text = said["choices"][0]["message"].get("content")
         read, written = _usage_of(said)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return None
-    return Answer(text or "", read, written) if isinstance(text, str | None) else None
+    return Answer(_writable(text or ""), read, written) if isinstance(text, str | None) else None
+
+
+def _writable(text: str) -> str:
+    """The text with "?" for halves of a character, which JSON can spell and UTF-8 cannot."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _usage_of(said: dict[str, Any]) -> tuple[int, int]:
