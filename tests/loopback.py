@@ -44,10 +44,10 @@ class Request:
         return found[1]
 
 
-def says(text: str | None, read: int = 7, written: int = 3) -> Reply:
+def says(text: str | None, read: int = 7, written: int = 3, finish_reason: str | None = "stop") -> Reply:
     """A chat completion, with its usage."""
     usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
     return Reply(body=json.dumps({"object": "chat.completion", "choices": [choice], "usage": usage}).encode())
 
 

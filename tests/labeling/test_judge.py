@@ -72,6 +72,7 @@ def test_rankings_follow_the_verdicts_and_every_verdict_is_written_down(
         "position_inconsistent": 0,
         "position_inconsistent_share": 0.0,
         "said_first": 0.5,
+        "cut_off": 0,
         "prompt_tokens": 18 * 7,
         "answer_tokens": 18 * 3,
     }
@@ -146,6 +147,21 @@ def test_what_cannot_be_read_ties_and_is_counted(make_run: Make, monkeypatch: py
     found = figures_of(run)
     assert (found["parse_failures"], found["position_inconsistent"]) == (2, 0)
     assert [ranking.ranks for ranking in rankings] == [(1, 2, 0, 1), *RANKS[1:]]
+
+
+def test_an_answer_that_was_cut_off_is_no_verdict_whatever_stands_where_it_ends(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As remembered answers say it too."""
+    for _ in range(2):
+        run = make_run(*THERE)
+        with serve(lambda request: says("First of all,\nA", finish_reason="length")) as server:
+            rankings = label(run, server, monkeypatch)
+        assert not any(ranking.pairs() for ranking in rankings)
+        found = figures_of(run)
+        assert (found["cut_off"], found["parse_failures"], found["position_inconsistent"]) == (18, 18, 0)
+        assert {(row["verdict"], row["answer"]) for row in verdicts_of(run)} == {("unreadable", "First of all,\nA")}
+    assert not server.requests
 
 
 def test_a_refused_question_ties_and_is_counted_and_said(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ def in_turn(*replies: Reply) -> Callable[[Request], Reply]:
 
 def test_what_is_sent_to_the_byte(make_client: Make) -> None:
     with serve(in_turn(says("好：A"))) as server:
-        assert make_client(server).ask(CHINESE) == Answer("好：A", 7, 3)
+        assert make_client(server).ask(CHINESE) == Answer("好：A", 7, 3, finish_reason="stop")
     (request,) = server.requests
     assert request.path == "/v1/chat/completions"
     assert request.headers["Authorization"] == f"Bearer {KEY}"
@@ -167,8 +167,10 @@ def test_a_key_is_of_all_that_an_answer_depends_on_and_of_nothing_else(make_clie
 @pytest.mark.parametrize(
     ("content", "answer"),
     [
-        (says("A").body, Answer("A", 7, 3)),
-        (says(None).body, Answer("", 7, 3)),
+        (says("A").body, Answer("A", 7, 3, finish_reason="stop")),
+        (says(None).body, Answer("", 7, 3, finish_reason="stop")),
+        (says("A", finish_reason="length").body, Answer("A", 7, 3, finish_reason="length")),
+        (says("A", finish_reason=None).body, Answer("A", 7, 3)),
         (b'{"choices": [{"message": {"content": "A"}}]}', Answer("A", 0, 0)),
         (b'{"choices": [{"message": {"content": "A"}}], "usage": null}', Answer("A", 0, 0)),
         (b'{"choices": [{"message": {"content": 3}}]}', None),

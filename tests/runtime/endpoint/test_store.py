@@ -9,7 +9,7 @@ import pytest
 from rlhf.errors import UserError
 from rlhf.runtime.endpoint.store import Answer, Store, store_of
 
-ANSWER = Answer("理由……\nA", 12, 3)
+ANSWER = Answer("理由……\nA", 12, 3, finish_reason="length")
 
 
 def test_an_answer_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -158,11 +158,14 @@ def read_answer(content: bytes) -> Answer | None:
     """What a chat completion says; None for bytes that are none."""
     try:
         said = json.loads(content)
-        text = said["choices"][0]["message"].get("content")
+        choice = said["choices"][0]
+        text, reason = choice["message"].get("content"), choice.get("finish_reason")
         read, written = _usage_of(said)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return None
-    return Answer(_writable(text or ""), read, written) if isinstance(text, str | None) else None
+    if not isinstance(text, str | None):
+        return None
+    return Answer(_writable(text or ""), read, written, finish_reason=_writable(str(reason or "")))
 
 
 def _writable(text: str) -> str:

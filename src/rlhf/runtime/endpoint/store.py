@@ -16,13 +16,19 @@ FOLDER = "RLHF_JUDGE_CACHE"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server said, and how many tokens it counted (0 where it does not say). `text` is None where it refused to
-    answer; `refusal` then has its reason."""
+    """What a server said, how many tokens it counted (0 where it does not say), and why it ended ("" where it does not).
+    `text` is None where it refused to answer; `refusal` then has its reason."""
 
     text: str | None
     prompt_tokens: int = 0
     answer_tokens: int = 0
     refusal: str = ""
+    finish_reason: str = ""
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether it ends where its tokens were used up."""
+        return self.finish_reason == "length"
 
 
 @dataclass(frozen=True, slots=True)
