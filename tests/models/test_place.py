@@ -15,7 +15,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from rlhf.config import Lora
 from rlhf.errors import UserError
+from rlhf.models.adapters import FOLDER, adapt, save_adapter
 from rlhf.models.folder import check_folder
 from rlhf.models.policy import load_policy, save_policy
 from rlhf.models.reward import load_reward_model
@@ -26,7 +28,9 @@ NAME, COMMIT = "maker/little", "0123456789abcdef0123456789abcdef01234567"
 LOADING = """
 import sys
 import torch
+from rlhf.config import Lora
 from rlhf.errors import UserError
+from rlhf.models.adapters import FOLDER, adapt, save_adapter
 from rlhf.models.folder import check_hub
 from rlhf.models.policy import load_policy
 from rlhf.models.tokens import load_tokenizer
@@ -155,3 +159,23 @@ def test_code_that_lies_elsewhere_is_refused_too_though_transformers_knows_the_a
     for message in refusals(folder):
         assert message.startswith(f"{folder}: {file} asks for code of its own (auto_map: ")
         assert "someone/else--modeling.M" in message
+
+
+def test_an_adapter_beside_the_weights_is_refused_with_how_to_merge_it(folder: Path) -> None:
+    """Until then the folder is a model like any other, also with an adapter in a folder of its own, as models made here."""
+    model = load_policy(folder, torch.device("cpu"), engine_settings())
+    adapt(model, Lora(rank=2, alpha=4.0, targets=[]), 0, str(folder))
+    (folder / FOLDER).mkdir()
+    save_adapter(model, folder / FOLDER)
+    check_folder(folder, 0, 9)
+    load_policy(folder, torch.device("cpu"), engine_settings())
+    for file in (folder / FOLDER).iterdir():
+        file.rename(folder / file.name)
+    for message in refusals(folder):
+        assert message.startswith(
+            f"{folder}: is an adapter, or has one beside its weights (adapter_config.json): merge it first"
+        )
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).unlink()
+    with pytest.raises(UserError, match="is an adapter, or has one beside its weights"):
+        check_folder(folder, 0, 9)

@@ -11,7 +11,7 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHT
 
 from rlhf.errors import UserError
 from rlhf.models.generation import check_cache
-from rlhf.models.place import reading, weight_files
+from rlhf.models.place import reading, refuse_adapter, weight_files
 from rlhf.models.policy import context_of
 from rlhf.models.reward import check_classifier
 from rlhf.models.tokens import encode_prompt, load_tokenizer, prompt_room
@@ -74,6 +74,7 @@ def check_reward_model(folder: Path) -> None:
 
 
 def _check_names(folder: Path) -> None:
+    refuse_adapter(folder, None)
     if not (folder / CONFIG_NAME).is_file():
         raise UserError(f"{folder}: holds no {CONFIG_NAME}; name a Hugging Face model directory")
     if not any((folder / name).is_file() for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):

@@ -16,7 +16,7 @@ from huggingface_hub import (
     try_to_load_from_cache,
 )
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from rlhf.errors import UserError
 
@@ -32,13 +32,14 @@ def reading(path: str | Path, revision: str | None = None, what: str = "model") 
     what: model, tokenizer, or config.json: what will be read of it.
 
     Raises:
-        UserError: also where it is not there, cannot be reached, or brings code of its own.
+        UserError: also where it is not there, cannot be reached, or brings code of its own or an adapter.
     """
     if revision is None and not Path(path).is_dir():
         raise UserError(f"{path}: no such folder; name a Hugging Face model directory, or a hub id (model=hub)")
     with _within_reach(str(path), revision, what):
         try:
             _refuse_code(path, revision)
+            refuse_adapter(path, revision)
             yield
         except UserError:
             raise
@@ -95,6 +96,17 @@ def _refuse_code(path: str | Path, revision: str | None) -> None:
                 f"{named(path, revision)}: {name} asks for code of its own (auto_map: {str(code)[:80]}), which is never "
                 "run. Choose a model that transformers itself knows, or remove auto_map where it knows this one"
             )
+
+
+def refuse_adapter(path: str | Path, revision: str | None) -> None:
+    """UserError for an adapter in the model's own place: transformers would put it into the model, and what is saved of that
+    later would be the adapter alone."""
+    if read_json(path, revision, ADAPTER_CONFIG_NAME):
+        raise UserError(
+            f"{named(path, revision)}: is an adapter, or has one beside its weights ({ADAPTER_CONFIG_NAME}): merge it "
+            "first, into a folder of its own (peft: merge_and_unload, then save_pretrained of model and tokenizer); or take the "
+            "file away, where the weights are meant without it"
+        )
 
 
 @contextmanager
