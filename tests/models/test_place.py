@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -57,21 +59,33 @@ ANSWERS = {  # of a hub that gives nothing: status, code, and what is said of it
 
 
 class Hub(BaseHTTPRequestHandler):
+    """Answers as `ANSWERS` has it, or from the server's folder of models."""
+
     def do_HEAD(self) -> None:
-        self.server.asked.append(self.path)  # type: ignore[attr-defined]
-        status, code, _ = ANSWERS["/".join(self.path.split("/")[1:3])]
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
+        if self.command == "HEAD":
+            self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        name, file = "/".join(self.path.split("/")[1:3]), self.path.rpartition("/")[2]
+        status, code, _ = ANSWERS.get(name, (404, "EntryNotFound", ""))
+        held = self.server.models / name / file  # type: ignore[attr-defined]
+        body = held.read_bytes() if name not in ANSWERS and held.is_file() else b""
+        self.send_response(200 if body else status)
+        headers = {"ETag": hashlib.sha1(body).hexdigest(), "X-Repo-Commit": COMMIT} if body else {"X-Error-Code": code}
+        for header, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(header, value)
         self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD
 
     def log_message(self, *_arguments: object) -> None:
         pass
 
 
 @pytest.fixture
-def hub() -> Iterator[ThreadingHTTPServer]:
+def hub(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.asked = []  # type: ignore[attr-defined]
+    server.asked, server.models = [], tmp_path / "models"  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -109,6 +123,19 @@ def test_a_hub_that_gives_nothing_is_asked_once_for_each_try(hub: ThreadingHTTPS
     for line, (_, _, message) in zip(lines, [answer for answer in ANSWERS.values() for _ in range(3)], strict=True):
         assert line.startswith(message)
     assert hub.asked == [f"/{name}/resolve/{COMMIT}/config.json" for name in ANSWERS for _ in range(3)]  # type: ignore[attr-defined]
+
+
+def test_a_model_on_the_hub_without_safetensors_is_refused_before_it_is_loaded(
+    hub: ThreadingHTTPServer, folder: Path, tmp_path: Path
+) -> None:
+    for name, weights in {"whole": "model.safetensors", "pickle": "pytorch_model.bin"}.items():
+        shutil.copytree(folder, tmp_path / "models" / "maker" / name)
+        place = tmp_path / "models" / "maker" / name / "model.safetensors"
+        place.rename(place.with_name(weights))
+    guard, loading = said(f"http://127.0.0.1:{hub.server_port}", tmp_path, "maker/whole", "maker/pickle")[::-1]
+    assert guard.startswith(f"maker/pickle at {COMMIT}: holds no model.safetensors: weights are read as safetensors only")
+    assert loading.startswith(f"maker/pickle at {COMMIT}: no model can be loaded from it (")
+    assert not any(path.endswith("pytorch_model.bin") for path in hub.asked)  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import (
     constants,
+    file_exists,
     get_hf_file_metadata,
     hf_hub_download,
     hf_hub_url,
@@ -81,6 +82,17 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(set(index["weight_map"].values()))]
 
 
+def refuse_other_weights(name: str, revision: str) -> None:
+    """UserError for a model on the hub whose weights are not there as safetensors; within `reading`."""
+    files = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
+    if constants.HF_HUB_OFFLINE or any(file_exists(name, file, revision=revision) for file in files):
+        return  # offline, `reading` has found them in the cache
+    raise UserError(
+        f"{named(name, revision)}: holds no {SAFE_WEIGHTS_NAME}: weights are read as safetensors only; choose a revision "
+        "that has them, or convert the others with transformers (from_pretrained, save_pretrained) and set model=local"
+    )
+
+
 def _refuse_code(path: str | Path, revision: str | None) -> None:
     """UserError for a model that needs, or has beside it, Python of its own: that is not run, and without it the model may
     be another one."""
@@ -104,8 +116,8 @@ def refuse_adapter(path: str | Path, revision: str | None) -> None:
     if read_json(path, revision, ADAPTER_CONFIG_NAME):
         raise UserError(
             f"{named(path, revision)}: is an adapter, or has one beside its weights ({ADAPTER_CONFIG_NAME}): merge it "
-            "first, into a folder of its own (peft: merge_and_unload, then save_pretrained of model and tokenizer); or take the "
-            "file away, where the weights are meant without it"
+            "first, into a folder of its own (peft: merge_and_unload, then save_pretrained of model and tokenizer); or take "
+            "the file away, where the weights are meant without it"
         )
 
 
