@@ -11,10 +11,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from rlhf.errors import UserError
+from rlhf.models.encoder import load_encoders_tokenizer
 from rlhf.models.generation import check_cache
 from rlhf.models.place import reading, refuse_adapter, refuse_other_weights, weight_files
 from rlhf.models.policy import context_of, refuse_missing
-from rlhf.models.reward import check_classifier, refuse_other_sizes
+from rlhf.models.reward import check_classifier, has_linear_head, refuse_other_sizes
 from rlhf.models.tokens import encode_prompt, load_tokenizer, prompt_room
 from rlhf.records import Message
 
@@ -58,8 +59,12 @@ def _context(place: str | Path, revision: str | None, max_tokens: int) -> int:
         return context_of(model, max_tokens)
 
 
-def check_reward_model(folder: Path) -> None:
-    """UserError unless a sequence classifier with one label and its tokenizer can be loaded from here."""
+def check_reward_model(folder: Path) -> bool:
+    """Whether the sequence classifier here is a causal model, with a head named score.
+
+    Raises:
+        UserError: none with one label, or no tokenizer for it, can be loaded from here.
+    """
     with reading(folder):
         _check_names(folder)
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
@@ -72,7 +77,11 @@ def check_reward_model(folder: Path) -> None:
     with reading(folder), torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
         _check_weights(folder, model)
-    _check_tokenizer(folder, None)
+    if causal := has_linear_head(model):
+        _check_tokenizer(folder, None)
+    else:
+        load_encoders_tokenizer(folder)
+    return causal
 
 
 def _check_weights(folder: Path, model: PreTrainedModel) -> None:

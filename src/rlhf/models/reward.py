@@ -106,12 +106,17 @@ def check_classifier(place: str | Path, settings: PretrainedConfig) -> None:
     if type(settings) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         with torch.device("meta"):
             made = AutoModelForSequenceClassification.from_config(settings, trust_remote_code=False)
-        if isinstance(getattr(made, "score", None), nn.Linear):
+        if has_linear_head(made):
             return
     raise UserError(
         f"{place}: transformers has no sequence classifier with a linear head for the architecture {settings.model_type}, "
         "and reward model and critic are one: choose a model of another (llama, qwen2, qwen3, gemma2, mistral, gpt2, …)"
     )
+
+
+def has_linear_head(model: PreTrainedModel) -> bool:
+    """As transformers' sequence classifiers of causal models have it; those that read both ways have other heads."""
+    return isinstance(getattr(model, "score", None), nn.Linear)
 
 
 def refuse_other_sizes(path: str | Path, mismatched: Iterable[tuple[str, torch.Size, torch.Size]]) -> None:

@@ -80,11 +80,19 @@ def load_tokenizer(
 
     chat_template: in place of the tokenizer's own, or of the plain one; Jinja, as transformers renders it.
     """
-    with reading(path, revision, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+    tokenizer = read_tokenizer(path, revision)
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     return complete_tokenizer(tokenizer, named(path, revision))
+
+
+def read_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer as it is."""
+    with reading(path, revision, "tokenizer"):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(path), revision=revision, trust_remote_code=False
+        )
+    return tokenizer
 
 
 def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
@@ -121,13 +129,16 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Messages, max_to
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]:
-    rows = messages_to_row(messages)
+    return list(apply_template(tokenizer, messages, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+
+def apply_template(tokenizer: PreTrainedTokenizerBase, messages: Messages, **how: Any) -> Any:
+    """transformers' `apply_chat_template`; UserError where the template refuses the conversation."""
     try:
-        encoded: Any = tokenizer.apply_chat_template(rows, add_generation_prompt=True, return_dict=True)
+        return tokenizer.apply_chat_template(messages_to_row(messages), **how)
     except TemplateError as error:
         roles = ", ".join(message.role for message in messages)
         raise UserError(f"the tokenizer's chat template refuses a conversation of the roles {roles}: {error}") from error
-    return list(encoded["input_ids"])
 
 
 def prompt_room(context: int, max_response_tokens: int) -> int:
