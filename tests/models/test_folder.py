@@ -137,6 +137,15 @@ def test_a_chat_template_of_the_users_own_is_tried_on_a_question(folder: Path) -
     assert str(caught.value).startswith("the tokenizer's chat template refuses a conversation of the roles user: ")
 
 
+@pytest.mark.parametrize("template", ["", "hello", "{{ messages[0]['role'] }}"])
+def test_a_chat_template_that_does_not_show_what_is_asked_is_refused(folder: Path, template: str) -> None:
+    with pytest.raises(UserError, match=r"model: model\.chat_template says the same of two questions"):
+        check_folder(folder, 0, 9, template)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    assert refusal(folder).startswith(f"{folder}: the tokenizer's chat template says the same of two questions")
+    check_folder(folder, 0, 9, "{{ messages[0]['content'] }}")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '"x"'])
 @pytest.mark.parametrize("file", [TOKENIZER, TOKENIZER_CONFIG])
 def test_a_broken_tokenizer(folder: Path, file: str, text: str) -> None:

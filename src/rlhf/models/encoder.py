@@ -18,7 +18,7 @@ from rlhf.errors import UserError
 from rlhf.models.forward import Batching
 from rlhf.models.place import reading
 from rlhf.models.policy import refuse_missing
-from rlhf.models.tokens import apply_template, read_tokenizer
+from rlhf.models.tokens import encode_conversation, read_tokenizer
 from rlhf.records import Message, Messages
 from rlhf.runtime import ranks
 
@@ -58,15 +58,15 @@ def encode_pair(
 ) -> tuple[BatchEncoding, bool]:
     """What the tokenizer makes of the two texts, or of what its chat template says of the conversation; whether it had to be
     cut to so many tokens, the longer text on its left."""
-    texts: tuple[str, ...]
-    if special := tokenizer.chat_template is None:
-        texts = (BETWEEN.join(turn.content for turn in prompt), response)
-    else:
-        texts = (apply_template(tokenizer, (*prompt, Message("assistant", response)), tokenize=False),)
-    whole = tokenizer(*texts, add_special_tokens=special)
+    if tokenizer.chat_template is not None:
+        ids = encode_conversation(tokenizer, (*prompt, Message("assistant", response)), add_generation_prompt=False)
+        kept = ids if len(ids) <= most else ids[-int(most) :]
+        return BatchEncoding({"input_ids": kept, "attention_mask": [1] * len(kept)}), len(kept) < len(ids)
+    texts = (BETWEEN.join(turn.content for turn in prompt), response)
+    whole = tokenizer(*texts, split_special_tokens=True)
     if len(whole["input_ids"]) <= most:
         return whole, False
-    return tokenizer(*texts, add_special_tokens=special, truncation="longest_first", max_length=int(most)), True
+    return tokenizer(*texts, split_special_tokens=True, truncation="longest_first", max_length=int(most)), True
 
 
 def most_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:

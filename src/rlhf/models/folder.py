@@ -13,14 +13,14 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHT
 from rlhf.errors import UserError
 from rlhf.models.encoder import load_encoders_tokenizer
 from rlhf.models.generation import check_cache
-from rlhf.models.place import reading, refuse_adapter, refuse_other_weights, weight_files
+from rlhf.models.place import named, reading, refuse_adapter, refuse_other_weights, weight_files
 from rlhf.models.policy import context_of, refuse_missing
 from rlhf.models.reward import check_classifier, has_linear_head, refuse_other_sizes
-from rlhf.models.tokens import encode_prompt, load_tokenizer, prompt_room
+from rlhf.models.tokens import apply_template, encode_prompt, load_tokenizer, prompt_room
 from rlhf.records import Message
 
 TOKENIZER_NAME = "tokenizer.json"
-QUESTION = (Message("user", "?"),)
+QUESTION, OTHER_QUESTION = (Message("user", "?"),), (Message("user", "!"),)
 
 
 def check_folder(folder: Path, max_tokens: int, max_response_tokens: int, chat_template: str | None = None) -> None:
@@ -125,5 +125,12 @@ def _check_tokenizer(folder: Path, chat_template: str | None) -> None:
 
 
 def _render(place: str | Path, revision: str | None, chat_template: str | None) -> None:
-    """UserError unless the tokenizer makes ids of a question, by its chat template or the one given."""
-    encode_prompt(load_tokenizer(place, revision, chat_template), QUESTION, max_tokens=1)
+    """UserError unless the tokenizer makes ids of a question, by its chat template or the one given, and that shows it."""
+    tokenizer = load_tokenizer(place, revision, chat_template)
+    encode_prompt(tokenizer, QUESTION, max_tokens=1)
+    if apply_template(tokenizer, QUESTION, tokenize=False) == apply_template(tokenizer, OTHER_QUESTION, tokenize=False):
+        whose = "the tokenizer's chat template" if chat_template is None else "model.chat_template"
+        raise UserError(
+            f"{named(place, revision)}: {whose} says the same of two questions: it has to show every message, as "
+            "{% for message in messages %}{{ message['content'] }}{% endfor %} does"
+        )

@@ -14,7 +14,15 @@ from rlhf.models.folder import check_reward_model
 from rlhf.models.forward import Batching, scores_of
 from rlhf.models.policy import context_of
 from rlhf.models.reward import load_reward_model
-from rlhf.models.tokens import Example, PreTrainedTokenizerBase, apply_template, encode_response, fit, load_tokenizer, pad_id
+from rlhf.models.tokens import (
+    Example,
+    PreTrainedTokenizerBase,
+    encode_conversation,
+    encode_response,
+    fit,
+    load_tokenizer,
+    pad_id,
+)
 from rlhf.records import Message, Messages, Response
 
 
@@ -79,7 +87,6 @@ def _in_two_parts(
 def _by_template(
     tokenizer: PreTrainedTokenizerBase, prompt: Messages, response: Response, context: int
 ) -> tuple[Example, bool]:
-    encoded = apply_template(tokenizer, (*prompt, Message("assistant", response.text)), return_dict=True)
-    ids = list(encoded["input_ids"])
+    ids = encode_conversation(tokenizer, (*prompt, Message("assistant", response.text)), add_generation_prompt=False)
     kept = ids[-context:]
     return Example(kept[:-1], kept[-1:]), len(ids) > context
