@@ -194,6 +194,20 @@ def test_the_key_and_the_address_are_in_no_file_and_in_no_output(
         assert not any(secret in text for secret in secrets)
 
 
+def test_a_key_that_others_can_read_on_its_way_is_said(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody is asked: there is nothing to compare."""
+    monkeypatch.setenv("RLHF_JUDGE_KEY", KEY)
+    for url, said in {"http://judge.example/v1": True, "https://judge.example/v1": False}.items():
+        monkeypatch.setenv("RLHF_JUDGE_URL", url)
+        label_by_judge(make_run(*THERE), DRAWN[1:2])
+        out = capsys.readouterr().out
+        assert ("sends the key (RLHF_JUDGE_KEY) over http:// to another machine" in out) is said
+        assert KEY not in out
+        assert "judge.example" not in out
+
+
 # --- one that lies here ------------------------------------------------------------------------------------------------
 
 

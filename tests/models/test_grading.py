@@ -99,7 +99,9 @@ def test_a_classifier_with_two_labels_is_refused_by_their_names(foreign: Path) -
 
 
 def test_a_template_that_refuses_a_role_is_said(foreign: Path) -> None:
-    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}{{ messages[0].content }}"
+    refusing = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}{{ messages[0].content }}"
+    )
     (foreign / "chat_template.jinja").write_text(refusing, encoding="utf-8")
     with pytest.raises(UserError, match="refuses a conversation of the roles system, user, assistant: no system turns"):
         grade(foreign, CPU, engine_settings(), ASKED)

@@ -12,7 +12,7 @@ from rlhf.data.question import fill, load_template
 from rlhf.labeling.verdicts import Judged, Pair, Said, Verdict, judge_figures, pairs_of, ranks_of, read_verdict, winner_of
 from rlhf.models.judge import load_judge, log_odds
 from rlhf.records import Messages, Ranking, Response, Responses
-from rlhf.runtime.endpoint.address import address_from_environment
+from rlhf.runtime.endpoint.address import KEY, address_from_environment
 from rlhf.runtime.endpoint.asking import Answered, ask_all
 from rlhf.runtime.endpoint.client import Client, client_of
 from rlhf.runtime.endpoint.store import Answer, store_of
@@ -81,7 +81,10 @@ def _by_odds(odds: float | None) -> Verdict:
 
 def _ask_there(run: Run, questions: Sequence[str]) -> tuple[list[Said], dict[str, int]]:
     """The verdicts of a server's model, each question asked once in all: what it answered before is remembered."""
-    client, distinct = client_of(address_from_environment(), run.config.endpoint), len(set(questions))
+    address = address_from_environment()
+    if address.shows_key:
+        run.say(f"sends the key ({KEY}) over http:// to another machine, for all on its way to read: https:// hides it")
+    client, distinct = client_of(address, run.config.endpoint), len(set(questions))
     answered: dict[str, Answered] = {}
     try:
         with closing(ask_all(client, questions, store_of(run.root))) as asked:

@@ -60,6 +60,22 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(make_client: Make, p
     assert (client.budget.requests, client.budget.retries) == (3, 2)
 
 
+@pytest.mark.parametrize(("said", "minutes"), [("601", "10"), ("31536000", "525600")])
+def test_a_server_that_asks_for_more_than_some_minutes_ends_it_with_how_long(
+    make_client: Make, pauses: list[float], said: str, minutes: str
+) -> None:
+    with serve(in_turn(complains(429, "quota", Retry_After=said))) as server, pytest.raises(UserError) as caught:
+        make_client(server).ask("?")
+    assert str(caught.value) == (
+        f"the judge's server asks to be left alone for {minutes} minutes (status 429: quota), and more than 10 are not "
+        "waited for"
+    )
+    assert (len(server.requests), pauses) == (1, [])
+    with serve(in_turn(complains(429, Retry_After="600"), says("A"))) as server:
+        assert make_client(server).ask("?").text == "A"
+    assert 599 < pauses[0] <= 600
+
+
 def test_a_broken_server_is_tried_again_after_pauses_that_double(make_client: Make, pauses: list[float]) -> None:
     with serve(in_turn(*[complains(500)] * 4, says("B"))) as server:
         assert make_client(server, retries=4).ask("?").text == "B"

@@ -29,6 +29,8 @@ from rlhf.runtime.endpoint.store import Answer
 BACK_OFF = 0.5  # seconds; doubled with every try
 PASSING = {408, 409, 425, 429, *range(500, 600)}  # statuses that another try may be spared
 OF_THE_QUESTION = {400, 413, 422}  # statuses that say something of one question, and nothing of the next one
+LONGEST_WAIT = 600.0  # seconds that a server may ask to be left alone; for longer nobody should have to sit there
+MOST_SECONDS = 10**9  # of a Retry-After, as far as it is read
 SHOWN = 200  # characters of a server's complaint
 OVERHEAD = 64  # tokens that a server's chat template may put around a question
 MOST_COUNTED = 2**53  # tokens: a server that says more, or less than none, does not count
@@ -73,7 +75,8 @@ class Client:
         """Tries until there is an answer.
 
         Raises:
-            UserError: the server wants another key or knows no such model, the tries are used up, or the budget is.
+            UserError: the server wants another key, knows no such model, or asks to be left alone for long; the tries are
+                used up, or the budget is.
             Stopped: `stop` was set.
         """
         retry = Retry(total=self.settings.retries, backoff_factor=BACK_OFF, backoff_jitter=BACK_OFF)
@@ -87,6 +90,11 @@ class Client:
             except MaxRetryError:
                 tries = self.settings.retries + 1
                 raise UserError(f"the judge's server gave no answer in {tries} tries, last {found.what}") from None
+            if found.seconds is not None and found.seconds > LONGEST_WAIT:
+                raise UserError(
+                    f"the judge's server asks to be left alone for {found.seconds / 60:.0f} minutes ({found.what}), and "
+                    f"more than {LONGEST_WAIT / 60:.0f} are not waited for"
+                )
             if found.seconds is None:
                 self._pause(retry.get_backoff_time())
             else:
@@ -192,7 +200,7 @@ def _was_sent(error: requests.RequestException) -> bool:
 def _retry_after(response: requests.Response) -> float | None:
     said = response.headers.get("Retry-After")
     with suppress(InvalidHeader):
-        return None if said is None else Retry().parse_retry_after(said)
+        return None if said is None else Retry(retry_after_max=MOST_SECONDS).parse_retry_after(said)
     return None
 
 
