@@ -16,6 +16,7 @@ from rlhf.models.reward import centre_scores, save_reward_model
 from rlhf.models.tokens import Example, encode_prompt, encode_response
 from rlhf.records import Message, Response
 from tests.helpers import ROUNDING, assert_near
+from tests.models.test_tokens import bare
 from tests.models.tiny_models import CONTEXT, EOS, PAD, engine_settings, make_classifier
 
 CPU = torch.device("cpu")
@@ -75,6 +76,17 @@ def test_a_model_made_here_reads_prompt_and_response_as_in_its_training(
     assert [example.response_ids[-1] == EOS for example in examples] == [True, False, True]
     raw = scores_of(make_classifier(architecture, vocab_size=len(tokenizer)), examples, Batching(PAD, TOKENS))
     assert_near(grade(made_here, CPU, engine_settings(), ASKED).scores, raw - 1.0, ROUNDING["float32"])
+
+
+def test_a_model_without_a_pad_token_scores_rows_of_different_lengths(architecture: str, tmp_path: Path) -> None:
+    """The token that its tokenizer is given stands behind all that the model knows."""
+    bare(eos_token="<end>").save_pretrained(tmp_path)
+    make_classifier(architecture, vocab_size=4, pad_token_id=None, eos_token_id=1, bos_token_id=None).save_pretrained(
+        tmp_path
+    )
+    asked = [((Message("user", "a b " * times),), Response("b", True, "sft")) for times in (1, 5)]
+    together = grade(tmp_path, CPU, engine_settings(tokens_per_micro_batch=500), asked).scores
+    assert_near(together, [grade(tmp_path, CPU, engine_settings(), [one]).scores[0] for one in asked], ROUNDING["float32"])
 
 
 def test_what_is_longer_than_the_context_is_cut_on_its_left_and_counted(foreign: Path, made_here: Path) -> None:

@@ -19,6 +19,7 @@ from rlhf.models.tokens import (
     PreTrainedTokenizerBase,
     encode_conversation,
     encode_response,
+    filler_id,
     fit,
     load_tokenizer,
     pad_id,
@@ -71,7 +72,8 @@ def _by_causal_model(
     encode = _in_two_parts if hasattr(model.config, "reward_center") else _by_template
     rows = [encode(tokenizer, prompt, response, context) for prompt, response in asked]
     examples = [example for example, _ in rows]
-    scores = scores_of(model, examples, Batching(pad_id(tokenizer), engine.tokens_per_micro_batch)).tolist()
+    filler = filler_id(tokenizer, model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
+    scores = scores_of(model, examples, Batching(filler, engine.tokens_per_micro_batch)).tolist()
     return Graded(scores, sum(truncated for _, truncated in rows))
 
 

@@ -231,6 +231,12 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return tokenizer.pad_token_id
 
 
+def filler_id(tokenizer: PreTrainedTokenizerBase, rows: int) -> int:
+    """What fills short rows up before a causal model reads them: the pad token, or the end token where the model's table of
+    so many rows has none for the pad token that the tokenizer was given."""
+    return pad_id(tokenizer) if pad_id(tokenizer) < rows else end_id(tokenizer)
+
+
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """The responses to one prompt as examples that share the prompt's ids, and whether the prompt was cut to fit."""
