@@ -50,10 +50,14 @@ for name in names:
             print(error)
 """
 ANSWERS = {  # of a hub that gives nothing: status, code, and what is said of it
-    "maker/none": (404, "RepoNotFound", "maker/none: the hub has no such model, or keeps it private"),
-    "maker/moved": (404, "RevisionNotFound", f"maker/moved: has no revision {COMMIT}: copy one from "),
+    "maker/none": (404, "RepoNotFound", f"maker/none at {COMMIT}: the hub has no such model, or keeps it private"),
+    "maker/moved": (404, "RevisionNotFound", f"maker/moved at {COMMIT}: has no revision {COMMIT}: copy one from "),
     "maker/empty": (404, "EntryNotFound", f"maker/empty at {COMMIT}: holds no config.json"),
-    "maker/gated": (403, "GatedRepo", "maker/gated: its owner lets in only who has agreed to its terms: do so on "),
+    "maker/gated": (
+        403,
+        "GatedRepo",
+        f"maker/gated at {COMMIT}: its owner lets in only who has agreed to its terms: do so on ",
+    ),
     "maker/broken": (503, "", f"maker/broken at {COMMIT}: is not in the cache ("),
 }
 

@@ -16,14 +16,14 @@ from huggingface_hub import (
     hf_hub_url,
     try_to_load_from_cache,
 )
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import EntryNotFoundError
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from rlhf.data.hub import reason_of, why_not
 from rlhf.errors import UserError
 
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one of which every tokenizer has
-REASON_LENGTH = 200  # characters of another library's complaint
 
 
 @contextmanager
@@ -51,11 +51,6 @@ def reading(path: str | Path, revision: str | None = None, what: str = "model") 
 def named(path: str | Path, revision: str | None) -> str:
     """How messages name a place."""
     return str(path) if revision is None else f"{path} at {revision}"
-
-
-def reason_of(error: BaseException) -> str:
-    """Another library's complaint, on one line, cut."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:REASON_LENGTH]
 
 
 def read_json(path: str | Path, revision: str | None, name: str) -> dict[str, Any]:
@@ -131,32 +126,16 @@ def _within_reach(name: str, revision: str | None, what: str) -> Iterator[None]:
             get_hf_file_metadata(hf_hub_url(name, CONFIG_NAME, revision=revision))
         except Exception as error:  # whatever the hub or the network says
             if not _is_cached(name, revision, what):
-                raise UserError(_why_not(name, revision, error)) from error
+                if isinstance(error, EntryNotFoundError):
+                    why = f"holds no {CONFIG_NAME}; name a model of transformers"
+                else:
+                    why = why_not("model", name, revision, error)
+                raise UserError(f"{named(name, revision)}: {why}") from error
             constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
         constants.HF_HUB_OFFLINE = offline
-
-
-def _why_not(name: str, revision: str, error: Exception) -> str:
-    """What stands in the way, and what to do."""
-    page = f"{constants.ENDPOINT}/{name}"
-    match error:
-        case GatedRepoError():
-            how = f"do so on {page}, then run `hf auth login` or set HF_TOKEN"
-            return f"{name}: its owner lets in only who has agreed to its terms: {how}"
-        case RevisionNotFoundError():
-            return f"{name}: has no revision {revision}: copy one from {page}/commits/main"
-        case RepositoryNotFoundError():
-            return f"{name}: the hub has no such model, or keeps it private: look at {page}, or set HF_TOKEN"
-        case EntryNotFoundError():
-            return f"{named(name, revision)}: holds no {CONFIG_NAME}; name a model of transformers"
-    return (
-        f"{named(name, revision)}: is not in the cache ({constants.HF_HUB_CACHE}), and the hub at {constants.ENDPOINT} "
-        f"cannot be reached ({reason_of(error)}). Connect this machine; or, where there is a network, run "
-        f"`hf download {name} --revision {revision} --local-dir DIR`, bring DIR here, and set model=local model.path=DIR"
-    )
 
 
 def _is_cached(name: str, revision: str, what: str) -> bool:
