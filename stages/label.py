@@ -15,7 +15,7 @@ from rlhf.data.files import read_records, write_records
 from rlhf.data.gold import load_gold, require_gold
 from rlhf.labeling.agreement import agreement, beside_gold, preference_curve, word_gaps
 from rlhf.labeling.dataset import label_beside, label_dataset
-from rlhf.labeling.gold import label_gold
+from rlhf.labeling.gold import label_gold, refuse_the_unknown
 from rlhf.labeling.pairs import counts, of_first_prompts, preferences_of, with_pairs
 from rlhf.records import Preference, Ranking, Responses
 from rlhf.runtime.run import Run
@@ -52,7 +52,9 @@ def label(run: Run) -> tuple[list[Ranking], dict[str, Any]]:
     responses = of_first_prompts(read_records(run.read("sample", "responses.jsonl"), Responses), prompts)
     match labeler.name:  # what needs a model is imported here: the gold rater does not have to wait for transformers
         case "gold":
-            return label_gold(responses, require_gold(run.find), labeler.temperature, run.seed("labels")), {}
+            gold = require_gold(run.find)
+            known = refuse_the_unknown(responses, gold)
+            return label_gold(responses, gold, labeler.temperature, run.seed("labels")), known
         case "judge":
             from rlhf.labeling.judge import label_by_judge as label_by
         case "reward_model":

@@ -36,4 +36,7 @@ def main(run: Run) -> None:
     run.curve(length_curve(prepared))
     run.finish(counts(prepared) | about)
     if not config.data.has_gold and not (prepared.preferences or prepared.rankings):
-        print("prepare: the data bring no preferences, so `dvc repro sft` is as far as they go")
+        print(
+            "prepare: the data bring no preferences: with labeler=dataset `dvc repro sft` is as far as they go; "
+            "labeler=judge and labeler=reward_model label without"
+        )

@@ -15,12 +15,13 @@ KEY = "-".join(("sk", "not", "to", "be", "seen"))  # nowhere as a whole: a clone
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server answers; `hang` waits until the server is closed."""
+    """What the server answers; `hang` waits until the server is closed, `breaks` closes the connection without a word."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     hang: bool = False
+    breaks: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ class Request:
         return found[1]
 
 
-def says(text: str | None, read: int = 7, written: int = 3) -> Reply:
+def says(text: str | None, read: int = 7, written: int = 3, finish_reason: str | None = "stop") -> Reply:
     """A chat completion, with its usage."""
     usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
     return Reply(body=json.dumps({"object": "chat.completion", "choices": [choice], "usage": usage}).encode())
 
 
@@ -90,6 +91,9 @@ class Handler(BaseHTTPRequestHandler):
         reply = self.server.rule(request)
         if reply.hang:
             self.server.closing.wait()
+            return
+        if reply.breaks:
+            self.close_connection = True
             return
         self.send_response(reply.status)
         for name, value in (reply.headers | {"Content-Length": str(len(reply.body))}).items():

@@ -289,8 +289,20 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ),
         (
             "data=stories data.path=x data.rater=conf/prepare/default.yaml",
-            "labeler.name (gold) needs a gold rater, but data.source is stories: choose labeler=dataset, data=world, or "
-            "reviews for data.rater",
+            "labeler.name (gold) needs a gold rater, but data.source is stories: choose labeler=judge or "
+            "labeler=reward_model, labeler=dataset where the data bring preferences, data=world, or reviews for data.rater",
+        ),
+        *(
+            (
+                f"data=stories data.path=x data.rater=reviews.zip data.{setting}={value}",
+                f"data.{setting} ({value}) must be {usual} with data.source (stories): it says how rows of a table are "
+                "read, and there are none",
+            )
+            for setting, value, usual in (
+                ("columns.prompt", "text", "null"),
+                ("pattern", "*.txt", "null"),
+                ("margin_per_score", "0.5", "0.0"),
+            )
         ),
         ("sample.models=[sft,sft]", "sample.models (sft, sft) must name each model once"),
         (

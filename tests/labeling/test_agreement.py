@@ -15,6 +15,7 @@ from rlhf.labeling.agreement import (
     POINTS,
     agreement,
     beside_gold,
+    beside_the_noise,
     concordance,
     gold_gaps,
     gold_ranks,
@@ -50,6 +51,13 @@ def test_noise_figures_by_hand() -> None:
     assert found["label_noise"] == 1 / 4
     assert found["observed_agreement"] == 2.5 / 4
     assert found["noise_ceiling"] == pytest.approx((2 * sigmoid(2.0) + sigmoid(1.0) + 0.5) / 4)
+
+
+def test_an_accuracy_is_held_against_the_ceiling_where_there_is_one() -> None:
+    rankings = [ranked(["good answer", "poor"], [0, 1])]
+    assert beside_the_noise(0.75, rankings, RATER, 0.5)["share_of_ceiling"] == pytest.approx(0.25 / (sigmoid(3.0) - 0.5))
+    found = beside_the_noise(0.75, [ranked(["poor", "also poor"], [0, 1])], RATER, 0.5)
+    assert found == {"label_noise": 0.0, "observed_agreement": 0.5, "noise_ceiling": 0.5}
 
 
 def test_labels_drawn_at_a_temperature_agree_with_gold_as_often_as_the_ceiling_says() -> None:

@@ -8,7 +8,9 @@ from math import exp, sqrt
 
 import pytest
 
-from rlhf.labeling.gold import label_gold
+from rlhf.data.sentiment import SentimentRater
+from rlhf.errors import UserError
+from rlhf.labeling.gold import label_gold, refuse_the_unknown
 from rlhf.labeling.pairs import of_first_prompts
 from tests.labeling.records import KnownRater, answered
 
@@ -96,3 +98,29 @@ def test_the_rows_say_who_labelled_and_how() -> None:
     assert ranking.labeler == "gold"
     assert ranking.settings == {"temperature": TEMPERATURE, "seed": 5}
     assert (ranking.prompt, ranking.split) == (answered([]).prompt, "train")
+
+
+LEARNED = SentimentRater(0.25, {"good": (1.0, 2.0), "poor": (2.0, -1.0)})
+
+
+def test_responses_without_a_word_that_a_learned_rater_knows_are_counted() -> None:
+    drawn = [answered(["Good.", "poor", "strange"]), answered(["other", "other", "goods 好 a"])]
+    assert refuse_the_unknown(drawn, LEARNED) == {"without_known_word": 4}
+    for text in ("strange", "other", "goods 好 a"):
+        assert LEARNED.rate("", text).gold == LEARNED.bias
+    assert refuse_the_unknown([answered(["same", "same"])], LEARNED) == {"without_known_word": 2}  # no pair at all
+
+
+@pytest.mark.parametrize("texts", [["eins", "zwei", "drei"], ["good eins", "zwei good", "good"]])
+def test_a_learned_rater_that_tells_nothing_apart_is_refused(texts: list[str]) -> None:
+    unknown = sum("good" not in text for text in texts)
+    with pytest.raises(UserError) as caught:
+        refuse_the_unknown([answered(texts), answered(texts, "what ?")], LEARNED)
+    assert str(caught.value).startswith(
+        "label: the rater that data.rater taught tells no response from another one to the same prompt "
+        f"({2 * unknown} of 6 have no word that it knows), and its labels would be noise"
+    )
+
+
+def test_other_raters_know_what_they_rate() -> None:
+    assert refuse_the_unknown([answered(list(GOLD))], RATER) == {}  # type: ignore[arg-type]

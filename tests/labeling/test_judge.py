@@ -72,6 +72,7 @@ def test_rankings_follow_the_verdicts_and_every_verdict_is_written_down(
         "position_inconsistent": 0,
         "position_inconsistent_share": 0.0,
         "said_first": 0.5,
+        "cut_off": 0,
         "prompt_tokens": 18 * 7,
         "answer_tokens": 18 * 3,
     }
@@ -148,6 +149,21 @@ def test_what_cannot_be_read_ties_and_is_counted(make_run: Make, monkeypatch: py
     assert [ranking.ranks for ranking in rankings] == [(1, 2, 0, 1), *RANKS[1:]]
 
 
+def test_an_answer_that_was_cut_off_is_no_verdict_whatever_stands_where_it_ends(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As remembered answers say it too."""
+    for _ in range(2):
+        run = make_run(*THERE)
+        with serve(lambda request: says("First of all,\nA", finish_reason="length")) as server:
+            rankings = label(run, server, monkeypatch)
+        assert not any(ranking.pairs() for ranking in rankings)
+        found = figures_of(run)
+        assert (found["cut_off"], found["parse_failures"], found["position_inconsistent"]) == (18, 18, 0)
+        assert {(row["verdict"], row["answer"]) for row in verdicts_of(run)} == {("unreadable", "First of all,\nA")}
+    assert not server.requests
+
+
 def test_a_refused_question_ties_and_is_counted_and_said(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(*THERE)
     with serve(lambda request: complains(400, "filtered") if "好" in request.question else longer(request)) as server:
@@ -176,6 +192,20 @@ def test_the_key_and_the_address_are_in_no_file_and_in_no_output(
     said = capfd.readouterr()
     for text in (*files, said.out, said.err, str(caught.value)):
         assert not any(secret in text for secret in secrets)
+
+
+def test_a_key_that_others_can_read_on_its_way_is_said(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody is asked: there is nothing to compare."""
+    monkeypatch.setenv("RLHF_JUDGE_KEY", KEY)
+    for url, said in {"http://judge.example/v1": True, "https://judge.example/v1": False}.items():
+        monkeypatch.setenv("RLHF_JUDGE_URL", url)
+        label_by_judge(make_run(*THERE), DRAWN[1:2])
+        out = capsys.readouterr().out
+        assert ("sends the key (RLHF_JUDGE_KEY) over http:// to another machine" in out) is said
+        assert KEY not in out
+        assert "judge.example" not in out
 
 
 # --- one that lies here ------------------------------------------------------------------------------------------------

@@ -70,6 +70,11 @@ def test_nothing_to_learn_from_stops_whatever_the_limit(rankings: list) -> None:
         with_pairs(rankings, max_dropped_share=1.0)
 
 
+def test_without_anything_to_label_the_labelers_that_do_without_preferences_are_named() -> None:
+    with pytest.raises(UserError, match="labeler=judge and labeler=reward_model label without; else `dvc repro sft`"):
+        with_pairs([], max_dropped_share=1.0)
+
+
 def test_tied_share_counts_pairs_of_responses() -> None:
     assert tied_share([TIED, ranked(["a", "b", "b"], [0, 1, 1])]) == pytest.approx(2 / 4)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -24,13 +24,14 @@ from transformers import (
 )
 
 from rlhf.errors import UserError
-from rlhf.models.folder import check_folder
-from rlhf.models.policy import save_policy
-from rlhf.models.reward import reward_model_from_policy
+from rlhf.models.folder import check_folder, check_reward_model
+from rlhf.models.policy import load_policy, save_policy
+from rlhf.models.reward import load_reward_model, reward_model_from_policy, save_reward_model
 from tests.models.test_tokens import bare
-from tests.models.tiny_models import CONTEXT, engine_settings, make_policy
+from tests.models.tiny_models import CONTEXT, engine_settings, make_classifier, make_policy
 
 MODEL, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+CPU = torch.device("cpu")
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 
 
@@ -136,6 +137,15 @@ def test_a_chat_template_of_the_users_own_is_tried_on_a_question(folder: Path) -
     assert str(caught.value).startswith("the tokenizer's chat template refuses a conversation of the roles user: ")
 
 
+@pytest.mark.parametrize("template", ["", "hello", "{{ messages[0]['role'] }}"])
+def test_a_chat_template_that_does_not_show_what_is_asked_is_refused(folder: Path, template: str) -> None:
+    with pytest.raises(UserError, match=r"model: model\.chat_template says the same of two questions"):
+        check_folder(folder, 0, 9, template)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    assert refusal(folder).startswith(f"{folder}: the tokenizer's chat template says the same of two questions")
+    check_folder(folder, 0, 9, "{{ messages[0]['content'] }}")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '"x"'])
 @pytest.mark.parametrize("file", [TOKENIZER, TOKENIZER_CONFIG])
 def test_a_broken_tokenizer(folder: Path, file: str, text: str) -> None:
@@ -152,6 +162,44 @@ def test_a_tokenizer_without_an_end_token(folder: Path) -> None:
 def test_weights_that_were_cut_off(folder: Path) -> None:
     (folder / MODEL).write_bytes((folder / MODEL).read_bytes()[:-1])
     assert refusal(folder).startswith(f"{folder}: no model can be loaded from it (")
+
+
+@pytest.mark.parametrize("kind", ["policy", "reward model"])
+def test_a_weight_that_is_missing_or_of_another_shape_is_said_before_and_while_loading(
+    folder: Path, kind: str, architecture: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    if kind == "reward model":
+        save_reward_model(make_classifier(architecture, vocab_size=len(tokenizer)), tokenizer, folder)
+    whole = load_file(folder / MODEL)
+    name = next(name for name in whole if "mlp" in name and name.endswith("weight"))
+    shape = tuple(whole[name].shape)
+
+    def refusals() -> list[str]:
+        found = []
+        for read in (
+            lambda: check_folder(folder, 0, 9) if kind == "policy" else check_reward_model(folder),
+            lambda: (load_policy if kind == "policy" else load_reward_model)(folder, CPU, engine_settings()),
+        ):
+            with pytest.raises(UserError) as caught:
+                read()
+            found.append(str(caught.value))
+        return found
+
+    save_file({other: whole[other] for other in whole if other != name}, folder / MODEL, {"format": "pt"})
+    assert refusals() == [f"{folder}: 1 of the model's weights are not in its file: {name}"] * 2
+    save_file(whole | {name: whole[name].flatten()[1:].clone()}, folder / MODEL, {"format": "pt"})
+    before, after = refusals()
+    assert before == f"{folder}: {name} is ({shape[0] * shape[1] - 1},) in its file and {shape} by its config.json"
+    assert after.startswith(f"{folder}: ")
+
+
+def test_a_language_model_whose_config_has_one_label_is_no_reward_model(
+    folder: Path, architecture: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    save_policy(make_policy(architecture, vocab_size=len(tokenizer)), tokenizer, folder, 9)
+    with pytest.raises(UserError) as caught:
+        check_reward_model(folder)
+    assert str(caught.value) == f"{folder}: 1 of the model's weights are not in its file: score.weight"
 
 
 @pytest.mark.parametrize(("max_tokens", "context"), [(0, CONTEXT), (50, 50), (1000, CONTEXT)])

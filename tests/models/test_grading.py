@@ -16,6 +16,7 @@ from rlhf.models.reward import centre_scores, save_reward_model
 from rlhf.models.tokens import Example, encode_prompt, encode_response
 from rlhf.records import Message, Response
 from tests.helpers import ROUNDING, assert_near
+from tests.models.test_tokens import bare
 from tests.models.tiny_models import CONTEXT, EOS, PAD, engine_settings, make_classifier
 
 CPU = torch.device("cpu")
@@ -77,6 +78,17 @@ def test_a_model_made_here_reads_prompt_and_response_as_in_its_training(
     assert_near(grade(made_here, CPU, engine_settings(), ASKED).scores, raw - 1.0, ROUNDING["float32"])
 
 
+def test_a_model_without_a_pad_token_scores_rows_of_different_lengths(architecture: str, tmp_path: Path) -> None:
+    """The token that its tokenizer is given stands behind all that the model knows."""
+    bare(eos_token="<end>").save_pretrained(tmp_path)
+    make_classifier(architecture, vocab_size=4, pad_token_id=None, eos_token_id=1, bos_token_id=None).save_pretrained(
+        tmp_path
+    )
+    asked = [((Message("user", "a b " * times),), Response("b", True, "sft")) for times in (1, 5)]
+    together = grade(tmp_path, CPU, engine_settings(tokens_per_micro_batch=500), asked).scores
+    assert_near(together, [grade(tmp_path, CPU, engine_settings(), [one]).scores[0] for one in asked], ROUNDING["float32"])
+
+
 def test_what_is_longer_than_the_context_is_cut_on_its_left_and_counted(foreign: Path, made_here: Path) -> None:
     asks_much, says_much = (Message("user", "one " * CONTEXT),), Response("no " * CONTEXT, True, "sft")
     long = [(asks_much, ASKED[0][1]), (PROMPT, says_much)]
@@ -99,7 +111,9 @@ def test_a_classifier_with_two_labels_is_refused_by_their_names(foreign: Path) -
 
 
 def test_a_template_that_refuses_a_role_is_said(foreign: Path) -> None:
-    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}x"
+    refusing = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}{{ messages[0].content }}"
+    )
     (foreign / "chat_template.jinja").write_text(refusing, encoding="utf-8")
     with pytest.raises(UserError, match="refuses a conversation of the roles system, user, assistant: no system turns"):
         grade(foreign, CPU, engine_settings(), ASKED)

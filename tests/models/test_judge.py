@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlhf.errors import UserError
 from rlhf.models.judge import check_judge, load_judge, log_odds
 from rlhf.models.policy import save_policy
+from rlhf.models.tokens import encode_prompt
+from rlhf.records import Message
 from tests.helpers import ROUNDING, assert_near
 from tests.models.tiny_models import CONTEXT, bigram_policy, engine_settings, make_policy, words_tokenizer
 
@@ -68,3 +71,28 @@ def test_a_judge_that_does_not_know_the_letters_is_refused(tokenizer: PreTrained
     save_policy(make_policy("llama", vocab_size=len(tokenizer)), tokenizer, tmp_path, 9)
     with pytest.raises(UserError, match=f"{tmp_path}: its tokenizer has no tokens for the verdicts A and B, so this model"):
         check_judge(tmp_path)
+
+
+def test_a_judge_without_a_pad_token_whose_verdicts_differ_in_length(architecture: str, tmp_path: Path) -> None:
+    """The token that its tokenizer is given stands behind all that the model knows."""
+    words = Tokenizer(
+        models.WordLevel({w: i for i, w in enumerate(["<unk>", "<end>", "A", "b", "c", "?"])}, unk_token="<unk>")
+    )
+    words.normalizer = normalizers.Replace("B", "b c")
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="<end>").save_pretrained(tmp_path)
+    made = make_policy(architecture, vocab_size=6, pad_token_id=None, eos_token_id=1, bos_token_id=None)
+    made.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).pad_token_id is None
+    check_judge(tmp_path)
+    judge, tokenizer = load_judge(tmp_path, CPU, engine_settings())
+
+    def logp(ids: list[int], verdict: list[int]) -> float:
+        with torch.no_grad():
+            said = torch.log_softmax(made(input_ids=torch.tensor([ids + verdict])).logits[0].double(), -1)
+        return sum(float(said[len(ids) - 1 + place, token]) for place, token in enumerate(verdict))
+
+    questions = ["b ? c", "c", "b b b b ?"]
+    asked = [encode_prompt(tokenizer, (Message("user", question),), 99)[0] for question in questions]
+    expected = [logp(ids, [2]) - logp(ids, [3, 4]) for ids in asked]
+    assert_near(log_odds(judge, tokenizer, questions, 1000), expected, 1e-4)

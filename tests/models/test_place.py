@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +17,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from rlhf.config import Lora
 from rlhf.errors import UserError
+from rlhf.models.adapters import FOLDER, adapt, save_adapter
 from rlhf.models.folder import check_folder
 from rlhf.models.policy import load_policy, save_policy
 from rlhf.models.reward import load_reward_model
@@ -26,7 +30,9 @@ NAME, COMMIT = "maker/little", "0123456789abcdef0123456789abcdef01234567"
 LOADING = """
 import sys
 import torch
+from rlhf.config import Lora
 from rlhf.errors import UserError
+from rlhf.models.adapters import FOLDER, adapt, save_adapter
 from rlhf.models.folder import check_hub
 from rlhf.models.policy import load_policy
 from rlhf.models.tokens import load_tokenizer
@@ -44,30 +50,46 @@ for name in names:
             print(error)
 """
 ANSWERS = {  # of a hub that gives nothing: status, code, and what is said of it
-    "maker/none": (404, "RepoNotFound", "maker/none: the hub has no such model, or keeps it private"),
-    "maker/moved": (404, "RevisionNotFound", f"maker/moved: has no revision {COMMIT}: copy one from "),
+    "maker/none": (404, "RepoNotFound", f"maker/none at {COMMIT}: the hub has no such model, or keeps it private"),
+    "maker/moved": (404, "RevisionNotFound", f"maker/moved at {COMMIT}: has no revision {COMMIT}: copy one from "),
     "maker/empty": (404, "EntryNotFound", f"maker/empty at {COMMIT}: holds no config.json"),
-    "maker/gated": (403, "GatedRepo", "maker/gated: its owner lets in only who has agreed to its terms: do so on "),
+    "maker/gated": (
+        403,
+        "GatedRepo",
+        f"maker/gated at {COMMIT}: its owner lets in only who has agreed to its terms: do so on ",
+    ),
     "maker/broken": (503, "", f"maker/broken at {COMMIT}: is not in the cache ("),
 }
 
 
 class Hub(BaseHTTPRequestHandler):
+    """Answers as `ANSWERS` has it, or from the server's folder of models."""
+
     def do_HEAD(self) -> None:
-        self.server.asked.append(self.path)  # type: ignore[attr-defined]
-        status, code, _ = ANSWERS["/".join(self.path.split("/")[1:3])]
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
+        if self.command == "HEAD":
+            self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        name, file = "/".join(self.path.split("/")[1:3]), self.path.rpartition("/")[2]
+        status, code, _ = ANSWERS.get(name, (404, "EntryNotFound", ""))
+        held = self.server.models / name / file  # type: ignore[attr-defined]
+        body = held.read_bytes() if name not in ANSWERS and held.is_file() else b""
+        self.send_response(200 if body else status)
+        headers = {"ETag": hashlib.sha1(body).hexdigest(), "X-Repo-Commit": COMMIT} if body else {"X-Error-Code": code}
+        for header, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(header, value)
         self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD
 
     def log_message(self, *_arguments: object) -> None:
         pass
 
 
 @pytest.fixture
-def hub() -> Iterator[ThreadingHTTPServer]:
+def hub(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.asked = []  # type: ignore[attr-defined]
+    server.asked, server.models = [], tmp_path / "models"  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -105,6 +127,19 @@ def test_a_hub_that_gives_nothing_is_asked_once_for_each_try(hub: ThreadingHTTPS
     for line, (_, _, message) in zip(lines, [answer for answer in ANSWERS.values() for _ in range(3)], strict=True):
         assert line.startswith(message)
     assert hub.asked == [f"/{name}/resolve/{COMMIT}/config.json" for name in ANSWERS for _ in range(3)]  # type: ignore[attr-defined]
+
+
+def test_a_model_on_the_hub_without_safetensors_is_refused_before_it_is_loaded(
+    hub: ThreadingHTTPServer, folder: Path, tmp_path: Path
+) -> None:
+    for name, weights in {"whole": "model.safetensors", "pickle": "pytorch_model.bin"}.items():
+        shutil.copytree(folder, tmp_path / "models" / "maker" / name)
+        place = tmp_path / "models" / "maker" / name / "model.safetensors"
+        place.rename(place.with_name(weights))
+    guard, loading = said(f"http://127.0.0.1:{hub.server_port}", tmp_path, "maker/whole", "maker/pickle")[::-1]
+    assert guard.startswith(f"maker/pickle at {COMMIT}: holds no model.safetensors: weights are read as safetensors only")
+    assert loading.startswith(f"maker/pickle at {COMMIT}: no model can be loaded from it (")
+    assert not any(path.endswith("pytorch_model.bin") for path in hub.asked)  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -155,3 +190,23 @@ def test_code_that_lies_elsewhere_is_refused_too_though_transformers_knows_the_a
     for message in refusals(folder):
         assert message.startswith(f"{folder}: {file} asks for code of its own (auto_map: ")
         assert "someone/else--modeling.M" in message
+
+
+def test_an_adapter_beside_the_weights_is_refused_with_how_to_merge_it(folder: Path) -> None:
+    """Until then the folder is a model like any other, also with an adapter in a folder of its own, as models made here."""
+    model = load_policy(folder, torch.device("cpu"), engine_settings())
+    adapt(model, Lora(rank=2, alpha=4.0, targets=[]), 0, str(folder))
+    (folder / FOLDER).mkdir()
+    save_adapter(model, folder / FOLDER)
+    check_folder(folder, 0, 9)
+    load_policy(folder, torch.device("cpu"), engine_settings())
+    for file in (folder / FOLDER).iterdir():
+        file.rename(folder / file.name)
+    for message in refusals(folder):
+        assert message.startswith(
+            f"{folder}: is an adapter, or has one beside its weights (adapter_config.json): merge it first"
+        )
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).unlink()
+    with pytest.raises(UserError, match="is an adapter, or has one beside its weights"):
+        check_folder(folder, 0, 9)

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,11 @@ def test_reviews_are_read_as_prepare_would_read_them(tmp_path: Path) -> None:
     given = ["data=files", "data.path=raw.jsonl", "data.rater=reviews.zip", "labeler=gold"]
     config = settings.validate(settings.values_of(settings.compose(ROOT, given)))
     with pytest.raises(UserError, match=r"^data\.rater \(reviews\.zip\): there is neither a file nor a folder"):
+        guard.check_inputs(tmp_path, config)
+    with zipfile.ZipFile(tmp_path / "reviews.zip", "w") as archive:
+        for kind in ("pos", "neg"):
+            archive.writestr(f"{kind}/1.txt", f"a {kind} film")
+    with pytest.raises(UserError, match=r"^data\.rater: 2 reviews are too few: "):
         guard.check_inputs(tmp_path, config)
 
 

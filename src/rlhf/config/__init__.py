@@ -94,6 +94,8 @@ class Config(Section):
             )
         if self.labeler.name == "judge":
             self._check_judge()
+        if self.data.source == "stories":
+            self._check_no_columns()
         if self.labeler.check_pairs and self.data.source == "world":
             raise ValueError(
                 f"labeler.check_pairs ({self.labeler.check_pairs}) must be 0 with data.source (world): the world brings no "
@@ -109,10 +111,16 @@ class Config(Section):
                 f"optimizer.bits (8) needs a GPU, and engine.name ({self.engine.name}) makes its steps on the CPU: set "
                 "optimizer.bits=32, or choose engine=zero3"
             )
+        if self.optimizer.bits == 8 and self.engine.name != "single" and self.checkpoint.every_minutes:
+            raise ValueError(
+                f"checkpoint.every_minutes ({self.checkpoint.every_minutes:g}) must be 0 with optimizer.bits (8) and "
+                f"engine.name ({self.engine.name}): moments of 8 bits in parts cannot be saved whole"
+            )
         if self.labeler.name == "gold" and not self.data.has_gold:
             raise ValueError(
                 f"labeler.name (gold) needs a gold rater, but data.source is {self.data.source}: "
-                "choose labeler=dataset, data=world, or reviews for data.rater"
+                "choose labeler=judge or labeler=reward_model, labeler=dataset where the data bring preferences, "
+                "data=world, or reviews for data.rater"
             )
         if self.ppo.reward_from == "gold" and not self.data.has_gold:
             raise ValueError(
@@ -151,4 +159,16 @@ class Config(Section):
             raise ValueError(
                 f"labeler.pairs_per_prompt ({labeler.pairs_per_prompt}) must be 0 (all pairs) or from {most - 1} to "
                 f"{most * (most - 1) // 2} with sample.responses_per_prompt ({most}): no response may be left out"
+            )
+
+    def _check_no_columns(self) -> None:
+        """What says how rows are read goes with rows."""
+        data = self.data
+        given: dict[str, object] = {f"data.columns.{column}": name for column, name in data.columns.named().items()}
+        given |= {"data.pattern": data.pattern} if data.pattern is not None else {}
+        given |= {"data.margin_per_score": data.margin_per_score} if data.margin_per_score else {}
+        for name, value in given.items():
+            raise ValueError(
+                f"{name} ({value}) must be {0.0 if name == 'data.margin_per_score' else 'null'} with data.source "
+                f"({data.source}): it says how rows of a table are read, and there are none"
             )

@@ -71,8 +71,11 @@ def noise_of(rankings: Sequence[Ranking], gold: GoldRater, temperature: float) -
 
 
 def beside_the_noise(accuracy: float, rankings: Sequence[Ranking], gold: GoldRater, temperature: float) -> dict[str, float]:
-    """`noise_of` the rankings, and how far of the way from chance to their ceiling an accuracy on them goes."""
+    """`noise_of` the rankings, and how far of the way from chance to their ceiling an accuracy on them goes, where there is
+    a way to go."""
     noise = noise_of(rankings, gold, temperature)
+    if noise["noise_ceiling"] == 0.5:
+        return noise
     return noise | {"share_of_ceiling": (accuracy - 0.5) / (noise["noise_ceiling"] - 0.5)}
 
 

@@ -1,4 +1,4 @@
-"""A simulated person: orders responses by the world's rater, with the noise of Bradley-Terry (SPEC eq. 1).
+"""A simulated person: orders responses by a gold rater, with the noise of Bradley-Terry (SPEC eq. 1).
 
 The order is a draw from Plackett and Luce's model (Luce 1959, Plackett 1975): the best is chosen with probability
 proportional to exp(gold / temperature), then the next among those left, and so on. Each of its pairs by itself is then
@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlhf.data.gold import GoldRater
+from rlhf.data.sentiment import WORD, SentimentRater
+from rlhf.data.world import GOLD_DECIMALS
+from rlhf.errors import UserError
 from rlhf.labeling.order import noisy_ranks
 from rlhf.records import Messages, Ranking, Responses
 
@@ -35,6 +38,26 @@ def label_gold(responses: Sequence[Responses], gold: GoldRater, temperature: flo
         )
         for drawn in responses
     ]
+
+
+def refuse_the_unknown(responses: Sequence[Responses], gold: GoldRater) -> dict[str, int]:
+    """How many responses have no word that a learned rater knows, which all have the same gold score; {} of other raters.
+
+    Raises:
+        UserError: it tells no response from another one to the same prompt, so that its labels would be noise alone.
+    """
+    if not isinstance(gold, SentimentRater):
+        return {}
+    texts = [response.text for drawn in responses for response in drawn.responses]
+    strange = sum(not any(word in gold.words for word in WORD.findall(text.lower())) for text in texts)
+    several = [found for drawn in responses if len(found := {r.text for r in drawn.responses}) > 1]
+    if several and not any(len({round(gold.rate("", text).gold, GOLD_DECIMALS) for text in found}) > 1 for found in several):
+        raise UserError(
+            f"label: the rater that data.rater taught tells no response from another one to the same prompt ({strange} of "
+            f"{len(texts)} have no word that it knows), and its labels would be noise: name reviews in the language of the "
+            "data, and on such things as they speak of"
+        )
+    return {"without_known_word": strange}
 
 
 def _order(prompt: Messages, texts: Sequence[str], gold: GoldRater, temperature: float, seed: int) -> tuple[int, ...]:

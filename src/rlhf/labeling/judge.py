@@ -12,7 +12,7 @@ from rlhf.data.question import fill, load_template
 from rlhf.labeling.verdicts import Judged, Pair, Said, Verdict, judge_figures, pairs_of, ranks_of, read_verdict, winner_of
 from rlhf.models.judge import load_judge, log_odds
 from rlhf.records import Messages, Ranking, Response, Responses
-from rlhf.runtime.endpoint.address import address_from_environment
+from rlhf.runtime.endpoint.address import KEY, address_from_environment
 from rlhf.runtime.endpoint.asking import Answered, ask_all
 from rlhf.runtime.endpoint.client import Client, client_of
 from rlhf.runtime.endpoint.store import Answer, store_of
@@ -20,7 +20,7 @@ from rlhf.runtime.hashes import md5_of
 from rlhf.runtime.run import Row, Run
 
 LABELER = "judge"
-SAID = ("pairs", "position_inconsistent", "ties_said", "parse_failures", "refused")  # of the figures, on the screen
+SAID = ("pairs", "position_inconsistent", "ties_said", "parse_failures", "too_long", "cut_off", "refused")  # on the screen
 QUESTIONS_A_PART = 256  # of a model that lies here: after so many there is something to see
 
 
@@ -48,7 +48,7 @@ def label_by_judge(run: Run, responses: Sequence[Responses]) -> tuple[list[Ranki
         for drawn, places in zip(responses, ranks, strict=True)
     ]
     figures = judge_figures(both) | used
-    run.say("has the judge's verdicts: " + ", ".join(f"{name} {figures[name]:g}" for name in SAID))
+    run.say("has the judge's verdicts: " + ", ".join(f"{name} {figures[name]:g}" for name in SAID if name in figures))
     return rankings, {"judge": figures}
 
 
@@ -81,7 +81,10 @@ def _by_odds(odds: float | None) -> Verdict:
 
 def _ask_there(run: Run, questions: Sequence[str]) -> tuple[list[Said], dict[str, int]]:
     """The verdicts of a server's model, each question asked once in all: what it answered before is remembered."""
-    client, distinct = client_of(address_from_environment(), run.config.endpoint), len(set(questions))
+    address = address_from_environment()
+    if address.shows_key:
+        run.say(f"sends the key ({KEY}) over http:// to another machine, for all on its way to read: https:// hides it")
+    client, distinct = client_of(address, run.config.endpoint), len(set(questions))
     answered: dict[str, Answered] = {}
     try:
         with closing(ask_all(client, questions, store_of(run.root))) as asked:
@@ -90,11 +93,12 @@ def _ask_there(run: Run, questions: Sequence[str]) -> tuple[list[Said], dict[str
     finally:
         _tell(run, client, remembered=sum(one.remembered for one in answered.values()))
     answers = {question: one.answer for question, one in answered.items()}
-    tokens = {
+    used = {
+        "cut_off": sum(answers[question].cut_off for question in questions),
         "prompt_tokens": sum(answer.prompt_tokens for answer in answers.values()),
         "answer_tokens": sum(answer.answer_tokens for answer in answers.values()),
     }
-    return [_said(answers[question]) for question in questions], tokens
+    return [_said(answers[question]) for question in questions], used
 
 
 def _gather(asked: Iterable[Answered], client: Client, answered: dict[str, Answered]) -> Iterator[Row]:
@@ -115,4 +119,7 @@ def _tell(run: Run, client: Client, remembered: int) -> None:
 
 
 def _said(answer: Answer) -> Said:
-    return Said("refused", answer.refusal) if answer.text is None else Said(read_verdict(answer.text), answer.text)
+    """An answer that was cut off has no last line, whatever stands where it ends."""
+    if answer.text is None:
+        return Said("refused", answer.refusal)
+    return Said("unreadable" if answer.cut_off else read_verdict(answer.text), answer.text)

@@ -50,7 +50,11 @@ def with_pairs(rankings: Sequence[Ranking], max_dropped_share: float) -> list[Ra
     kept = [ranking for ranking in rankings if ranking.pairs()]
     dropped = len(rankings) - len(kept)
     if not rankings:
-        raise UserError("there is nothing to label: data without preferences go as far as `dvc repro sft`")
+        raise UserError(
+            "there is nothing to label: no responses were sampled (sample.prompts), or, with labeler=dataset, the data "
+            "bring no preferences. labeler=judge and labeler=reward_model label without; else `dvc repro sft` is as far as "
+            "they go"
+        )
     if dropped > max_dropped_share * len(rankings) or not kept:
         raise UserError(
             f"label: the responses of {dropped} of {len(rankings)} prompts all tie ({dropped / len(rankings):.3f}, above "

@@ -12,7 +12,7 @@ from rlhf.errors import UserError
 from rlhf.models.folder import check_folder
 from rlhf.models.forward import Batching, summed_logprobs_of
 from rlhf.models.policy import PreTrainedModel, context_of, load_policy
-from rlhf.models.tokens import Example, PreTrainedTokenizerBase, encode_prompt, encode_response, load_tokenizer, pad_id
+from rlhf.models.tokens import Example, PreTrainedTokenizerBase, encode_prompt, encode_response, filler_id, load_tokenizer
 from rlhf.records import Message
 
 VERDICTS = ("A", "B")
@@ -43,7 +43,8 @@ def log_odds(
     room = context_of(judge, max_tokens=0) - max(len(ids) for ids in verdicts)
     asked = [encode_prompt(tokenizer, (Message("user", question),), room) for question in questions]
     examples = [Example(ids, verdict) for ids, too_long in asked if not too_long for verdict in verdicts]
-    logps = summed_logprobs_of(judge, examples, Batching(pad_id(tokenizer), tokens_per_micro_batch))
+    filler = filler_id(tokenizer, judge.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
+    logps = summed_logprobs_of(judge, examples, Batching(filler, tokens_per_micro_batch))
     odds = iter((logps[0::2] - logps[1::2]).tolist())
     return [None if too_long else next(odds) for _, too_long in asked]
 

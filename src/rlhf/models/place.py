@@ -10,19 +10,20 @@ from typing import Any
 
 from huggingface_hub import (
     constants,
+    file_exists,
     get_hf_file_metadata,
     hf_hub_download,
     hf_hub_url,
     try_to_load_from_cache,
 )
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from huggingface_hub.errors import EntryNotFoundError
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from rlhf.data.hub import reason_of, why_not
 from rlhf.errors import UserError
 
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one of which every tokenizer has
-REASON_LENGTH = 200  # characters of another library's complaint
 
 
 @contextmanager
@@ -32,13 +33,14 @@ def reading(path: str | Path, revision: str | None = None, what: str = "model") 
     what: model, tokenizer, or config.json: what will be read of it.
 
     Raises:
-        UserError: also where it is not there, cannot be reached, or brings code of its own.
+        UserError: also where it is not there, cannot be reached, or brings code of its own or an adapter.
     """
     if revision is None and not Path(path).is_dir():
         raise UserError(f"{path}: no such folder; name a Hugging Face model directory, or a hub id (model=hub)")
     with _within_reach(str(path), revision, what):
         try:
             _refuse_code(path, revision)
+            refuse_adapter(path, revision)
             yield
         except UserError:
             raise
@@ -49,11 +51,6 @@ def reading(path: str | Path, revision: str | None = None, what: str = "model") 
 def named(path: str | Path, revision: str | None) -> str:
     """How messages name a place."""
     return str(path) if revision is None else f"{path} at {revision}"
-
-
-def reason_of(error: BaseException) -> str:
-    """Another library's complaint, on one line, cut."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:REASON_LENGTH]
 
 
 def read_json(path: str | Path, revision: str | None, name: str) -> dict[str, Any]:
@@ -80,6 +77,17 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(set(index["weight_map"].values()))]
 
 
+def refuse_other_weights(name: str, revision: str) -> None:
+    """UserError for a model on the hub whose weights are not there as safetensors; within `reading`."""
+    files = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
+    if constants.HF_HUB_OFFLINE or any(file_exists(name, file, revision=revision) for file in files):
+        return  # offline, `reading` has found them in the cache
+    raise UserError(
+        f"{named(name, revision)}: holds no {SAFE_WEIGHTS_NAME}: weights are read as safetensors only; choose a revision "
+        "that has them, or convert the others with transformers (from_pretrained, save_pretrained) and set model=local"
+    )
+
+
 def _refuse_code(path: str | Path, revision: str | None) -> None:
     """UserError for a model that needs, or has beside it, Python of its own: that is not run, and without it the model may
     be another one."""
@@ -97,6 +105,17 @@ def _refuse_code(path: str | Path, revision: str | None) -> None:
             )
 
 
+def refuse_adapter(path: str | Path, revision: str | None) -> None:
+    """UserError for an adapter in the model's own place: transformers would put it into the model, and what is saved of that
+    later would be the adapter alone."""
+    if read_json(path, revision, ADAPTER_CONFIG_NAME):
+        raise UserError(
+            f"{named(path, revision)}: is an adapter, or has one beside its weights ({ADAPTER_CONFIG_NAME}): merge it "
+            "first, into a folder of its own (peft: merge_and_unload, then save_pretrained of model and tokenizer); or take "
+            "the file away, where the weights are meant without it"
+        )
+
+
 @contextmanager
 def _within_reach(name: str, revision: str | None, what: str) -> Iterator[None]:
     """Asks the hub once whether it has the model. Where it does not answer, the cache serves, if that has enough; else it is
@@ -107,32 +126,16 @@ def _within_reach(name: str, revision: str | None, what: str) -> Iterator[None]:
             get_hf_file_metadata(hf_hub_url(name, CONFIG_NAME, revision=revision))
         except Exception as error:  # whatever the hub or the network says
             if not _is_cached(name, revision, what):
-                raise UserError(_why_not(name, revision, error)) from error
+                if isinstance(error, EntryNotFoundError):
+                    why = f"holds no {CONFIG_NAME}; name a model of transformers"
+                else:
+                    why = why_not("model", name, revision, error)
+                raise UserError(f"{named(name, revision)}: {why}") from error
             constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
         constants.HF_HUB_OFFLINE = offline
-
-
-def _why_not(name: str, revision: str, error: Exception) -> str:
-    """What stands in the way, and what to do."""
-    page = f"{constants.ENDPOINT}/{name}"
-    match error:
-        case GatedRepoError():
-            how = f"do so on {page}, then run `hf auth login` or set HF_TOKEN"
-            return f"{name}: its owner lets in only who has agreed to its terms: {how}"
-        case RevisionNotFoundError():
-            return f"{name}: has no revision {revision}: copy one from {page}/commits/main"
-        case RepositoryNotFoundError():
-            return f"{name}: the hub has no such model, or keeps it private: look at {page}, or set HF_TOKEN"
-        case EntryNotFoundError():
-            return f"{named(name, revision)}: holds no {CONFIG_NAME}; name a model of transformers"
-    return (
-        f"{named(name, revision)}: is not in the cache ({constants.HF_HUB_CACHE}), and the hub at {constants.ENDPOINT} "
-        f"cannot be reached ({reason_of(error)}). Connect this machine; or, where there is a network, run "
-        f"`hf download {name} --revision {revision} --local-dir DIR`, bring DIR here, and set model=local model.path=DIR"
-    )
 
 
 def _is_cached(name: str, revision: str, what: str) -> bool:

@@ -85,7 +85,7 @@ def _load(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # which are then told of, and refused here
         )
-        _refuse_other_sizes(path, found["mismatched_keys"])
+        refuse_other_sizes(path, found["mismatched_keys"])
     missing = set(found["missing_keys"])
     if HEAD_WEIGHT not in missing:
         _keep_exact(model, path)
@@ -106,7 +106,7 @@ def check_classifier(place: str | Path, settings: PretrainedConfig) -> None:
     if type(settings) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         with torch.device("meta"):
             made = AutoModelForSequenceClassification.from_config(settings, trust_remote_code=False)
-        if isinstance(getattr(made, "score", None), nn.Linear):
+        if has_linear_head(made):
             return
     raise UserError(
         f"{place}: transformers has no sequence classifier with a linear head for the architecture {settings.model_type}, "
@@ -114,7 +114,12 @@ def check_classifier(place: str | Path, settings: PretrainedConfig) -> None:
     )
 
 
-def _refuse_other_sizes(path: str | Path, mismatched: Iterable[tuple[str, torch.Size, torch.Size]]) -> None:
+def has_linear_head(model: PreTrainedModel) -> bool:
+    """As transformers' sequence classifiers of causal models have it; those that read both ways have other heads."""
+    return isinstance(getattr(model, "score", None), nn.Linear)
+
+
+def refuse_other_sizes(path: str | Path, mismatched: Iterable[tuple[str, torch.Size, torch.Size]]) -> None:
     """UserError for weights of other sizes than a classifier with one label has; first of all its head."""
     for name, theirs, ours in sorted(mismatched, key=lambda found: found[0] != HEAD_WEIGHT):
         if name == HEAD_WEIGHT:

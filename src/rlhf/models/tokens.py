@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,19 @@ def load_tokenizer(
 
     chat_template: in place of the tokenizer's own, or of the plain one; Jinja, as transformers renders it.
     """
-    with reading(path, revision, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+    tokenizer = read_tokenizer(path, revision)
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     return complete_tokenizer(tokenizer, named(path, revision))
+
+
+def read_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer as it is."""
+    with reading(path, revision, "tokenizer"):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(path), revision=revision, trust_remote_code=False
+        )
+    return tokenizer
 
 
 def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
@@ -121,13 +130,54 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Messages, max_to
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> list[int]:
-    rows = messages_to_row(messages)
+    return encode_conversation(tokenizer, messages, add_generation_prompt=True)
+
+
+def encode_conversation(tokenizer: PreTrainedTokenizerBase, messages: Messages, add_generation_prompt: bool) -> list[int]:
+    """The ids of what the chat template says. A special token that a text spells is that text: no turn can be forged."""
+    how = {"add_generation_prompt": add_generation_prompt, "return_dict": True}
+    special = _special_of(tokenizer)
+    if any(special.in_(message.content) for message in messages):
+        if special.has_spelling:
+            how["sanitize_control_tokens"] = True
+        messages = tuple(replace(message, content=special.made_plain(message.content)) for message in messages)
+    return list(apply_template(tokenizer, messages, **how)["input_ids"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Special:
+    """The special tokens of a tokenizer; whether it has other tokens for the same text; and what stands for no token."""
+
+    tokens: tuple[str, ...]
+    has_spelling: bool
+    unknown: str
+
+    def in_(self, text: str) -> bool:
+        return any(token in text for token in self.tokens)
+
+    def made_plain(self, text: str) -> str:
+        """The text with the unknown token for special ones that cannot be told from it: one that knows whole words only."""
+        for token in () if self.has_spelling else self.tokens:
+            text = text.replace(token, self.unknown)
+        return text
+
+
+@lru_cache(maxsize=8)
+def _special_of(tokenizer: PreTrainedTokenizerBase) -> _Special:
+    tokens = tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in tokens}
+    spelled = {token: tokenizer.encode(token, add_special_tokens=False, split_special_tokens=True) for token in tokens}
+    has_spelling = not any(ids[token] in spelled[token] for token in tokens)
+    return _Special(tokens, has_spelling, str(tokenizer.unk_token or ""))
+
+
+def apply_template(tokenizer: PreTrainedTokenizerBase, messages: Messages, **how: Any) -> Any:
+    """transformers' `apply_chat_template`; UserError where the template refuses the conversation."""
     try:
-        encoded: Any = tokenizer.apply_chat_template(rows, add_generation_prompt=True, return_dict=True)
+        return tokenizer.apply_chat_template(messages_to_row(messages), **how)
     except TemplateError as error:
         roles = ", ".join(message.role for message in messages)
         raise UserError(f"the tokenizer's chat template refuses a conversation of the roles {roles}: {error}") from error
-    return list(encoded["input_ids"])
 
 
 def prompt_room(context: int, max_response_tokens: int) -> int:
@@ -143,7 +193,7 @@ def prompt_room(context: int, max_response_tokens: int) -> int:
 def encode_response(
     tokenizer: PreTrainedTokenizerBase, text: str, ended: bool = True, token_ids: Sequence[int] | None = None
 ) -> list[int]:
-    """The ids of a response; the end token is one of them where the response ended.
+    """The ids of a response; the end token is one of them where the response ended, and never because its text spells it.
 
     token_ids: what was sampled, where that is known: a text may be tokenized in another way than a model said it.
 
@@ -157,7 +207,11 @@ def encode_response(
                 "Sample and label anew with this one: `dvc repro label`"
             )
         return list(token_ids)
-    ids = list(tokenizer.encode(text, add_special_tokens=False))
+    special = _special_of(tokenizer)
+    if special.in_(text):
+        ids = list(tokenizer.encode(special.made_plain(text), add_special_tokens=False, split_special_tokens=True))
+    else:
+        ids = list(tokenizer.encode(text, add_special_tokens=False))
     return [*ids, end_id(tokenizer)] if ended else ids
 
 
@@ -175,6 +229,12 @@ def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     assert isinstance(tokenizer.pad_token_id, int)
     return tokenizer.pad_token_id
+
+
+def filler_id(tokenizer: PreTrainedTokenizerBase, rows: int) -> int:
+    """What fills short rows up before a causal model reads them: the pad token, or the end token where the model's table of
+    so many rows has none for the pad token that the tokenizer was given."""
+    return pad_id(tokenizer) if pad_id(tokenizer) < rows else end_id(tokenizer)
 
 
 @dataclass(frozen=True, slots=True)

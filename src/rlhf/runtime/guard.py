@@ -47,7 +47,7 @@ def check_inputs(root: Path, config: Config) -> None:
     # Imported here: they import torch, which a misspelt setting should not have to wait for, and a model's transformers.
     from rlhf.data import prepared, sources
     from rlhf.data.scorer import load_scorer
-    from rlhf.data.sentiment import read_reviews
+    from rlhf.data.sentiment import learn, read_reviews
     from rlhf.seeds import derive_seed
 
     processes.keep_offline(config.reaches_hub)
@@ -57,7 +57,7 @@ def check_inputs(root: Path, config: Config) -> None:
         seed_of = functools.partial(derive_seed, config.seed, "prepare")
         prepared.check(sources.prepare(config.data, config.prepare, seed_of), config)
         if config.data.learns_rater:
-            read_reviews(Path(config.data.rater))
+            learn(read_reviews(Path(config.data.rater)))
         _check_model(config.model, config.data.max_response_tokens)
         check_labeler(config)
 

@@ -35,6 +35,10 @@ def test_white_space_and_the_last_slash_go(monkeypatch: pytest.MonkeyPatch) -> N
         ("ftp://judge.example/secret", None, "RLHF_JUDGE_URL must be a base URL"),
         ("http://judge.example:99999/secret", None, "RLHF_JUDGE_URL must be a base URL"),
         ("http://", None, "RLHF_JUDGE_URL must be a base URL"),
+        ("http://name:secret@judge.example/v1", None, "RLHF_JUDGE_URL has a name or a password before an @, which is not"),
+        ("https://secret@judge.example/v1", None, "RLHF_JUDGE_URL has a name or a password before an @, which is not sent"),
+        ("https://judge.example/v1?api-version=secret", None, "RLHF_JUDGE_URL has a query or a fragment (? or #): give"),
+        ("https://judge.example/v1#secret", None, "RLHF_JUDGE_URL has a query or a fragment"),
         ("http://judge.example", "se cret", "RLHF_JUDGE_KEY must be one word of ASCII characters"),
         ("http://judge.example", "secret\nsecret", "RLHF_JUDGE_KEY must be one word"),
         ("http://judge.example", "sécret", "RLHF_JUDGE_KEY must be one word"),
@@ -47,3 +51,22 @@ def test_what_is_wrong_is_said_and_not_shown(
         from_environment(monkeypatch, url, key)
     assert str(caught.value).startswith(message)
     assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://judge.example/v1", True),
+        ("http://10.0.0.7:8000/v1", True),
+        ("http://[2001:db8::1]/v1", True),
+        ("http://localhost.example/v1", True),
+        ("https://judge.example/v1", False),
+        ("http://127.0.0.1:8000/v1", False),
+        ("http://127.9.9.9/v1", False),
+        ("http://[::1]:8000/v1", False),
+        ("http://localhost:8000/v1", False),
+    ],
+)
+def test_a_key_that_others_can_read_on_its_way_is_known(url: str, shown: bool) -> None:
+    assert Address(url, KEY).shows_key is shown
+    assert not Address(url, "").shows_key

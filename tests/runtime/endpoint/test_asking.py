@@ -108,12 +108,14 @@ def test_a_wrong_key_ends_it_with_one_message_and_without_trying_all(make_client
 
 def test_what_is_under_way_when_another_fails_is_kept(make_client: Make, tmp_path: Path) -> None:
     """One fails while another is being answered."""
-    failed = threading.Event()
+    failed, under_way = threading.Event(), threading.Event()
 
     def rule(request: Request) -> Reply:
         if request.question == QUESTIONS[0]:
+            under_way.wait(PATIENCE)
             failed.set()
             return complains(404)
+        under_way.set()
         failed.wait(PATIENCE)
         return says("A")
 

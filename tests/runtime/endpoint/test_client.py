@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from time import time
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,8 @@ from rlhf.runtime.endpoint.store import Answer
 from tests.loopback import KEY, Reply, Request, complains, says, serve
 
 Make = Callable[..., Client]
+NESTED = b"[" * 200_000 + b"]" * 200_000
+BOUND = 1 + 64 + 20  # tokens that the question "?" may cost at most
 CHINESE = "哪个回答更好？\n「甲」🙂"
 
 
@@ -27,7 +30,7 @@ def in_turn(*replies: Reply) -> Callable[[Request], Reply]:
 
 def test_what_is_sent_to_the_byte(make_client: Make) -> None:
     with serve(in_turn(says("好：A"))) as server:
-        assert make_client(server).ask(CHINESE) == Answer("好：A", 7, 3)
+        assert make_client(server).ask(CHINESE) == Answer("好：A", 7, 3, finish_reason="stop")
     (request,) = server.requests
     assert request.path == "/v1/chat/completions"
     assert request.headers["Authorization"] == f"Bearer {KEY}"
@@ -55,6 +58,22 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(make_client: Make, p
     assert 6 < pauses[0] <= 7
     assert 50 < pauses[1] <= 60
     assert (client.budget.requests, client.budget.retries) == (3, 2)
+
+
+@pytest.mark.parametrize(("said", "minutes"), [("601", "10"), ("31536000", "525600")])
+def test_a_server_that_asks_for_more_than_some_minutes_ends_it_with_how_long(
+    make_client: Make, pauses: list[float], said: str, minutes: str
+) -> None:
+    with serve(in_turn(complains(429, "quota", Retry_After=said))) as server, pytest.raises(UserError) as caught:
+        make_client(server).ask("?")
+    assert str(caught.value) == (
+        f"the judge's server asks to be left alone for {minutes} minutes (status 429: quota), and more than 10 are not "
+        "waited for"
+    )
+    assert (len(server.requests), pauses) == (1, [])
+    with serve(in_turn(complains(429, Retry_After="600"), says("A"))) as server:
+        assert make_client(server).ask("?").text == "A"
+    assert 599 < pauses[0] <= 600
 
 
 def test_a_broken_server_is_tried_again_after_pauses_that_double(make_client: Make, pauses: list[float]) -> None:
@@ -133,6 +152,14 @@ def test_neither_key_nor_address_is_in_what_a_server_complains_of(make_client: M
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"), [(b'{"error": {"message": "too long \\ud800"}}', "too long ?"), (NESTED, "[" * 200)]
+)
+def test_a_complaint_of_any_form_can_be_written_down(make_client: Make, body: bytes, reason: str) -> None:
+    with serve(in_turn(Reply(400, body))) as server:
+        assert make_client(server).ask("?") == Answer(None, refusal=f"status 400: {reason}")
+
+
 def test_what_is_shown_of_a_client_has_no_secret(make_client: Make) -> None:
     with serve(in_turn(says("A"))) as server:
         client = make_client(server)
@@ -156,12 +183,16 @@ def test_a_key_is_of_all_that_an_answer_depends_on_and_of_nothing_else(make_clie
 @pytest.mark.parametrize(
     ("content", "answer"),
     [
-        (says("A").body, Answer("A", 7, 3)),
-        (says(None).body, Answer("", 7, 3)),
+        (says("A").body, Answer("A", 7, 3, finish_reason="stop")),
+        (says(None).body, Answer("", 7, 3, finish_reason="stop")),
+        (says("A", finish_reason="length").body, Answer("A", 7, 3, finish_reason="length")),
+        (says("A", finish_reason=None).body, Answer("A", 7, 3)),
         (b'{"choices": [{"message": {"content": "A"}}]}', Answer("A", 0, 0)),
         (b'{"choices": [{"message": {"content": "A"}}], "usage": null}', Answer("A", 0, 0)),
         (b'{"choices": [{"message": {"content": 3}}]}', None),
         (b'{"choices": [{"message": null}]}', None),
+        (b'{"choices": [{"message": {"content": "\\ud800 A \\ud83d\\ude42"}}]}', Answer("? A 🙂", 0, 0)),
+        (NESTED, None),
         (b"[]", None),
         (b"\xff", None),
         (b"", None),
@@ -171,11 +202,60 @@ def test_an_answer_is_read_or_it_is_none(content: bytes, answer: Answer | None) 
     assert read_answer(content) == answer
 
 
-@pytest.mark.parametrize(("usage", "used"), [((7, 3), 10), ((0, 0), 1 + 64 + 20)])
+@pytest.mark.parametrize(
+    ("usage", "used"),
+    [
+        ((7, 3), 10),
+        ((0, 0), BOUND),
+        ((-5000, 3), BOUND),
+        ((7, -3), BOUND),
+        ((float("inf"), 3), BOUND),
+        ((float("nan"), 3), BOUND),
+        ((7, "3"), BOUND),
+        ((None, None), BOUND),
+        ((7.0, 3.0), 10),
+    ],
+)
 def test_a_server_that_does_not_count_is_taken_to_have_used_all_it_might(
-    make_client: Make, usage: Sequence[int], used: int
+    make_client: Make, usage: Sequence[Any], used: int
 ) -> None:
-    with serve(in_turn(says("A", *usage))) as server:
+    said = json.loads(says("A").body) | {"usage": dict(zip(("prompt_tokens", "completion_tokens"), usage, strict=True))}
+    with serve(in_turn(Reply(body=json.dumps(said).encode()))) as server:
         client = make_client(server)
         client.ask("?")
     assert (client.budget.tokens, client.budget.reserved) == (used, 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "used"),
+    [
+        (Reply(hang=True), BOUND),
+        (Reply(breaks=True), BOUND),
+        (Reply(200, b"<html>"), BOUND),
+        (complains(500), 0),
+        (complains(429), 0),
+    ],
+)
+def test_a_try_that_may_have_cost_something_is_paid_for_as_if_it_had_cost_all_it_might(
+    make_client: Make, reply: Reply, used: int
+) -> None:
+    with serve(in_turn(reply, reply, says("A"))) as server:
+        client = make_client(server, timeout_seconds=0.2 if reply.hang else 10.0)
+        client.ask("?")
+        assert len(server.requests) == 3
+    assert (client.budget.tokens, client.budget.reserved) == (2 * used + 10, 0)
+
+
+def test_a_budget_of_tokens_stops_tries_anew_at_a_server_that_does_not_answer(make_client: Make) -> None:
+    with serve(in_turn(Reply(200, b"<html>"))) as server:
+        with pytest.raises(UserError, match=rf"endpoint\.most_tokens \({2 * BOUND}\) could be exceeded"):
+            make_client(server, most_tokens=2 * BOUND, retries=9).ask("?")
+        assert len(server.requests) == 2
+
+
+def test_a_server_that_was_never_reached_costs_nothing(make_client: Make) -> None:
+    with serve(in_turn(says("A"))) as server:
+        client = make_client(server, retries=1)
+    with pytest.raises(UserError, match="in 2 tries"):
+        client.ask("?")
+    assert (client.budget.requests, client.budget.tokens, client.budget.reserved) == (2, 0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -24,6 +25,12 @@ class Address:
     @property
     def completions(self) -> str:
         return f"{self.url}/chat/completions"
+
+    @property
+    def shows_key(self) -> bool:
+        """Whether the key leaves this machine for all on its way to read."""
+        parts = urlsplit(self.url)
+        return bool(self.key) and parts.scheme == "http" and not _is_here(str(parts.hostname))
 
     def sign(self, request: PreparedRequest) -> PreparedRequest:
         """Puts the key into the request's head. (requests takes none from ~/.netrc where it is told how to sign.)"""
@@ -48,6 +55,11 @@ def address_from_environment() -> Address:
         )
     if not _is_url(url):
         raise UserError(f"{URL} must be a base URL, http:// or https://, as in http://127.0.0.1:8000/v1")
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise UserError(f"{URL} has a name or a password before an @, which is not sent: put the key into {KEY}")
+    if "?" in url or "#" in url:
+        raise UserError(f"{URL} has a query or a fragment (? or #): give the base alone, /chat/completions is put behind it")
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise UserError(f"{KEY} must be one word of ASCII characters: something else was put into it")
     return Address(url, key)
@@ -59,3 +71,10 @@ def _is_url(text: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

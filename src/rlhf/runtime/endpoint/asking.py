@@ -49,10 +49,10 @@ def ask_all(client: Client, questions: Sequence[str], store: Store) -> Generator
 def _ask(client: Client, question: str, store: Store) -> Answer:
     try:
         answer = client.ask(question)
+        store.keep(client.key(question), answer)
     except UserError:
         client.stop.set()  # at once: what is wrong is wrong for all
         raise
-    store.keep(client.key(question), answer)
     return answer
 
 

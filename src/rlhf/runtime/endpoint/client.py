@@ -17,7 +17,7 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import InvalidHeader, MaxRetryError
+from urllib3.exceptions import InvalidHeader, MaxRetryError, NewConnectionError
 from urllib3.util import Retry
 
 from rlhf.config import Endpoint
@@ -29,8 +29,11 @@ from rlhf.runtime.endpoint.store import Answer
 BACK_OFF = 0.5  # seconds; doubled with every try
 PASSING = {408, 409, 425, 429, *range(500, 600)}  # statuses that another try may be spared
 OF_THE_QUESTION = {400, 413, 422}  # statuses that say something of one question, and nothing of the next one
+LONGEST_WAIT = 600.0  # seconds that a server may ask to be left alone; for longer nobody should have to sit there
+MOST_SECONDS = 10**9  # of a Retry-After, as far as it is read
 SHOWN = 200  # characters of a server's complaint
 OVERHEAD = 64  # tokens that a server's chat template may put around a question
+MOST_COUNTED = 2**53  # tokens: a server that says more, or less than none, does not count
 
 
 class Stopped(Exception):
@@ -39,10 +42,12 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a try has failed, and for how long the server asks to be left alone (None: it does not say)."""
+    """Why a try has failed, for how long the server asks to be left alone (None: it does not say), and whether it may have
+    cost something all the same: the question was sent, and what became of it nobody said."""
 
     what: str
     seconds: float | None = None
+    may_cost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,8 @@ class Client:
         """Tries until there is an answer.
 
         Raises:
-            UserError: the server wants another key or knows no such model, the tries are used up, or the budget is.
+            UserError: the server wants another key, knows no such model, or asks to be left alone for long; the tries are
+                used up, or the budget is.
             Stopped: `stop` was set.
         """
         retry = Retry(total=self.settings.retries, backoff_factor=BACK_OFF, backoff_jitter=BACK_OFF)
@@ -84,6 +90,11 @@ class Client:
             except MaxRetryError:
                 tries = self.settings.retries + 1
                 raise UserError(f"the judge's server gave no answer in {tries} tries, last {found.what}") from None
+            if found.seconds is not None and found.seconds > LONGEST_WAIT:
+                raise UserError(
+                    f"the judge's server asks to be left alone for {found.seconds / 60:.0f} minutes ({found.what}), and "
+                    f"more than {LONGEST_WAIT / 60:.0f} are not waited for"
+                )
             if found.seconds is None:
                 self._pause(retry.get_backoff_time())
             else:
@@ -99,8 +110,11 @@ class Client:
         used = 0
         try:
             found = self._send(json.dumps(self.body(question), ensure_ascii=False).encode())
-            if isinstance(found, Answer) and found.text is not None:
-                used = found.prompt_tokens + found.answer_tokens or most
+            match found:
+                case Answer(text=str()):
+                    used = found.prompt_tokens + found.answer_tokens or most
+                case Fault(may_cost=True):
+                    used = most
             return found
         finally:
             self.budget.end(most, used)
@@ -115,12 +129,13 @@ class Client:
                 timeout=self.settings.timeout_seconds,
                 allow_redirects=False,  # to wherever it leads, the key does not go
             )
-        except requests.Timeout:
-            return Fault(f"nothing for {self.settings.timeout_seconds:g} s")
+        except requests.Timeout as error:
+            return Fault(f"nothing for {self.settings.timeout_seconds:g} s", may_cost=_was_sent(error))
         except requests.RequestException as error:
-            return Fault(f"{type(error).__name__}: no connection, or one that broke off")
+            what = f"{type(error).__name__}: no connection, or one that broke off"
+            return Fault(what, may_cost=_was_sent(error))
         if response.status_code == requests.codes.ok:
-            return read_answer(response.content) or Fault("an answer that is no chat completion")
+            return read_answer(response.content) or Fault("an answer that is no chat completion", may_cost=True)
         if response.status_code in PASSING:
             return Fault(f"status {response.status_code}{self._complaint(response)}", _retry_after(response))
         if response.status_code in OF_THE_QUESTION:
@@ -141,8 +156,8 @@ class Client:
     def _complaint(self, response: requests.Response) -> str:
         """`: rate limit reached` where the server gives a reason."""
         text = response.content.decode(errors="replace")
-        with suppress(ValueError, TypeError, KeyError):
-            text = str(json.loads(response.content)["error"]["message"])
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
+            text = _writable(str(json.loads(response.content)["error"]["message"]))
         line = " ".join(self.address.hide(text).split())
         return f": {line[:SHOWN]}" if line else ""
 
@@ -151,18 +166,41 @@ def read_answer(content: bytes) -> Answer | None:
     """What a chat completion says; None for bytes that are none."""
     try:
         said = json.loads(content)
-        text = said["choices"][0]["message"].get("content")
-        usage = said.get("usage") or {}
-        read, written = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        choice = said["choices"][0]
+        text, reason = choice["message"].get("content"), choice.get("finish_reason")
+        read, written = _usage_of(said)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return None
-    return Answer(text or "", read, written) if isinstance(text, str | None) else None
+    if not isinstance(text, str | None):
+        return None
+    return Answer(_writable(text or ""), read, written, finish_reason=_writable(str(reason or "")))
+
+
+def _writable(text: str) -> str:
+    """The text with "?" for halves of a character, which JSON can spell and UTF-8 cannot."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _usage_of(said: dict[str, Any]) -> tuple[int, int]:
+    """The tokens read and written; none of both where the server does not count, or says of either what is no count."""
+    usage = said.get("usage")
+    said_of = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else []
+    match [count for count in said_of if isinstance(count, int | float) and 0 <= count < MOST_COUNTED]:
+        case [read, written]:
+            return int(read), int(written)
+    return 0, 0
+
+
+def _was_sent(error: requests.RequestException) -> bool:
+    """Whether the question may have reached the server before the connection failed."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return not isinstance(error, requests.ConnectTimeout) and not isinstance(reason, NewConnectionError)
 
 
 def _retry_after(response: requests.Response) -> float | None:
     said = response.headers.get("Retry-After")
     with suppress(InvalidHeader):
-        return None if said is None else Retry().parse_retry_after(said)
+        return None if said is None else Retry(retry_after_max=MOST_SECONDS).parse_retry_after(said)
     return None
 
 

@@ -9,18 +9,26 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rlhf.errors import UserError
+
 FOLDER = "RLHF_JUDGE_CACHE"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server said, and how many tokens it counted (0 where it does not say). `text` is None where it refused to
-    answer; `refusal` then has its reason."""
+    """What a server said, how many tokens it counted (0 where it does not say), and why it ended ("" where it does not).
+    `text` is None where it refused to answer; `refusal` then has its reason."""
 
     text: str | None
     prompt_tokens: int = 0
     answer_tokens: int = 0
     refusal: str = ""
+    finish_reason: str = ""
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether it ends where its tokens were used up."""
+        return self.finish_reason == "length"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +39,32 @@ class Store:
 
     def find(self, key: str) -> Answer | None:
         """A file that cannot be read is one that is not there."""
-        with suppress(FileNotFoundError, ValueError, TypeError):
+        with suppress(OSError, ValueError, TypeError, RecursionError):
             answer = Answer(**json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8")))
             return answer if isinstance(answer.text, str) else None
         return None
 
     def keep(self, key: str, answer: Answer) -> None:
-        """Not a refusal, which costs nothing: it is asked for again."""
+        """Not a refusal, which costs nothing: it is asked for again.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         if answer.text is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / f"{key}.json"
         half = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
-        half.write_text(json.dumps(asdict(answer), ensure_ascii=False), encoding="utf-8")
-        half.replace(file)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            half.write_text(json.dumps(asdict(answer), ensure_ascii=False), encoding="utf-8")
+            half.replace(file)
+        except OSError as error:
+            with suppress(OSError):
+                half.unlink()
+            raise UserError(
+                f"{file}: the judge's answer cannot be written ({error.strerror}): mend that, or name another folder with "
+                f"{FOLDER}"
+            ) from error
 
 
 def store_of(root: Path) -> Store:
