@@ -212,7 +212,7 @@ def test_files_fetched_one_by_one_are_not_taken_for_the_set(ask: Ask, tmp_path: 
     for offline in "01":
         said = ask(address, offline=offline)
         assert said.startswith(f"data.path ({SET}) at data.revision ({COMMIT}): {address} does not say which files it has")
-        assert said.endswith("set data.path=DIR and data.revision=null")
+        assert said.endswith("set data.path=DIR data.revision=null")
     assert "which files it has" in ask(address, pattern=DATA[0]), "nobody knows what else the pattern fits"
     with serving(SET, FILES) as (again, _):
         assert [name for name, _ in ask(again)] == [f"{COMMIT}/{name}" for name in DATA]
@@ -221,23 +221,28 @@ def test_files_fetched_one_by_one_are_not_taken_for_the_set(ask: Ask, tmp_path: 
 
 def test_what_the_hub_refuses_is_said_in_one_message(ask: Ask) -> None:
     about = f"data.path ({SET}) at data.revision ({COMMIT}): "
-    none = "there is no such set, or not for you: check data.path, and for a set with gated access run `hf auth login`"
     with serving("owner/another", FILES) as (address, _):
-        assert ask(address) == about + none
+        page = f"{address}/datasets/{SET}"
+        assert (
+            ask(address) == f"{about}the hub has no such set of data, or keeps it private: look at {page}, or set HF_TOKEN"
+        )
     with serving(SET, FILES, gated=True) as (address, _):
-        assert ask(address) == about + none
+        said = ask(address)
+        assert said.startswith(
+            f"{about}its owner lets in only who has agreed to its terms: do so on {address}/datasets/{SET}"
+        )
     with serving(SET, FILES) as (address, _):
         other = COMMIT[::-1]
         assert ask(address, revision=other) == (
-            f"data.path ({SET}) at data.revision ({other}): it has no such commit: copy one from "
+            f"data.path ({SET}) at data.revision ({other}): has no revision {other}: copy one from "
             f"{address}/datasets/{SET}/commits/main"
         )
     said = ask(address)
-    assert said.startswith(
-        f"{about}{address} cannot be reached ([Errno 111] Connection refused), and it is not in the cache; "
-    )
+    assert said.startswith(f"{about}is not in the cache (")
+    assert f"the hub at {address} cannot be reached (" in said
+    assert "[Errno 111] Connection refused" in said
     assert said.endswith(
-        f"(`hf download {SET} --repo-type dataset --revision {COMMIT} --local-dir DIR`) and set data.path=DIR and "
-        "data.revision=null"
+        f"run `hf download {SET} --repo-type dataset --revision {COMMIT} --local-dir DIR`, bring DIR here, and set "
+        "data.path=DIR data.revision=null"
     )
-    assert "and it is not in the cache" in ask(address, offline="1")
+    assert "is not in the cache (" in ask(address, offline="1")

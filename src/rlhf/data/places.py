@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rlhf.config import Data
+from rlhf.data.hub import why_not
 from rlhf.errors import UserError
 
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -93,29 +94,16 @@ def _from_hub(data: Data, revision: str) -> tuple[Path, list[str]]:
         listed = get_cached_repo_tree(data.path, repo_type="dataset", revision=revision)  # what the folder was compared with
         return Path(folder), [file.path for file in listed]
     except errors.CachedRepoTreeNotFoundError as error:
-        reason = f"{constants.ENDPOINT} does not say which files it has, and those in the cache may be a part of it"
-        raise _not_had(data.path, revision, f"{reason}; {_elsewhere(data.path, revision)}") from error
-    except errors.RevisionNotFoundError as error:
-        mend = f"it has no such commit: copy one from {constants.ENDPOINT}/datasets/{data.path}/commits/main"
-        raise _not_had(data.path, revision, mend) from error
-    except (errors.RepositoryNotFoundError, errors.GatedRepoError) as error:
-        mend = "there is no such set, or not for you: check data.path, and for a set with gated access run `hf auth login`"
-        raise _not_had(data.path, revision, mend) from error
+        part = f"{constants.ENDPOINT} does not say which files it has, and those in the cache may be a part of it"
+        raise _not_had(data.path, revision, f"{part}: {why_not('dataset', data.path, revision, error)}") from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise _not_had(data.path, revision, why_not("dataset", data.path, revision, error)) from error
     except (errors.HTTPError, errors.XetDownloadError, OSError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        mend = f"{constants.ENDPOINT} cannot be reached ({reason}), and it is not in the cache"
-        raise _not_had(data.path, revision, f"{mend}; {_elsewhere(data.path, revision)}") from error
+        raise _not_had(data.path, revision, why_not("dataset", data.path, revision, error.__cause__ or error)) from error
 
 
 def _in_any_case(pattern: str) -> str:
     return "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in pattern)
-
-
-def _elsewhere(path: str, revision: str) -> str:
-    return (
-        f"try again with the network, or fetch it elsewhere (`hf download {path} --repo-type dataset --revision {revision} "
-        "--local-dir DIR`) and set data.path=DIR and data.revision=null"
-    )
 
 
 def _not_had(path: str, revision: str, reason: str) -> UserError:

@@ -57,7 +57,7 @@ def check_inputs(root: Path, config: Config) -> None:
         seed_of = functools.partial(derive_seed, config.seed, "prepare")
         prepared.check(sources.prepare(config.data, config.prepare, seed_of), config)
         if config.data.learns_rater:
-            learn(read_reviews(Path(config.data.rater)))
+            learn(read_reviews(Path(config.data.rater)).found)
         _check_model(config.model, config.data.max_response_tokens)
         check_labeler(config)
 
