@@ -300,7 +300,6 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             )
             for setting, value, usual in (
                 ("columns.prompt", "text", "null"),
-                ("pattern", "*.txt", "null"),
                 ("margin_per_score", "0.5", "0.0"),
             )
         ),

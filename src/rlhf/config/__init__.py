@@ -165,7 +165,6 @@ class Config(Section):
         """What says how rows are read goes with rows."""
         data = self.data
         given: dict[str, object] = {f"data.columns.{column}": name for column, name in data.columns.named().items()}
-        given |= {"data.pattern": data.pattern} if data.pattern is not None else {}
         given |= {"data.margin_per_score": data.margin_per_score} if data.margin_per_score else {}
         for name, value in given.items():
             raise ValueError(
