@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from itertools import islice
 
 import pytest
 import torch
@@ -53,6 +55,23 @@ def test_supervised_learning_says_the_same_twice() -> None:
     (rows, learned), (again, relearned) = supervised(), supervised()
     assert rows == again
     assert torch.equal(learned, relearned)
+
+
+def test_a_state_from_the_gpu_goes_on_there_to_the_same_bits() -> None:
+    """It is saved and read on the CPU."""
+    passes = Passes(epochs=2, rows_per_step=4, eval_every_steps=1, seed=0)
+
+    def learning(state: LoopState) -> Iterator[dict[str, float]]:
+        return train_sft(state, random_examples(8, seed=1), random_examples(4, seed=2), passes, Batching(PAD, TOKENS))
+
+    whole, stopped, again = (LoopState(engine_for(make_policy("llama", seed=0).to("cuda"))) for _ in range(3))
+    expected = list(learning(whole))
+    before = list(islice(learning(stopped), 2))
+    buffer = io.BytesIO()
+    torch.save(stopped.state_dict(), buffer)
+    again.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True, map_location="cpu"))
+    assert before + list(learning(again)) == expected
+    assert torch.equal(weights(again.engine.model), weights(whole.engine.model))
 
 
 @pytest.mark.parametrize("critic", [{}, SHARED])
