@@ -77,8 +77,8 @@ def learn(run: Run, state: LoopState, stop: int | None = None, each: Callable[[i
 
 
 def let_go(run: Run) -> None:
-    if run.checkpoints and run.checkpoints.lock:
-        run.checkpoints.lock.close()
+    if run.checkpoints:
+        run.checkpoints.let_go()
 
 
 def folder_of(run: Run) -> Path:

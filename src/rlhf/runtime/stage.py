@@ -126,7 +126,7 @@ def _run(script: Path, composed: DictConfig, job: sweep.Job | None = None) -> in
         tracker = tracking.Tracker({}, None, 0.0)  # that tells nobody
     else:
         tracker = tracking.start(root, name, settings.flatten(values), label, parent)
-    start, status = time.monotonic(), "FAILED"
+    start, status, kept = time.monotonic(), "FAILED", None
     try:
         main = _main_of(script)  # while the other process imports MLflow
         start = time.monotonic()
@@ -153,6 +153,8 @@ def _run(script: Path, composed: DictConfig, job: sweep.Job | None = None) -> in
         status = "KILLED"
         raise
     finally:
+        if kept:
+            kept.let_go()
         seconds, peak = time.monotonic() - start, processes.peak_gib()
         tracker.log_metrics({"system/wall_seconds": seconds, "system/peak_gib": peak}, 0)
         for file in sorted(path for path in output.iterdir() if path.suffix in LOGGED and path.name != sweep.JOB):

@@ -91,6 +91,11 @@ class Checkpoints:
         if self.lock and self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def let_go(self) -> None:
+        """Another run may have the states: the next try of this job, in the same process."""
+        if self.lock:
+            self.lock.close()
+
     def _save(self, state: Resumable, rows: Sequence[Row]) -> None:
         from rlhf.runtime import ranks
 
