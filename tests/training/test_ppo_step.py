@@ -80,7 +80,7 @@ def test_one_step_descends_the_losses_of_the_definitions(
     (actor + ptx_coef * nll + (settings.w_c or 1.0) * of_critic).backward()
 
     def norm(engine: TorchEngine) -> float:
-        return math.sqrt(sum(float(p.grad.double().square().sum()) for p in engine._masters if p.grad is not None))
+        return math.sqrt(sum(float(p.grad.double().square().sum()) for p in engine._masters.values() if p.grad is not None))
 
     figures = ppo_update.learn(state, experience, environment, settings)
     assert_near(figures["policy_loss"], actor, ROUNDING[precision])

@@ -111,11 +111,6 @@ class Config(Section):
                 f"optimizer.bits (8) needs a GPU, and engine.name ({self.engine.name}) makes its steps on the CPU: set "
                 "optimizer.bits=32, or choose engine=zero3"
             )
-        if self.optimizer.bits == 8 and self.engine.name != "single" and self.checkpoint.every_minutes:
-            raise ValueError(
-                f"checkpoint.every_minutes ({self.checkpoint.every_minutes:g}) must be 0 with optimizer.bits (8) and "
-                f"engine.name ({self.engine.name}): moments of 8 bits in parts cannot be saved whole"
-            )
         if self.labeler.name == "gold" and not self.data.has_gold:
             raise ValueError(
                 f"labeler.name (gold) needs a gold rater, but data.source is {self.data.source}: "
