@@ -13,6 +13,10 @@ from urllib.parse import unquote, urlsplit
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128  # the library asks for many files at once
+
+
 @contextlib.contextmanager
 def serving(name: str, files: Mapping[str, bytes], gated: bool = False) -> Iterator[tuple[str, list[str]]]:
     """The server's address while it runs, and the paths that were asked for so far."""
@@ -54,7 +58,7 @@ def serving(name: str, files: Mapping[str, bytes], gated: bool = False) -> Itera
         def log_message(self, *arguments: object) -> None:
             """Says nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server = Server(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

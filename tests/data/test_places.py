@@ -152,6 +152,8 @@ def ask(tmp_path: Path) -> Ask:
             "HF_HOME": str(tmp_path / "hf"),
             "HF_HUB_OFFLINE": offline,
             "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_ETAG_TIMEOUT": "60",  # of a machine that is busy
+            "HF_HUB_DOWNLOAD_TIMEOUT": "60",
         }
         command = [sys.executable, "-c", PROGRAM, path, json.dumps({"revision": COMMIT} | given)]
         done = subprocess.run(
