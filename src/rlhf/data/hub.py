@@ -27,11 +27,18 @@ def why_not(kind: Literal["model", "dataset"], name: str, revision: str, error: 
             return f"has no revision {revision}: copy one from {page}/commits/main"
         case RepositoryNotFoundError():
             return f"the hub has no such {NAMES[kind]}, or keeps it private: look at {page}, or set HF_TOKEN"
-    of_kind = "" if kind == "model" else f" --repo-type {kind}"
     return (
         f"is not in the cache ({constants.HF_HUB_CACHE}), and the hub at {constants.ENDPOINT} cannot be reached "
-        f"({reason_of(error)}). Connect this machine; or, where there is a network, run `hf download {name}{of_kind} "
-        f"--revision {revision} --local-dir DIR`, bring DIR here, and set {HERE[kind]}"
+        f"({reason_of(error)}). {elsewhere(kind, name, revision)}"
+    )
+
+
+def elsewhere(kind: Literal["model", "dataset"], name: str, revision: str) -> str:
+    """What to do without the hub."""
+    of_kind = "" if kind == "model" else f" --repo-type {kind}"
+    return (
+        f"Connect this machine; or, where there is a network, run `hf download {name}{of_kind} --revision {revision} "
+        f"--local-dir DIR`, bring DIR here, and set {HERE[kind]}"
     )
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rlhf.config import Data
-from rlhf.data.hub import why_not
 from rlhf.errors import UserError
 
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -83,6 +82,8 @@ def _from_hub(data: Data, revision: str) -> tuple[Path, list[str]]:
     from huggingface_hub import constants, errors, get_cached_repo_tree, snapshot_download
     from huggingface_hub.utils import logging
 
+    from rlhf.data.hub import elsewhere, why_not
+
     logging.set_verbosity_error()  # the complaint below says it
     endings = [f"*{ending}{packed}" for ending in ENDINGS for packed in ("", ".gz")]
     wanted = [data.pattern] if data.pattern else [_in_any_case(ending) for ending in endings]
@@ -95,7 +96,7 @@ def _from_hub(data: Data, revision: str) -> tuple[Path, list[str]]:
         return Path(folder), [file.path for file in listed]
     except errors.CachedRepoTreeNotFoundError as error:
         part = f"{constants.ENDPOINT} does not say which files it has, and those in the cache may be a part of it"
-        raise _not_had(data.path, revision, f"{part}: {why_not('dataset', data.path, revision, error)}") from error
+        raise _not_had(data.path, revision, f"{part}. {elsewhere('dataset', data.path, revision)}") from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise _not_had(data.path, revision, why_not("dataset", data.path, revision, error)) from error
     except (errors.HTTPError, errors.XetDownloadError, OSError) as error:

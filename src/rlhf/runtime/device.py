@@ -55,10 +55,8 @@ def meet(device: torch.device) -> None:
 
     from rlhf.runtime import launch, ranks
 
-    if device.type == "cpu":
-        os.environ.setdefault(
-            "DS_ACCELERATOR", "cpu"
-        )  # DeepSpeed, which transformers imports, else says that it found no GPU
+    if device.type == "cpu":  # transformers imports DeepSpeed, which else says that it found no GPU
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if device.type == "cuda" and launch.count() > 1:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     ranks.join(device)

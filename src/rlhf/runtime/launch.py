@@ -95,12 +95,15 @@ def start(script: Path, arguments: Sequence[str], wanted: int, output: Path) -> 
 
 def main(arguments: Sequence[str]) -> int:
     """torchrun, without its own account of a process that has failed, where that one has said why."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         torchrun(list(arguments))
+    except SignalException as error:  # it has passed it on to all of them
+        return 128 + int(error.sigval)
     except ChildFailedError as error:
         rank, failed = error.get_first_failure()
         if failed.exitcode >= 0:

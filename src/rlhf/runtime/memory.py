@@ -55,9 +55,8 @@ class Memory:
         if ranks.rank() == 0:
             with suppress(OSError):  # a help, and no more
                 self.folder.mkdir(parents=True, exist_ok=True)
-                half = file.with_name(
-                    f"{file.name}.{os.getpid()}"
-                )  # jobs of a sweep write at once, and none reads half a file
+                # Jobs of a sweep write at once, and none reads half a file.
+                half = file.with_name(f"{file.name}.{os.getpid()}")
                 half.write_bytes(save({NAME: values}))
                 half.replace(file)
         return values

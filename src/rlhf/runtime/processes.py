@@ -73,11 +73,10 @@ def stopped_between_steps() -> Iterator[Stop]:
     stop = Stop()
 
     def note(number: int, frame: FrameType | None) -> None:
-        heard = before[number]
-        if stop.asked and callable(heard):
-            heard(number, frame)
+        if stop.asked:
+            before[number](number, frame)
         stop.asked.append(number)
-        print("finishes its step and saves its state; asked once more it stops at once", file=sys.stderr, flush=True)
+        print("stops at the end of this step; asked once more, at once", file=sys.stderr, flush=True)
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():

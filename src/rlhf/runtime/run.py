@@ -92,6 +92,8 @@ class Run:
                 yield row
                 if kept.save_if_due(state, self.rows, bool(stop.asked)):
                     stop.now()
+            if stop.asked:  # what the loop does behind its last row
+                stop.now()
 
     def show(self, rows: Iterable[Row], total: int, done: int = 0) -> Iterator[Row]:
         """Passes the rows of a loop on that leaves no curve: shown, and nothing else. done: steps before these rows."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rlhf.runtime.hashes import md5_of
 
 STEP, HALF = "step_", ".half_"
 STATE, ROWS, FILES, MANIFEST = "state.pt", "rows.json", "files", "manifest.json"
@@ -46,7 +47,7 @@ def write(folder: Path, whole: dict[str, Any], rows: Sequence[Row], how: dict[st
                 shutil.copytree(path, half / FILES / path.name, copy_function=_link_or_copy)
             else:
                 shutil.copy2(path, half / FILES / path.name)
-        found = {path.relative_to(half).as_posix(): digest(path) for path in sorted(_files(half))}
+        found = {path.relative_to(half).as_posix(): md5_of(path) for path in sorted(_files(half))}
         (half / MANIFEST).write_text(json.dumps(found, indent=1), encoding="utf-8")
         for path in [*_files(half), *(path for path in half.rglob("*") if path.is_dir()), half]:
             _sync(path)
@@ -79,7 +80,7 @@ def damage(place: Path) -> str:
     """Which file is not what was written; empty where all are."""
     try:
         manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-        wrong = [name for name, written in manifest.items() if digest(place / name) != written]
+        wrong = [name for name, written in manifest.items() if md5_of(place / name) != written]
     except (OSError, ValueError) as error:
         return f"{MANIFEST}, or a file it names, cannot be read ({type(error).__name__})"
     return f"{wrong[0]} is not as it was written" if wrong else ""
@@ -92,11 +93,6 @@ def put_back(place: Path, output: Path) -> None:
 
 def shown(path: Path) -> str:
     return "/".join(path.parts[path.parts.index("checkpoints") - 1 :])
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _of_the_stage(output: Path) -> Iterator[Path]:

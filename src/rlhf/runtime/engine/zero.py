@@ -21,7 +21,6 @@ from rlhf.models.recompute import enable_recomputing, recomputing
 from rlhf.runtime import ranks
 from rlhf.runtime.engine import shards
 from rlhf.runtime.engine.adamw import adamw, check_finite
-from rlhf.runtime.engine.shards import gathered
 from rlhf.runtime.engine.step import Part, Step, Told, learning_weights
 
 SMALL = 100_000  # weights with fewer numbers stay whole; what DeepSpeed itself takes
@@ -92,7 +91,7 @@ class DeepSpeedEngine:
             yield
             return
         offload = self._engine.optimizer.parameter_offload
-        with gathered(self.model):
+        with shards.gathered(self.model):
             offload._remove_module_hooks()  # they would take the weights apart again after each layer
             try:
                 yield
@@ -113,7 +112,7 @@ class DeepSpeedEngine:
 
     @torch.no_grad()
     def load_weights(self, weights: dict[str, Tensor]) -> None:
-        with gathered(self.model):
+        with shards.gathered(self.model):
             for name, weight in self._weights.items():
                 weight.copy_(weights[name])
 
