@@ -139,26 +139,28 @@ except UserError as error:
 Ask = Callable[..., Any]
 
 
+def reaching(address: str, home: Path, offline: str = "0") -> dict[str, str]:
+    """An environment with a server of ours for the hub and a cache of its own, whatever this process was told of either."""
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(("HF_", "HTTP", "ALL_PROXY"))}
+    return kept | {
+        "HF_ENDPOINT": address,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": offline,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_ETAG_TIMEOUT": "60",  # of a machine that is busy
+        "HF_HUB_DOWNLOAD_TIMEOUT": "60",
+    }
+
+
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
-    """What a process says of a set, with a cache of its own and a server of ours for the hub."""
+    """What a process says of a set."""
 
     def asked(address: str, path: str = SET, offline: str = "0", **given: Any) -> Any:
-        kept = {
-            name: value for name, value in os.environ.items() if not name.upper().startswith(("HF_", "HTTP", "ALL_PROXY"))
-        }
-        hub = {
-            "HF_ENDPOINT": address,
-            "HF_HOME": str(tmp_path / "hf"),
-            "HF_HUB_OFFLINE": offline,
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_ETAG_TIMEOUT": "60",  # of a machine that is busy
-            "HF_HUB_DOWNLOAD_TIMEOUT": "60",
-        }
         command = [sys.executable, "-c", PROGRAM, path, json.dumps({"revision": COMMIT} | given)]
-        done = subprocess.run(
-            command, env=kept | hub, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
-        )
+        environment = reaching(address, tmp_path / "hf", offline)
+        root = Path(__file__).parents[2]
+        done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
 
     return asked
@@ -207,14 +209,10 @@ hf_hub_download(*sys.argv[1:3], repo_type="dataset", revision=sys.argv[3])
 
 def test_files_fetched_one_by_one_are_not_taken_for_the_set(ask: Ask, tmp_path: Path) -> None:
     with serving(SET, FILES) as (address, _):
-        hub = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        patience = {"HF_HUB_ETAG_TIMEOUT": "60", "HF_HUB_DOWNLOAD_TIMEOUT": "60"}  # of a machine that is busy
         for name in DATA[:2]:
             command = [sys.executable, "-c", ONE_FILE, SET, name, COMMIT]
-            for _ in range(3):  # the library does not ask twice
-                done = subprocess.run(command, env=os.environ | hub | patience, capture_output=True, text=True, check=False)
-                if done.returncode == 0:
-                    break
+            environment = reaching(address, tmp_path / "hf")
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
     for offline in "01":
         said = ask(address, offline=offline)

@@ -96,7 +96,7 @@ def test_a_killed_run_of_ppo_goes_on_and_leaves_the_same_bytes(copy: Clone) -> N
 
 def test_dvc_goes_on_where_it_was_killed(copy: Clone) -> None:
     """It empties the stage's folder first; the same settings and inputs find the state."""
-    few = (SMOKE, "sft.epochs=1", "sft.lr=0.003")
+    few = (SMOKE, "sft.epochs=4", "sft.lr=0.003")  # 52 steps: seconds are left when it is killed
     copy.stage("sft", *few, "hydra.run.dir=runs/whole")
     command = ("exp", "run", *(word for setting in (*few, OFTEN) for word in ("-S", setting)), "sft")
     assert kill_after(copy, 3, "dvc", *command) != 0
