@@ -256,7 +256,8 @@ def test_what_was_half_written_goes(root: Path) -> None:
 
 @pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, processes.Terminated)])
 def test_who_asks_to_stop_has_the_state_saved_first(root: Path, number: int, kind: type[BaseException]) -> None:
-    heard = signal.signal(signal.SIGTERM, processes._terminate)
+    hears = {signal.SIGTERM: processes._terminate, signal.SIGINT: signal.default_int_handler}  # a background job has no such
+    heard = {each: signal.signal(each, hearer) for each, hearer in hears.items()}
     try:
         run, state = start(root, "a", **{"checkpoint.every_minutes": 1e9})
         with pytest.raises(kind):
@@ -271,7 +272,8 @@ def test_who_asks_to_stop_has_the_state_saved_first(root: Path, number: int, kin
         assert [path.name for path in folder_of(run).iterdir()] == ["step_000000004"], "asked twice, it saved all the same"
         assert signal.getsignal(signal.SIGTERM) is processes._terminate
     finally:
-        signal.signal(signal.SIGTERM, heard)
+        for each, hearer in heard.items():
+            signal.signal(each, hearer)
 
 
 def test_moments_of_eight_bits_in_parts_are_not_saved_and_it_says_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
