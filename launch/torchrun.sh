@@ -16,5 +16,6 @@ PORT=${PORT:-29500}
 
 cd "$(dirname "$0")/.."
 # The settings, and so the books, name the number of all processes.
-exec torchrun --nnodes "$NODES" --node_rank "$NODE" --nproc_per_node "$PROCESSES" \
+# The module is torchrun with time for who is asked to stop to save his state.
+exec python -m rlhf.runtime.launch --nnodes "$NODES" --node_rank "$NODE" --nproc_per_node "$PROCESSES" \
   --master_addr "$HEAD" --master_port "$PORT" "$@" "engine.processes=$((NODES * PROCESSES))"

@@ -380,11 +380,6 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "first one: choose engine=zero1",
         ),
         (
-            "engine=zero3 lora.rank=8",
-            "lora.rank (8) does not go with engine.name (zero3): adapters share a trunk that stands still, which ZeRO's "
-            "third stage would take apart. Choose engine=zero2, or lora.rank=0",
-        ),
-        (
             "engine=zero3_offload optimizer.bits=8",
             "optimizer.bits (8) needs a GPU, and engine.name (zero3_offload) makes its steps on the CPU: set "
             "optimizer.bits=32, or choose engine=zero3",

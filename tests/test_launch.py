@@ -36,12 +36,14 @@ def test_a_machine_without_a_head_is_refused() -> None:
 
 
 def test_torchrun_is_told_of_all_machines_and_the_stage_of_all_processes(tmp_path: Path) -> None:
-    fake = tmp_path / "torchrun"
+    fake = tmp_path / "python"
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HEAD": "node1", "NODE": "1", "NODES": "3", "PROCESSES": "4"}
     command = ["bash", str(LAUNCH / "torchrun.sh"), "stages/ppo.py", "engine=zero2"]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    assert said[:2] == ["-m", "rlhf.runtime.launch"]
+    del said[:2]
     options = dict(zip(said[:10:2], said[1:10:2], strict=True))
     assert options == {
         "--nnodes": "3", "--node_rank": "1", "--nproc_per_node": "4", "--master_addr": "node1", "--master_port": "29500"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import re
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from transformers import AutoModelForCausalLM
 
@@ -22,8 +25,8 @@ OFTEN = "checkpoint.every_minutes=1e-6"  # after every step
 
 
 def kill_after(clone: Clone, step: int, *command: str) -> int:
-    """SIGKILL to one process of the command's, the one that writes, once it has saved its state after so many steps; the
-    command's exit code."""
+    """SIGKILL to the one process of the command's that writes (for DVC: to itself), once its state is saved after so many
+    steps; the command's exit code."""
     with subprocess.Popen(
         command,
         cwd=clone.root,
@@ -50,14 +53,48 @@ def kill_after(clone: Clone, step: int, *command: str) -> int:
         return code
 
 
+def ask_after_a_while(clone: Clone, ask: Callable[[psutil.Process], None], *command: str) -> Done:
+    """Starts a command whose stage saves no state of itself for long; asks it to stop once it has shown a step."""
+    with subprocess.Popen(
+        command,
+        cwd=clone.root,
+        env=clone.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if re.match(r"sft \d+/", line):
+                break
+        ask(psutil.Process(process.pid))
+        said.append(process.stdout.read())
+        return Done("".join(said), "", process.wait())
+
+
+def by_ctrl_c(first: psutil.Process) -> None:
+    """As a terminal does: everybody in the group hears it."""
+    os.killpg(first.pid, signal.SIGINT)
+
+
+def by_slurm(first: psutil.Process) -> None:
+    """As it ends a job's step: each of its processes hears it."""
+    for process in [first, *first.children(recursive=True)]:
+        process.terminate()
+
+
 def writer_below(pid: int) -> int:
-    """The process itself, or the rank 0 that it started."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and session_of(entry) == pid:
-            environment = (entry / "environ").read_bytes().split(b"\0")
-            if b"RANK=0" in environment and b"stages/" in (entry / "cmdline").read_bytes():
-                return int(entry.name)
-    return pid
+    """The process that writes: a stage's own, or the rank 0 that it has launched, in a session of its own."""
+    writers = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("RANK") == "0" and any("stages/" in word for word in process.cmdline()):
+                writers.append(process.pid)
+    return writers[0] if writers else pid
 
 
 def went_on_from(done: Done, stage: str) -> int:
@@ -65,13 +102,6 @@ def went_on_from(done: Done, stage: str) -> int:
     found = re.search(rf"^{stage} goes on from cache/checkpoints/{stage}-\w+/step_(\d+)", done.stdout, re.MULTILINE)
     assert found, done.stdout
     return int(found[1])
-
-
-def session_of(process: Path) -> int:
-    try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[3])
-    except OSError:  # it has ended
-        return 0
 
 
 def curve(folder: Path) -> list[dict[str, str]]:
@@ -92,6 +122,8 @@ def test_a_killed_run_of_ppo_goes_on_and_leaves_the_same_bytes(copy: Clone) -> N
     assert left == {name: digest for name, digest in expected.items() if not name.startswith(".hydra/")}
     assert "snapshots/step_0002/model.safetensors" in left
     assert not list((copy.root / "cache" / "checkpoints").glob("ppo-*"))
+    ask = "import mlflow; print(mlflow.search_runs(order_by=['attributes.start_time DESC'])['tags.resumed_from_step'][0])"
+    assert copy.run("python", "-c", ask).stdout.split()[-1] == str(went_on_from(again, "ppo"))
 
 
 def test_dvc_goes_on_where_it_was_killed(copy: Clone) -> None:
@@ -116,7 +148,7 @@ def test_a_killed_process_of_two_ends_the_run_which_two_or_one_go_on_with(copy: 
     again_with = (others, f"engine.processes={1 if others == 'engine=single' else 2}")
     few = ("sft.epochs=1", "optimizer.eps=1e-4", "sft.lr=1e-3", OFTEN)
     copy.stage("sft", SMOKE, *few, *of_two, "hydra.run.dir=runs/whole")
-    assert kill_after(copy, 2, "python", "stages/sft.py", SMOKE, *few, *of_two, "hydra.run.dir=runs/killed") != 0
+    assert kill_after(copy, 2, "python", "stages/sft.py", SMOKE, *few, *of_two, "hydra.run.dir=runs/killed") == 137
     again = copy.stage("sft", SMOKE, *few, *again_with, "hydra.run.dir=runs/again")
     step = went_on_from(again, "sft")
     assert step >= 2
@@ -132,3 +164,30 @@ def test_a_killed_process_of_two_ends_the_run_which_two_or_one_go_on_with(copy: 
         assert_near([float(row[name] or 0) for name in expected], [float(x or 0) for x in expected.values()], 1e-4)
     models = [AutoModelForCausalLM.from_pretrained(folder / "model").state_dict() for folder in (resumed, whole)]
     assert max(float((models[0][name] - models[1][name]).abs().max()) for name in models[1]) < 1e-4
+
+
+LONG = (SMOKE, "sft.epochs=40")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ask", "code"), [(by_ctrl_c, 128 + signal.SIGINT), (by_slurm, 128 + signal.SIGTERM)])
+def test_two_processes_that_are_asked_to_stop_save_their_state(
+    copy: Clone, ask: Callable[[psutil.Process], None], code: int
+) -> None:
+    command = ("python", "stages/sft.py", *LONG, "engine=zero2", "engine.processes=2")
+    done = ask_after_a_while(copy, ask, *command, "hydra.run.dir=runs/stopped")
+    assert done.code == code, done.stdout
+    saved = re.findall(r"sft has saved its state after step (\d+): ", done.stdout)
+    assert len(saved) == 1, done.stdout
+    assert "Traceback" not in done.stdout
+    again = copy.stage("sft", *LONG, "hydra.run.dir=runs/stopped", *command[-2:])
+    assert went_on_from(again, "sft") == int(saved[0])
+
+
+@pytest.mark.slow
+def test_the_stage_of_a_dvc_that_has_died_saves_its_state(copy: Clone) -> None:
+    command = ("dvc", "exp", "run", *(word for setting in LONG for word in ("-S", setting)), "sft")
+    done = ask_after_a_while(copy, psutil.Process.kill, *command)
+    saved = re.findall(r"sft has saved its state after step (\d+): ", done.stdout)
+    assert len(saved) == 1, done.stdout
+    assert went_on_from(copy.dvc(*command[1:]), "sft") == int(saved[0])

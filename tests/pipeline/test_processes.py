@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.helpers import assert_near
@@ -51,6 +53,25 @@ def test_a_stage_in_two_processes_leaves_what_one_leaves(copy: Clone, engine: st
     assert ours.keys() == theirs.keys()
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-4
     assert runs_of(copy, "sft") == tracked + 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stages", [["dpo"], ["reward", "ppo"]], ids=["dpo", "ppo"])
+def test_adapters_on_a_trunk_in_parts_learn_what_they_learn_on_a_whole_one(copy: Clone, stages: list[str]) -> None:
+    """All models that PPO needs stand on the one trunk, the reward model by its adapter."""
+    for stage in stages:
+        few = (SMOKE, "lora.rank=4", "optimizer.eps=1e-4")
+        one, two = (copy.root / "runs" / f"{stage}_{number}" for number in ("one", "two"))
+        copy.stage(stage, *few, f"hydra.run.dir=runs/{one.name}")
+        copy.stage(stage, *few, "engine=zero3", TWO, f"hydra.run.dir=runs/{two.name}")
+        for row, expected in zip(curve(two), curve(one), strict=True):
+            sums = [name for name in expected if "accuracy" not in name]  # of pairs that are equal but for rounding
+            assert_near([float(row[name] or 0) for name in sums], [float(expected[name] or 0) for name in sums], 1e-4)
+        ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (two, one))
+        assert ours.keys() == theirs.keys()
+        assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-5
+        shutil.rmtree(copy.artifact(stage, "model"))
+        shutil.copytree(one / "model", copy.artifact(stage, "model"))
 
 
 @pytest.mark.slow

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from rlhf.models.forward import Batching
 from rlhf.runtime import processes
 from rlhf.runtime.checkpoint import PLACE, checkpoints_of, store
-from rlhf.runtime.checkpoint.identity import Origin
+from rlhf.runtime.checkpoint.identity import Origin, code_of
 from rlhf.runtime.pipeline import Declared
 from rlhf.runtime.run import Run
 from rlhf.runtime.tracking import Tracker
@@ -55,7 +55,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def origin(root: Path, **changes: Any) -> Origin:
-    return Origin(root, "sft", DECLARED, VALUES | changes, {"torch": "2"})
+    return Origin(root, "sft", DECLARED, VALUES | changes, {"torch": "2"}, code_of(root, DECLARED))
 
 
 def start(root: Path, output: str, **changes: Any) -> tuple[Run, LoopState]:
@@ -123,12 +123,15 @@ def test_a_stopped_run_goes_on_to_the_same_rows_weights_and_files(root: Path, ca
 def test_what_a_run_has_written_lives_through_two_stops_in_one_folder(root: Path) -> None:
     def write(step: int) -> None:
         (root / "same" / f"after_{step}").write_text("")
+        (root / "same" / "snapshots" / f"step_{step}").mkdir(parents=True)
+        (root / "same" / "snapshots" / f"step_{step}" / "model").write_text(f"after {step}")
 
     for stop in (2, 4):
         learn(*start(root, "same"), stop=stop, each=write)
     shutil.rmtree(root / "same")
     learn(*start(root, "same"), each=write)
     assert sorted(path.name for path in (root / "same").glob("after_*")) == [f"after_{step}" for step in range(1, 7)]
+    assert sorted(path.read_text() for path in root.glob("same/snapshots/*/model")) == [f"after {n}" for n in range(1, 7)]
 
 
 def test_a_run_that_had_made_its_last_step_has_only_to_be_finished(root: Path) -> None:
@@ -164,7 +167,7 @@ def test_only_what_moves_rounding_alone_may_differ(root: Path, capsys: pytest.Ca
 
 def test_none_are_kept_where_none_are_wanted_or_nobody_says_what_a_stage_depends_on(root: Path) -> None:
     assert checkpoints_of(origin(root, **{"checkpoint.every_minutes": 0.0}), root, "sft") is None
-    assert checkpoints_of(Origin(root, "sft", Declared(), VALUES, {}), root, "sft") is None
+    assert checkpoints_of(Origin(root, "sft", Declared(), VALUES, {}, {}), root, "sft") is None
 
 
 def test_one_run_has_the_states_and_another_of_the_same_leaves_them_alone(
@@ -216,25 +219,36 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(
     assert torch.equal(weights(fresh.engine.model), weights(expected.engine.model))
 
 
-def test_a_disk_without_room_costs_a_word_and_no_training(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write = torch.save
-
-    def full(whole: Any, file: Path) -> None:
-        if "step_000000002" in {path.name for path in file.parents[1].iterdir()}:
-            file.write_bytes(b"as far as it went")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
-        write(whole, file)
-
-    monkeypatch.setattr(torch, "save", full)
+def test_a_disk_without_room_costs_a_word_and_no_training(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A limit on files stands in for a disk: what torch does where it cannot write on is its own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     run, state = start(root, "a")
-    learn(run, state)
+    try:
+        learn(run, state, each=lambda step: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard)) if step == 3 else None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     said = capsys.readouterr().out
-    assert "sft cannot save its state, and trains on: [Errno 28] No space left on device" in said
+    assert "sft cannot save its state, and trains on: " in said
     assert "GiB are free in cache/checkpoints" in said
     assert len(run.rows) == 6
     assert sorted(path.name for path in folder_of(run).iterdir()) == ["step_000000001", "step_000000002"]
+
+
+def test_new_states_take_the_places_of_damaged_ones_of_later_steps(root: Path) -> None:
+    run, state = start(root, "a")
+    learn(run, state, stop=5)
+    for file in folder_of(run).glob("*/state.pt"):
+        file.write_bytes(b"")
+    again, fresh = start(root, "b")
+    learn(again, fresh, stop=2)
+    assert again.rows[:2] == run.rows[:2]
+    assert sorted(path.name for path in folder_of(run).iterdir()) == ["step_000000001", "step_000000002"]
+
+
+def test_code_that_is_edited_meanwhile_does_not_count(root: Path) -> None:
+    before = origin(root)
+    (root / "src/code.py").write_text("edited when it had been imported")
+    assert before.name() != origin(root).name()
 
 
 def test_a_place_that_cannot_be_written_costs_a_word(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,26 +268,71 @@ def test_what_was_half_written_goes(root: Path) -> None:
     assert not half.exists()
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals as a stage hears them, and not as a background job does."""
+    hearers = {signal.SIGTERM: processes._terminate, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, hearer) for number, hearer in hearers.items()}
+    yield
+    for number, hearer in before.items():
+        signal.signal(number, hearer)
+
+
 @pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, processes.Terminated)])
-def test_who_asks_to_stop_has_the_state_saved_first(root: Path, number: int, kind: type[BaseException]) -> None:
-    hears = {signal.SIGTERM: processes._terminate, signal.SIGINT: signal.default_int_handler}  # a background job has no such
-    heard = {each: signal.signal(each, hearer) for each, hearer in hears.items()}
-    try:
-        run, state = start(root, "a", **{"checkpoint.every_minutes": 1e9})
-        with pytest.raises(kind):
-            learn(run, state, each=lambda step: os.kill(os.getpid(), number) if step == 4 else None)
-        let_go(run)
-        assert [path.name for path in folder_of(run).iterdir()] == ["step_000000004"]
-        assert len(run.rows) == 4
-        twice, state = start(root, "b", **{"checkpoint.every_minutes": 1e9})
-        with pytest.raises(kind):
-            learn(twice, state, each=lambda step: [os.kill(os.getpid(), number) for _ in range(2)] and None)
-        let_go(twice)
-        assert [path.name for path in folder_of(run).iterdir()] == ["step_000000004"], "asked twice, it saved all the same"
-        assert signal.getsignal(signal.SIGTERM) is processes._terminate
-    finally:
-        for each, hearer in heard.items():
-            signal.signal(each, hearer)
+def test_who_asks_to_stop_has_the_state_saved_first(
+    root: Path, heard: None, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[BaseException]
+) -> None:
+    def ask(times: int, at: int) -> Callable[[int], None]:
+        return lambda step: [os.kill(os.getpid(), number) for _ in range(times)] and None if step == at else None
+
+    seldom = {"checkpoint.every_minutes": 1e9}
+    run, state = start(root, "a", **seldom)
+    with pytest.raises(kind):
+        learn(run, state, each=ask(2, at=3))  # by the terminal, and by way of a launcher
+    let_go(run)
+    assert [path.name for path in folder_of(run).iterdir()] == ["step_000000003"]
+    assert len(run.rows) == 3
+    monkeypatch.setattr(processes, "SECONDS_OF_ONE_ASKING", 0.0)
+    twice, state = start(root, "b", **seldom)
+    with pytest.raises(kind):
+        learn(twice, state, each=ask(2, at=5))
+    let_go(twice)
+    assert [path.name for path in folder_of(run).iterdir()] == ["step_000000003"], "asked twice, it saved all the same"
+    assert signal.getsignal(signal.SIGTERM) is processes._terminate
+
+
+def test_what_dvc_or_torchrun_has_started_is_saved_when_that_has_died(
+    root: Path, heard: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, state = start(root, "a", **{"checkpoint.every_minutes": 1e9})
+    monkeypatch.setenv("DVC_STAGE", "sft")
+    with pytest.raises(processes.Terminated):
+        learn(run, state, each=lambda step: monkeypatch.setattr(processes, "PARENT", -1) if step == 4 else None)
+    assert [path.name for path in folder_of(run).iterdir()] == ["step_000000004"]
+
+
+def test_who_asks_behind_the_last_step_is_heard(root: Path, heard: None) -> None:
+    run, state = start(root, "a", **{"checkpoint.every_minutes": 1e9})
+
+    def rows() -> Iterator[store.Row]:
+        yield from train_sft(state, EXAMPLES, EXAMPLES[:2], PASSES, Batching(PAD, 20))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(processes.Terminated):
+        run.follow_to_end(rows(), 6, state)
+    assert len(run.rows) == 6
+
+
+def test_a_state_is_saved_once_when_it_is_time(root: Path) -> None:
+    run, state = start(root, "a", **{"checkpoint.every_minutes": 1e3})
+    assert run.checkpoints
+
+    def pass_time(step: int) -> None:
+        assert run.checkpoints
+        run.checkpoints.saved -= 61e3 if step == 2 else 0.0
+
+    learn(run, state, stop=4, each=pass_time)
+    assert [path.name for path in folder_of(run).iterdir()] == ["step_000000002"]
 
 
 def test_moments_of_eight_bits_in_parts_are_not_saved_and_it_says_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

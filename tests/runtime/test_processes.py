@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 
+from rlhf.runtime import processes
 from rlhf.runtime.processes import forget_peak, keep_offline, peak_gib
+from tests.runtime.launched import environment
 
 MIB = 2**20
 
@@ -38,3 +44,87 @@ def test_only_what_comes_from_the_hub_lets_a_process_reach_it(
     assert os.environ.get("HF_HUB_OFFLINE") == os.environ.get("TRANSFORMERS_OFFLINE") == offline
     assert (offline == "1") is constants.HF_HUB_OFFLINE
     assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+
+
+def unread() -> TextIO:
+    """What nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "w")
+
+
+def test_where_nobody_reads_any_more_a_loop_ends_after_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", unread())
+    with processes.stopped_between_steps() as stop:
+        processes.tell("3/6")
+        assert stop.asked == [signal.SIGTERM]
+        processes.tell("4/6")
+        assert len(stop.asked) == 1
+
+
+def test_where_nobody_reads_any_more_what_is_no_loop_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", unread())
+    with pytest.raises(BrokenPipeError):
+        processes.tell("reads")
+
+
+WITH_AN_ERROR = """
+import os, sys, torch
+from rlhf.errors import UserError
+from rlhf.runtime import processes, ranks
+def work():
+    processes.end_with_parent()
+    ranks.join(torch.device("cpu"))
+    ranks.of_rank_0(None)
+    if ranks.rank() == int(sys.argv[1]):
+        raise UserError("a.yaml: b (1) must be 2")
+    ranks.of_rank_0(None)
+    return 0
+sys.exit(processes.attempt("sft", work))
+"""
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_an_error_of_one_process_is_told_once_and_nothing_else(tmp_path: Path, rank: str) -> None:
+    script = tmp_path / "work.py"
+    script.write_text(WITH_AN_ERROR, encoding="utf-8")
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "rlhf.runtime.launch",
+        "--standalone",
+        "--nproc_per_node=2",
+        script,
+        rank,
+    ]
+    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"sft{' (process 1)' if rank == '1' else ''}: a.yaml: b (1) must be 2\n"
+
+
+SLOW_TO_STOP = """
+import signal, sys, time
+def stop(number, frame):
+    time.sleep(33)
+    open(sys.argv[1], "w").close()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+print("there", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_launcher_waits_for_a_long_step_and_its_state(tmp_path: Path) -> None:
+    """Of itself torchrun waits half a minute."""
+    script = tmp_path / "work.py"
+    script.write_text(SLOW_TO_STOP, encoding="utf-8")
+    command = [sys.executable, "-m", "rlhf.runtime.launch", "--standalone", "--nproc_per_node=1", script, tmp_path / "saved"]
+    with subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout
+        assert launcher.stdout.readline() == "there\n"
+        launcher.terminate()
+        assert launcher.wait(60) == 128 + signal.SIGTERM
+    assert (tmp_path / "saved").exists()

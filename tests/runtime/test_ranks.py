@@ -22,6 +22,7 @@ from rlhf.runtime import launch, ranks
 from rlhf.runtime.engine.zero import _rounds
 from tests.helpers import assert_near
 from tests.models.tiny_models import PAD
+from tests.runtime.launched import LAUNCHED, environment
 from tests.training.table import all_settings, engine_settings, ppo_settings
 
 ROOT = Path(__file__).parents[2]
@@ -29,14 +30,6 @@ LOOPS = ("sft", "adapters", "reward", "dpo", "ppo", "shared")
 TORCHRUN = (sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 ONE = (sys.executable, "-W", "ignore", "-m")
 MANY = (*TORCHRUN, "--module")
-LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "DS_ACCELERATOR")
-
-
-def environment(extensions: Path) -> dict[str, str]:
-    """Nothing said of ranks, and a place of its own for what DeepSpeed might want to build."""
-    kept = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
-    ours = {"TORCH_EXTENSIONS_DIR": str(extensions), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    return kept | ours | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
 
 
 class Ended(NamedTuple):
@@ -80,21 +73,14 @@ def assert_learned_the_same(ours: dict[str, Any], theirs: dict[str, Any]) -> Non
 
 def assert_goes_on(two: Ended) -> None:
     """Stopped in the middle, every loop goes on to the same bits."""
-    for loop in loops_of(two):
+    for loop in LOOPS:
         assert two.found[f"{loop} resumed"] == two.found[loop]
-
-
-def loops_of(ended: Ended) -> list[str]:
-    """Adapters do not go with ZeRO's third stage."""
-    found = [loop for loop in LOOPS if loop in ended.found]
-    assert {*LOOPS} - {*found} <= {"adapters"}
-    return found
 
 
 def assert_as_one(two: Ended, one: Ended, back: Ended) -> None:
     """Two processes learn what one does, go on from where one has stopped, and the other way round. back: of one process
     that went on from where the two had stopped."""
-    for loop in loops_of(two):
+    for loop in LOOPS:
         expected = one.found[loop]
         assert_learned_the_same(two.found[loop], expected)
         assert_near(two.found[loop]["weights"], expected["weights"], 1e-5)

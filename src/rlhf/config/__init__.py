@@ -101,11 +101,6 @@ class Config(Section):
                 f"labeler.check_pairs ({self.labeler.check_pairs}) must be 0 with data.source (world): the world brings no "
                 "pairs of its own; its rater is asked about every pair"
             )
-        if self.lora.rank and self.engine.zero_stage == 3:
-            raise ValueError(
-                f"lora.rank ({self.lora.rank}) does not go with engine.name ({self.engine.name}): adapters share a trunk "
-                "that stands still, which ZeRO's third stage would take apart. Choose engine=zero2, or lora.rank=0"
-            )
         if self.optimizer.bits == 8 and self.engine.offload:
             raise ValueError(
                 f"optimizer.bits (8) needs a GPU, and engine.name ({self.engine.name}) makes its steps on the CPU: set "

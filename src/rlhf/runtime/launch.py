@@ -20,23 +20,25 @@ from rlhf.config import Config
 from rlhf.errors import UserError
 from rlhf.runtime import processes
 
+SECONDS_TO_STOP = "3600"  # for who is asked to: the end of a step, and a state saved; torchrun's own is 30
 ALONE = ("prepare", "base", "label")  # a tiny model has no parts; a judge would be asked twice
 
 
 def rank() -> int:
     """Of this process, as its launcher says; 0 where there is none."""
-    return int(os.environ.get("RANK", "0"))
+    return _number("RANK", 0)
 
 
 def count() -> int:
-    """How many processes a launcher (torchrun, deepspeed) says that there are; 1 where there is none.
+    """How many processes a launcher (torchrun, deepspeed) says that there are; 1 where there is none."""
+    return _number("WORLD_SIZE", 1)
 
-    Raises:
-        UserError: it says no number.
-    """
-    said = os.environ.get("WORLD_SIZE", "1")
-    if not said.isdigit() or said == "0":
-        raise UserError(f"WORLD_SIZE ({said}) must be a whole number of at least 1: launchers set it")
+
+def _number(name: str, least: int) -> int:
+    """What the launcher says, or where there is none the least; UserError where it says no number."""
+    said = os.environ.get(name, str(least))
+    if not said.isdigit() or int(said) < least:
+        raise UserError(f"{name} ({said}) must be a whole number of at least {least}: launchers set it")
     return int(said)
 
 
@@ -78,12 +80,14 @@ def starts_others(config: Config, stage: str) -> bool:
 def start(script: Path, arguments: Sequence[str], wanted: int, output: Path) -> int:
     """Runs the same command in so many processes of this machine, and waits for them; their exit code.
 
-    Where one of them ends with an error, torchrun ends the others.
+    Where one of them ends with an error, torchrun ends the others. What a terminal sends comes to them through this process
+    alone.
     """
     _check_gpus(wanted)
     launcher = [sys.executable, "-m", "rlhf.runtime.launch", "--standalone", f"--nproc_per_node={wanted}"]
     place = [] if "DVC_STAGE" in os.environ else [f"hydra.run.dir={output}"]
-    others = subprocess.Popen([*launcher, str(script), *arguments, *place], preexec_fn=processes.end_when_parent_does)
+    command = [*launcher, str(script), *arguments, *place]
+    others = subprocess.Popen(command, start_new_session=True, preexec_fn=processes.end_when_parent_does)
     try:
         code = others.wait()
         return code if code >= 0 else 128 - code
@@ -99,7 +103,8 @@ def main(arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SECONDS_TO_STOP)
     try:
         torchrun(list(arguments))
     except SignalException as error:  # it has passed it on to all of them

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from rlhf.errors import UserError
 
@@ -25,9 +25,11 @@ PARENT = os.getppid()
 STARTED = {"DVC_STAGE", "TORCHELASTIC_RUN_ID"}  # by DVC, or by torchrun
 STARTERS = (b"dvc", b"torchrun", b"torch.distributed.run", b"rlhf.runtime.launch")  # in their command lines
 SECONDS_FOR_THE_FIRST = 3.0  # of all processes, to say what is wrong
+SECONDS_OF_ONE_ASKING = 2.0  # in which a signal may come twice: from a terminal or SLURM, and by way of a launcher
 SECONDS_BETWEEN_LOOKS = 0.5  # after the one that launched a process for the jobs of its sweep
 
 _busy = threading.Event()  # with such a job
+_stops: list[Stop] = []  # those that wait for the end of a step
 
 
 class Terminated(BaseException):
@@ -36,31 +38,70 @@ class Terminated(BaseException):
 
 def attempt(name: str, work: Callable[[], int]) -> int:
     """The exit code of some work; says in one message what the user can mend."""
+    rank = os.environ.get("RANK", "0")
     try:
         return work()
     except UserError as error:
         said = str(error)
-        if (rank := os.environ.get("RANK", "0")) != "0":
-            time.sleep(SECONDS_FOR_THE_FIRST)  # who mostly says the same, and with whom the launcher ends this one
+        if rank != "0":
+            _wait_for_others()  # the first mostly says the same
             name = f"{name} (process {rank})"
-        print(said if said.startswith(f"{name}: ") else f"{name}: {said}", file=sys.stderr)
+        tell(said if said.startswith(f"{name}: ") else f"{name}: {said}", sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"{name}: stopped by Ctrl-C", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except Terminated:
-        print(f"{name}: stopped by SIGTERM", file=sys.stderr)
-        return 128 + signal.SIGTERM
+    except (KeyboardInterrupt, Terminated) as stopped:
+        number, by = (signal.SIGINT, "Ctrl-C") if isinstance(stopped, KeyboardInterrupt) else (signal.SIGTERM, "SIGTERM")
+        if rank == "0":
+            tell(f"{name}: stopped by {by}", sys.stderr)
+        else:
+            _wait_for_others()  # the first closes the books
+        return 128 + number
     except Exception:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            _wait_for_others()  # one of them may have ended, and then says why
         traceback.print_exc()
         return 1
 
 
+def _wait_for_others() -> None:
+    """Before this process's end, with which torchrun ends the others; or until it ends this one, without a word."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(SECONDS_FOR_THE_FIRST)
+
+
+def tell(what: str, file: TextIO | None = None) -> None:
+    """A line on the screen, or in `file`. Where nobody reads any more, as when Ctrl-C has ended `| tee` as well, it goes
+    nowhere, and so do those after it; a loop that saves its state then ends after its step.
+
+    Raises:
+        BrokenPipeError: there is no such loop, and it is no last word (on stderr).
+    """
+    stream = file or sys.stdout
+    try:
+        print(what, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if stream is sys.stderr:
+            return
+        if not _stops:
+            raise
+        _stops[-1].ask(signal.SIGTERM)
+
+
 @dataclass
 class Stop:
-    """Signals that have asked to stop."""
+    """Signals that have asked to stop; since: when the first did."""
 
     asked: list[int] = field(default_factory=list)
+    since: float = 0.0
+
+    def ask(self, number: int) -> None:
+        self.since = self.since if self.asked else time.monotonic()
+        self.asked.append(number)
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether it was asked before, and by somebody else than who asks now."""
+        return bool(self.asked) and time.monotonic() - self.since > SECONDS_OF_ONE_ASKING
 
     def now(self) -> NoReturn:
         """Ends as the first of them would have ended it."""
@@ -73,19 +114,22 @@ def stopped_between_steps() -> Iterator[Stop]:
     stop = Stop()
 
     def note(number: int, frame: FrameType | None) -> None:
-        if stop.asked:
+        if stop.is_pressed:
             before[number](number, frame)
-        stop.asked.append(number)
-        print("stops at the end of this step; asked once more, at once", file=sys.stderr, flush=True)
+        if not stop.asked:
+            tell("stops at the end of this step; asked once more, at once", sys.stderr)
+        stop.ask(number)
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in (int(signal.SIGINT), int(signal.SIGTERM)):
             if callable(signal.getsignal(number)):  # a shell's background job does not hear Ctrl-C
                 before[number] = signal.signal(number, note)
+    _stops.append(stop)
     try:
         yield stop
     finally:
+        _stops.remove(stop)
         for number, heard in before.items():
             signal.signal(number, heard)
 
@@ -137,8 +181,13 @@ def _end_when_orphaned() -> None:
 
 def leave_if_orphaned() -> None:
     """Ends what DVC or torchrun has started when that is gone: who goes on must not find a second writer."""
-    if STARTED & os.environ.keys() and os.getppid() != PARENT:
+    if is_orphaned():
         raise Terminated
+
+
+def is_orphaned() -> bool:
+    """Whether DVC or torchrun, which has started this, is gone."""
+    return bool(STARTED & os.environ.keys()) and os.getppid() != PARENT
 
 
 def is_adopted() -> bool:

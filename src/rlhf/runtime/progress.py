@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from rlhf.runtime import processes
+
 SECONDS_BETWEEN_LINES = 5.0
 SHOWN_NUMBERS = 3
 
@@ -33,7 +35,7 @@ def _lines(rows: Iterable[Row], total: int, name: str, done: int) -> Iterator[Ro
     for row in rows:
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES or row["step"] >= total:
-            print(line(row, total, name, now - start, done), flush=True)
+            processes.tell(line(row, total, name, now - start, done))
             last = now
         yield row
 

@@ -60,7 +60,7 @@ class Run:
 
     def say(self, what: str) -> None:
         """A line about what is under way where no row shows it for a while: `dpo` asks the reference …"""
-        print(f"{self.label or self.name} {what}", flush=True)
+        processes.tell(f"{self.label or self.name} {what}")
 
     def follow(self, rows: Iterable[Row], total: int, state: Resumable | None = None) -> Iterator[Row]:
         """Passes a loop's rows on, each with a `step` out of `total`: shown, sent to MLflow, written to curve.csv.
@@ -82,15 +82,16 @@ class Run:
             yield row
 
     def _follow_and_save(self, rows: Iterable[Row], total: int, state: Resumable, kept: Checkpoints) -> Iterator[Row]:
-        """Who asks it to stop (Ctrl-C, SIGTERM) has it saved first, unless he asks twice."""
+        """Who asks it to stop (Ctrl-C, SIGTERM, the end of DVC or torchrun) has it saved first, unless he asks twice."""
         for row in kept.begin(state):
             self._log(row)
         if self.rows:
             self.tracker.log_tags({"resumed_from_step": str(self._last_step())})
         with processes.stopped_between_steps() as stop:
-            for row in self._follow(rows, total):
+            for row in progress.show(rows, total, self.label or self.name, self._last_step()):
+                self._log(row)
                 yield row
-                if kept.save_if_due(state, self.rows, bool(stop.asked)):
+                if kept.save_if_due(state, self.rows, bool(stop.asked) or processes.is_orphaned()):
                     stop.now()
             if stop.asked:  # what the loop does behind its last row
                 stop.now()

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rlhf.errors import UserError
 from rlhf.runtime import device, launch, overrides, pipeline, processes, settings, tracking
 from rlhf.runtime.checkpoint import checkpoints_of
-from rlhf.runtime.checkpoint.identity import Origin
+from rlhf.runtime.checkpoint.identity import Origin, code_of
 from rlhf.runtime.run import Run
 from rlhf.runtime.sweeps import sweep
 from rlhf.runtime.sweeps.plan import plan
@@ -126,7 +126,7 @@ def _run(script: Path, composed: DictConfig, job: sweep.Job | None = None) -> in
         tracker = tracking.Tracker({}, None, 0.0)  # that tells nobody
     else:
         tracker = tracking.start(root, name, settings.flatten(values), label, parent)
-    start, status, kept = time.monotonic(), "FAILED", None
+    start, status, kept, code = time.monotonic(), "FAILED", None, code_of(root, declared)
     try:
         main = _main_of(script)  # while the other process imports MLflow
         start = time.monotonic()
@@ -136,7 +136,8 @@ def _run(script: Path, composed: DictConfig, job: sweep.Job | None = None) -> in
         device.meet(place)
         machine = device.tags(place)
         tracker.log_tags(machine | (job.tags if job else {}))
-        kept = checkpoints_of(Origin(root, name, declared, settings.flatten(values), machine), output, label or name)
+        origin = Origin(root, name, declared, settings.flatten(values), machine, code)
+        kept = checkpoints_of(origin, output, label or name)
         seen = pipeline.visible(config, declared.params)
         run = Run(name, seen, output, place, root, tracker, declared, label, checkpoints=kept)
         if job and job.trained:

@@ -102,6 +102,7 @@ def train_rounds(
         fitted = rounds.fit(state.preferences)
         if begins:
             state.learnt.update(fitted.counts())
-        rows = with_reference(reference, fitted.rows, batching, memory)
+        with state.engine.whole():  # the reference may stand on the policy's trunk
+            rows = with_reference(reference, fitted.rows, batching, memory)
         for row in train_dpo(state, rows, validation, passes, batching, watch, dpo):
             yield row | ({"round": number} if len(rounds.shares) > 1 else {})

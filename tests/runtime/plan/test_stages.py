@@ -105,6 +105,15 @@ def test_with_adapters_all_four_models_are_one_trunk() -> None:
     assert bytes_of(stage("dpo", "lora.rank=2")) == {"trunk of all": 4000, "policy": 16 * 104}
 
 
+def test_zero_shares_out_the_trunk_of_adapters_too_and_it_comes_together_once_to_sample() -> None:
+    four = ("lora.rank=2", "engine=zero3", "engine.processes=4")
+    assert bytes_of(stage("dpo", *four)) == {"trunk of all": 1000, "policy": 4 * 104}
+    assert stage("ppo", *four).passes[0].weights == 0.75 * 4000
+    assert bytes_of(stage("dpo", "lora.rank=2", "engine=zero2", "engine.processes=4"))["trunk of all"] == 4000
+    offloaded = stage("sft", "lora.rank=2", "engine=zero3_offload", "engine.processes=4")
+    assert (bytes_of(offloaded)["trunk of all"], offloaded.waiting) == (0, 1000 + 4 * 104)
+
+
 def test_zero_shares_out_what_learns_and_leaves_what_stands_still_whole() -> None:
     found = bytes_of(stage("ppo", "engine=zero3", "engine.processes=4"))
     assert found == {"policy": 4000, "critic": 3600, "reference": 4000, "reward model": 3600}

@@ -19,6 +19,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Protocol
 
+from rlhf.runtime import processes
 from rlhf.runtime.checkpoint import store
 from rlhf.runtime.checkpoint.identity import Origin
 from rlhf.runtime.checkpoint.store import Row
@@ -73,18 +74,20 @@ class Checkpoints:
         return found.rows
 
     def save_if_due(self, state: Resumable, rows: Sequence[Row], stops: bool) -> bool:
-        """Between two steps, in every process. stops: whether this one has been asked to end. Returns whether the first of
-        all has."""
+        """Between two steps, in every process. stops: whether this one has been asked to end. Returns whether any has."""
         from rlhf.runtime import ranks
 
-        due, all_stop = ranks.of_rank_0((time.monotonic() - self.saved >= self.seconds, stops))
+        told = ranks.everybodys({ranks.rank(): (time.monotonic() - self.saved >= self.seconds, stops)})
+        due, all_stop = told[0][0], any(asked for _, asked in told)
         if self.folder and rows[-1]["step"] and (due or all_stop):
             self._save(state, rows)
             self.saved = time.monotonic()
-        return bool(all_stop)
+        if all_stop:
+            ranks.of_rank_0(None)  # with the first one's end torchrun stops the others, the one that writes among them
+        return all_stop
 
     def say(self, what: str) -> None:
-        print(f"{self.label} {what}", flush=True)
+        processes.tell(f"{self.label} {what}")
 
     def remove(self) -> None:
         """The run is at its end."""

@@ -33,14 +33,13 @@ class Saved:
 def write(folder: Path, whole: dict[str, Any], rows: Sequence[Row], how: dict[str, Any], output: Path) -> int:
     """Saves a state and what the stage has written to its output; its bytes.
 
-    Every file is on the disk before the folder has its name; states before it go last. OSError leaves those as they are.
+    Every file is on the disk before the folder has its name. Other states go last, but for the one before it: those of later
+    steps were damaged, or it would not have been made. OSError leaves them as they are.
     """
-    import torch
-
     half = folder / f"{HALF}{os.getpid()}"
     try:
         (half / FILES).mkdir(parents=True)
-        torch.save(whole, half / STATE)
+        _save(whole, half / STATE)
         (half / ROWS).write_text(json.dumps({"rows": rows, "how": how}), encoding="utf-8")
         for path in _of_the_stage(output):
             if path.is_dir():  # of models, which are written once
@@ -55,11 +54,12 @@ def write(folder: Path, whole: dict[str, Any], rows: Sequence[Row], how: dict[st
         shutil.rmtree(done, ignore_errors=True)
         half.replace(done)
         _sync(folder)
-    except OSError:
+    except BaseException:
         shutil.rmtree(half, ignore_errors=True)
         raise
-    for older in _newest_first(folder)[KEPT:]:
-        shutil.rmtree(older, ignore_errors=True)
+    states = _newest_first(folder)
+    for other in {*states} - {*states[states.index(done) :][:KEPT]}:
+        shutil.rmtree(other, ignore_errors=True)
     return sum(path.stat().st_size for path in _files(done))
 
 
@@ -87,12 +87,30 @@ def damage(place: Path) -> str:
 
 
 def put_back(place: Path, output: Path) -> None:
-    """What the stage had written by then."""
-    shutil.copytree(place / FILES, output, dirs_exist_ok=True)
+    """What the stage had written by then, instead of what lies there of it."""
+    for path in (place / FILES).iterdir():
+        target = output / path.name
+        if path.is_dir():
+            shutil.rmtree(target, ignore_errors=True)  # its files may be the very ones that were saved
+            shutil.copytree(path, target)
+        else:
+            shutil.copy2(path, target)
 
 
 def shown(path: Path) -> str:
-    return "/".join(path.parts[path.parts.index("checkpoints") - 1 :])
+    """From `cache/` on."""
+    last = len(path.parts) - 1 - path.parts[::-1].index("checkpoints")
+    return "/".join(path.parts[last - 1 :])
+
+
+def _save(whole: dict[str, Any], file: Path) -> None:
+    """OSError where it cannot be written, which torch calls a RuntimeError."""
+    import torch
+
+    try:
+        torch.save(whole, file)
+    except RuntimeError as error:
+        raise OSError(str(error).splitlines()[0]) from error
 
 
 def _of_the_stage(output: Path) -> Iterator[Path]:

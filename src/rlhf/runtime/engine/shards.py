@@ -6,7 +6,7 @@ are made from its files afterwards, by a program of their own, and only DeepSpee
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,11 +18,18 @@ from rlhf.runtime import ranks
 MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names; beside them stands `step`, a number of its own for each weight
 
 
-def gathered(model: nn.Module) -> Any:
-    """A context in which ZeRO's third stage, where it is on, has put the weights together, and takes changes to them."""
+def gathered(weights: Iterable[nn.Parameter]) -> Any:
+    """A context in which ZeRO's third stage, where it is on, has put these weights together, and takes changes to them."""
     import deepspeed
 
-    return deepspeed.zero.GatheredParameters(list(model.parameters()), modifier_rank=0)
+    return deepspeed.zero.GatheredParameters(list(weights), modifier_rank=0)
+
+
+def apart(model: nn.Module) -> list[nn.Parameter]:
+    """Its weights that lie in parts now; a trunk of several models may have been put together for another one."""
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    return [weight for weight in model.parameters() if getattr(weight, "ds_status", None) == ZeroParamStatus.NOT_AVAILABLE]
 
 
 def whole(optimizer: Any, weights: Mapping[str, nn.Parameter]) -> dict[str, dict[str, Any]]:

@@ -91,7 +91,7 @@ class DeepSpeedEngine:
             yield
             return
         offload = self._engine.optimizer.parameter_offload
-        with shards.gathered(self.model):
+        with shards.gathered(shards.apart(self.model)):
             offload._remove_module_hooks()  # they would take the weights apart again after each layer
             try:
                 yield
@@ -112,7 +112,7 @@ class DeepSpeedEngine:
 
     @torch.no_grad()
     def load_weights(self, weights: dict[str, Tensor]) -> None:
-        with shards.gathered(self.model):
+        with shards.gathered(self.model.parameters()):
             for name, weight in self._weights.items():
                 weight.copy_(weights[name])
 

@@ -59,12 +59,11 @@ def candidates(settings: Config, devices: Devices, context: int) -> Iterator[Cha
     if devices.gpu and devices.count > 1:
         yield {"engine.name": "zero2", "engine.processes": devices.count}
         yield {"engine.name": "zero3", "engine.processes": devices.count}
-    if not settings.lora.rank:  # adapters share a trunk that ZeRO's third stage would take apart
+    if not settings.lora.rank:  # a trunk that stands still is better whole where there is room: nothing is sent around
         several = {"engine.name": "zero2", "engine.processes": devices.count} if devices.gpu and devices.count > 1 else {}
         yield {"lora.rank": RANK} | several
-    if devices.gpu:
-        without = {"optimizer.bits": 32, "lora.rank": 0}  # neither goes with it
-        yield {"engine.name": "zero3_offload", "engine.processes": devices.count} | without
+    if devices.gpu:  # without moments of 8 bits, which do not go with it
+        yield {"engine.name": "zero3_offload", "engine.processes": devices.count, "optimizer.bits": 32}
 
 
 def changed(settings: Config, change: Change) -> Config | None:

@@ -62,6 +62,12 @@ def standing(parameters: int, engine: config.Engine) -> State:
     return State(weights=parameters * width(engine))
 
 
+def trunk(parameters: int, engine: config.Engine) -> State:
+    """What stands still within a model that learns adapters; ZeRO's third stage shares it out with the rest."""
+    mine = parameters * width(engine) / (engine.processes if engine.zero_stage >= 3 else 1)
+    return State(waiting=mine) if engine.offload else State(weights=mine)
+
+
 def learning(parameters: int, engine: config.Engine, optimizer: config.Optimizer) -> State:
     """Parameters that learn, without what ZeRO's third stage puts together for a layer (`gathered`)."""
     parts, stage = engine.processes, engine.zero_stage

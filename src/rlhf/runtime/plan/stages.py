@@ -16,6 +16,7 @@ from rlhf.runtime.plan.rules import (
     read_pass,
     sampling_pass,
     standing,
+    trunk,
     whole,
 )
 
@@ -147,10 +148,11 @@ def _step(name: str, sizes: Sizes, settings: config.Config, *, head: bool, rows:
 
 
 def _sampling(sizes: Sizes, settings: config.Config, asked: int, learners: Sequence[Sizes] = ()) -> Pass:
-    """learners: the models that are put together for it."""
+    """learners: the models that are put together for it; with adapters they are one trunk."""
     engine = settings.engine
     rows = min(asked, engine.responses_at_once)
-    return sampling_pass("sampling", sizes, rows, settings.data.max_response_tokens, engine, whole(learners, engine))
+    apart = [_largest(learners)] if settings.lora.rank and learners else learners
+    return sampling_pass("sampling", sizes, rows, settings.data.max_response_tokens, engine, whole(apart, engine))
 
 
 def _evaluation(sizes: Sizes, settings: config.Config, *, head: bool) -> list[Pass]:
@@ -169,10 +171,13 @@ def _learners(
     if not lora.rank:
         held = {name: learning(sizes.parameters, engine, settings.optimizer) for name, sizes in learners.items()}
         return held | {name: standing(sizes.parameters, engine) for name, sizes in stands.items()}
-    trunk = max((learners | stands).values(), key=lambda sizes: sizes.parameters)
-    held = {"trunk of all": standing(trunk.parameters, engine)}
+    held = {"trunk of all": trunk(_largest([*learners.values(), *stands.values()]).parameters, engine)}
     held |= {name: learning(_added(sizes, lora), engine, settings.optimizer) for name, sizes in learners.items()}
     return held | {n: standing(_added(s, lora), engine) for n, s in stands.items() if n != "reference"}
+
+
+def _largest(models: Sequence[Sizes]) -> Sizes:
+    return max(models, key=lambda sizes: sizes.parameters)
 
 
 def _added(sizes: Sizes, lora: config.Lora) -> int:
