@@ -32,9 +32,9 @@ def main(run: Run) -> None:
     if settings.tiny:
         tokenizer, model = train(run, settings.tiny)
     else:
-        place = settings.id or settings.path
-        tokenizer = load_tokenizer(place, settings.revision, settings.chat_template)
-        model = fit_to_tokenizer(load_policy(place, run.device, run.config.engine, settings.revision), tokenizer)
+        place, revision = settings.place
+        tokenizer = load_tokenizer(place, revision, settings.chat_template)
+        model = fit_to_tokenizer(load_policy(place, run.device, run.config.engine, revision), tokenizer)
         prompt_room(context_of(model, settings.max_tokens), run.config.data.max_response_tokens)
         run.curve([])
     about = "What supervised fine-tuning starts from: not taught to answer."

@@ -160,6 +160,29 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "model.tiny (a group of settings) does not go with model.source (local): it is the sizes of a model trained "
             "here. Choose model=tiny, model=local or model=hub",
         ),
+        *(
+            (
+                f"{choice} {name}={value}",
+                f"{name} ({value}) must be null with model.source ({source}): it is of a model of the hub. Choose model=local "
+                "model.path=DIR without it; or a hub model, whose files model.path=DIR reads from a folder",
+            )
+            for choice, source in (("model=local model.path=models/mine", "local"), ("model=tiny", "tiny"))
+            for name, value in (("model.id", "owner/name"), ("model.revision", COMMIT))
+        ),
+        (
+            "model=qwen2.5-0.5b model.source=local model.path=models/mine",
+            "model.id (Qwen/Qwen2.5-0.5B) must be null with model.source (local): it is of a model of the hub. Choose "
+            "model=local model.path=DIR without it; or a hub model, whose files model.path=DIR reads from a folder",
+        ),
+        (
+            "model.path=models/mine",
+            "model.path (models/mine) does not go with model.source (tiny), which is trained here from nothing: choose "
+            "model=local to start from that folder, or one of the models by name (docs/models.md)",
+        ),
+        (
+            "model=local model.path=conf/model/tiny.yaml",
+            "model.path (conf/model/tiny.yaml) must be a folder with model.source (local): a Hugging Face model directory",
+        ),
         ("model.tiny.heads=3", "model.tiny.hidden_size (80) must be a multiple of model.tiny.heads (3)"),
         (
             "ppo.critic_warmup_steps=30",
@@ -457,12 +480,21 @@ def test_settings_that_another_process_composed_are_understood(monkeypatch: pyte
     [
         (["model=local", "model.path=x"], False),
         (["model=hub", "model.id=owner/name", f"model.revision={COMMIT}"], True),
+        (["model=hub", "model.id=owner/name", f"model.revision={COMMIT}", "model.path=x"], False),
+        (["model=qwen2.5-7b", "model.path=x"], False),
         (["data=shp", "data.path=owner/name", f"data.revision={COMMIT}", "labeler=dataset"], True),
         (["data=shp", "data.path=owner/name", "labeler=dataset"], False),
     ],
 )
 def test_a_model_or_data_of_the_hub_need_the_network(overrides: list[str], reaches: bool) -> None:
     assert compose(*overrides).reaches_hub is reaches
+
+
+def test_a_model_by_name_keeps_its_name_its_commit_and_its_rates_where_a_folder_has_its_files() -> None:
+    named, there = compose("model=qwen2.5-7b"), compose("model=qwen2.5-7b", "model.path=models/mine")
+    assert named.model.place == ("Qwen/Qwen2.5-7B", named.model.revision)
+    assert there.model.place == ("models/mine", None)
+    assert there == named.model_copy(update={"model": named.model.model_copy(update={"path": "models/mine"})})
 
 
 def test_columns_of_ones_own() -> None:

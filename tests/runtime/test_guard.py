@@ -189,6 +189,20 @@ def test_a_local_model_that_can_be_loaded_passes(written: Repository, tmp_path: 
     assert "experiment warm-cat" in guard.check(written.root)
 
 
+def test_a_hub_model_whose_files_are_in_a_folder_is_looked_at_there(
+    written: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    tokenizer = words_tokenizer("who are you ? i .")
+    save_policy(make_policy("llama", vocab_size=len(tokenizer)), tokenizer, tmp_path / "model", 40)
+    hub = rf"source: hub\n  path: {tmp_path / 'model'}\n  id: maker/little\n  revision: '{'0123456789' * 4}'\n"
+    apply_experiment(written, "warm-cat", TINY, hub + r"  max_tokens: 128\n  chat_template: null\n  tiny: null\n")
+    assert "experiment warm-cat" in guard.check(written.root)
+    (tmp_path / "model" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model: holds no model\.safetensors"):
+        guard.check(written.root)
+
+
 def test_a_hub_that_cannot_be_reached_stops_the_pipeline_before_anything_is_removed(
     written: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:

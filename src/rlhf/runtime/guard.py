@@ -68,10 +68,11 @@ def _check_model(model: Model, max_response_tokens: int) -> None:
         return
     from rlhf.models.folder import check_folder, check_hub
 
-    if model.source == "local":
-        check_folder(Path(model.path), model.max_tokens, max_response_tokens, model.chat_template)
+    place, revision = model.place
+    if revision is None:
+        check_folder(Path(place), model.max_tokens, max_response_tokens, model.chat_template)
     else:
-        check_hub(str(model.id), str(model.revision), model.max_tokens, max_response_tokens, model.chat_template)
+        check_hub(place, revision, model.max_tokens, max_response_tokens, model.chat_template)
 
 
 def check_labeler(config: Config) -> None:
