@@ -163,8 +163,8 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         *(
             (
                 f"{choice} {name}={value}",
-                f"{name} ({value}) must be null with model.source ({source}): it is of a model of the hub. Choose model=local "
-                "model.path=DIR without it; or a hub model, whose files model.path=DIR reads from a folder",
+                f"{name} ({value}) must be null with model.source ({source}): it is of a model of the hub. Choose "
+                "model=local model.path=DIR without it; or a hub model, whose files model.path=DIR reads from a folder",
             )
             for choice, source in (("model=local model.path=models/mine", "local"), ("model=tiny", "tiny"))
             for name, value in (("model.id", "owner/name"), ("model.revision", COMMIT))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.errors import UserError
+from rlhf.models.folder import Seen
 from rlhf.models.policy import save_policy
 from rlhf.models.reward import save_reward_model
 from rlhf.runtime import guard, settings
@@ -187,6 +188,37 @@ def test_a_local_model_that_can_be_loaded_passes(written: Repository, tmp_path: 
     save_policy(make_policy("llama", vocab_size=len(tokenizer)), tokenizer, tmp_path / "model", 40)
     apply_experiment(written, "warm-cat", TINY, local_model(tmp_path / "model"))
     assert "experiment warm-cat" in guard.check(written.root)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rates", "said"),
+    [
+        (
+            50_000_001,
+            [],
+            "config: WARNING: models/mine has 50 million parameters, and the learning rates are those of a tiny model: "
+            "sft.lr=0.002, reward.lr=0.001, ppo.lr=0.0006, ppo.critic_lr=0.001, dpo.lr=0.0006. conf/model/hub.yaml has, for "
+            "models of 0.1 to 10 billion, sft.lr=2e-05 reward.lr=1e-05 ppo.lr=1e-06 ppo.critic_lr=5e-06 dpo.lr=1e-06\n",
+        ),
+        (
+            7_000_000_000,
+            ["sft.lr=1e-4", "reward.lr=9e-5", "ppo.lr=9e-6", "ppo.critic_lr=4e-5", "dpo.lr=2e-5"],
+            "config: WARNING: models/mine has 7,000 million parameters, and the learning rates are those of a tiny model: "
+            "dpo.lr=2e-05. conf/model/hub.yaml has, for models of 0.1 to 10 billion, dpo.lr=1e-06\n",
+        ),
+        (7_000_000_000, ["lora.rank=8"], ""),
+        (7_000_000_000, ["model=qwen2.5-7b"], ""),
+        (50_000_000, [], ""),
+    ],
+)
+def test_a_large_model_at_the_rates_of_a_tiny_one_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], parameters: int, rates: list[str], said: str
+) -> None:
+    """Beneath the check of a folder, which would have to hold so many weights."""
+    monkeypatch.setattr("rlhf.models.folder.check_folder", lambda *_: Seen(parameters, 1024))
+    composed = settings.compose(ROOT, ["model=local", *rates, "model.path=models/mine"])
+    guard._check_model(ROOT, settings.validate(settings.values_of(composed)))
+    assert capsys.readouterr().out == said
 
 
 def test_a_hub_model_whose_files_are_in_a_folder_is_looked_at_there(
