@@ -221,6 +221,21 @@ def test_a_large_model_at_the_rates_of_a_tiny_one_is_told_of(
     assert capsys.readouterr().out == said
 
 
+def test_a_context_that_the_model_was_not_made_for_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = words_tokenizer("who are you ? i .")
+    model = make_policy("llama", vocab_size=len(tokenizer))
+    save_policy(model, tokenizer, tmp_path / "model", 40)
+    made_for = model.config.max_position_embeddings
+    monkeypatch.chdir(tmp_path)
+    for asked, warned in ((made_for, False), (made_for + 1, True)):
+        given = ["model=local", "model.path=model", f"model.max_tokens={asked}", "data.max_response_tokens=9"]
+        guard._check_model(ROOT, settings.validate(settings.values_of(settings.compose(ROOT, given))))
+        said = capsys.readouterr().out
+        assert said.startswith(f"config: WARNING: model was made for {made_for} tokens, and ") is warned, said
+
+
 def test_a_hub_model_whose_files_are_in_a_folder_is_looked_at_there(
     written: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,11 @@ def _check_model(root: Path, config: Config) -> None:
         seen = check_folder(Path(place), model.max_tokens, max_response_tokens, model.chat_template)
     else:
         seen = check_hub(place, revision, model.max_tokens, max_response_tokens, model.chat_template)
+    if model.max_tokens > seen.context:
+        processes.tell(
+            f"config: WARNING: {place} was made for {seen.context} tokens, and model.max_tokens is {model.max_tokens}: "
+            f"prompt and response together get {seen.context}, and longer prompts are cut on their left"
+        )
     if seen.parameters > LARGE and not config.lora.rank:
         _warn_of_rates(root, config, place, seen.parameters)
 
