@@ -169,6 +169,23 @@ def test_a_file_is_read_as_prepare_would_read_it(tmp_path: Path, rows: list[str]
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ('{{"prompt": "who {} ?", "completion": "i ."}}', True),
+        ('{{"prompt": "who {} ?", "chosen": "i .", "rejected": "you ."}}', False),
+    ],
+)
+def test_a_dataset_that_labels_nothing_is_told_of_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], row: str, told: bool
+) -> None:
+    (tmp_path / "raw.jsonl").write_text("".join(f"{row}\n".format(i) for i in range(200)), encoding="utf-8")
+    given = ["data=files", "data.path=raw.jsonl", "labeler=dataset"]
+    guard.check_inputs(tmp_path, settings.validate(settings.values_of(settings.compose(ROOT, given))))
+    said = capsys.readouterr().out
+    assert said.startswith("config: WARNING: raw.jsonl brings no preferences, and labeler.name is dataset") is told, said
+
+
 def test_reviews_are_read_as_prepare_would_read_them(tmp_path: Path) -> None:
     rows = (f'{{"prompt": "who {i} ?", "completion": "i ."}}\n' for i in range(200))
     (tmp_path / "raw.jsonl").write_text("".join(rows), encoding="utf-8")

@@ -57,7 +57,14 @@ def check_inputs(root: Path, config: Config) -> None:
         load_scorer(root, config.evaluate.scorer)
     with contextlib.chdir(root):
         seed_of = functools.partial(derive_seed, config.seed, "prepare")
-        prepared.check(sources.prepare(config.data, config.prepare, seed_of), config)
+        made = sources.prepare(config.data, config.prepare, seed_of)
+        prepared.check(made, config)
+        if config.labeler.name == "dataset" and not (made.preferences or made.rankings):
+            processes.tell(
+                f"config: WARNING: {config.data.path} brings no preferences, and labeler.name is dataset, which makes none: "
+                "`sft` is as far as this goes, and `label` will stop with nothing to label. To go on to the end choose "
+                "labeler=judge or labeler=reward_model, or other data"
+            )
         if config.data.learns_rater:
             learn(read_reviews(Path(config.data.rater)).found)
         _check_model(root, config)
