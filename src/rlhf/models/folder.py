@@ -79,7 +79,12 @@ def check_reward_model(folder: Path) -> bool:
     with reading(folder):
         _check_names(folder)
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    labels = config.id2label
+    labels, made_as = config.id2label, config.architectures or []
+    if len(labels) != 1 and made_as and not any("Classification" in name for name in made_as):
+        raise UserError(
+            f"{folder}: is no classifier: its {CONFIG_NAME} says {', '.join(made_as)}. Name a sequence classifier that was "
+            "trained with one label; a language model can be the judge (labeler=judge)"
+        )
     if len(labels) != 1:
         raise UserError(
             f"{folder}: its {CONFIG_NAME} has {len(labels)} labels ({', '.join(map(str, labels.values()))}), and a reward "

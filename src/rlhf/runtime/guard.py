@@ -103,8 +103,8 @@ def _warn_of_rates(root: Path, config: Config, place: str, parameters: int) -> N
     high = {name: rate for name, rate in usual.items() if ours[name] > TOO_FAST * rate}
     if high:
         processes.tell(
-            f"config: WARNING: {place} has {parameters / 1e6:,.0f} million parameters, and the learning rates are those of a "
-            f"tiny model: {', '.join(f'{name}={ours[name]:g}' for name in high)}. conf/model/hub.yaml has, for models of "
+            f"config: WARNING: {place} has {parameters / 1e6:,.0f} million parameters, and the learning rates are those of "
+            f"a tiny model: {', '.join(f'{name}={ours[name]:g}' for name in high)}. conf/model/hub.yaml has, for models of "
             f"0.1 to 10 billion, {' '.join(f'{name}={rate:g}' for name, rate in high.items())}"
         )
 
