@@ -317,9 +317,13 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ),
         *(
             (
-                f"data=stories data.path=x data.rater=reviews.zip data.{setting}={value}",
-                f"data.{setting} ({value}) must be {usual} with data.source (stories): it says how rows of a table are "
+                f"{data} data.{setting}={value}",
+                f"data.{setting} ({value}) must be {usual} with data.source ({source}): it says how rows of a table are "
                 "read, and there are none",
+            )
+            for data, source in (
+                ("data=stories data.path=x data.rater=reviews.zip", "stories"),
+                ("data=world", "world"),
             )
             for setting, value, usual in (
                 ("columns.prompt", "text", "null"),
@@ -498,7 +502,8 @@ def test_a_model_by_name_keeps_its_name_its_commit_and_its_rates_where_a_folder_
 
 
 def test_columns_of_ones_own() -> None:
-    columns = compose('data.columns={prompt: "用户", completion: LLM}').data.columns
+    given = ("data=files", "data.path=data/mine.jsonl", "labeler=dataset")
+    columns = compose(*given, 'data.columns={prompt: "用户", completion: LLM}').data.columns
     assert columns.named() == {"prompt": "用户", "completion": "LLM"}
 
 

@@ -94,7 +94,7 @@ class Config(Section):
             )
         if self.labeler.name == "judge":
             self._check_judge()
-        if self.data.source == "stories":
+        if self.data.source in ("stories", "world"):
             self._check_no_columns()
         if self.labeler.check_pairs and self.data.source == "world":
             raise ValueError(
