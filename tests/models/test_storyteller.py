@@ -126,9 +126,8 @@ def test_a_complaint_is_one_line_and_the_exit_code_1(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rlhf.models.storyteller", *arguments(tmp_path / "none", tmp_path / "x.txt")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert (
-        done.stderr == f"{tmp_path / 'none'}: no such folder; name a Hugging Face model directory, or a hub id (model=hub)\n"
-    )
+    what = f"{tmp_path / 'none'}: no such folder; name a Hugging Face model directory, or a hub id (model=hub)"
+    assert done.stderr == f"storyteller: {what}\n"
 
 
 @pytest.mark.skipif("RLHF_TRIAL_DATA" not in os.environ, reason="RLHF_TRIAL_DATA names no folder with stories260K")
