@@ -12,6 +12,7 @@ from hydra.errors import MissingConfigException
 from rlhf.config import Config
 from rlhf.errors import UserError
 from rlhf.runtime import guard, messages, settings
+from tests.models.tiny_models import words_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 CHOICES = sorted(path for path in (ROOT / "conf").glob("*/*.yaml"))
@@ -53,6 +54,19 @@ def test_every_model_by_name_is_another_one_pinned_and_named_in_the_docs() -> No
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{model.name}` | {model.id} | ")]
         assert f"`{model.revision}`" in row
         assert model.path == f"conf/model/{model.name}.yaml"
+
+
+@pytest.mark.parametrize("name", ["qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b"])
+def test_a_chat_model_that_would_think_aloud_is_asked_with_its_thinking_done(name: str) -> None:
+    """As Qwen3's own template has it with enable_thinking=false."""
+    tokenizer = words_tokenizer("who are you ? i .")
+    tokenizer.chat_template = compose(f"model={name}").model.chat_template
+    talk = [("system", "be kind ."), ("user", "who ?"), ("assistant", "i ."), ("user", "you ?")]
+    rows = [{"role": role, "content": content} for role, content in talk]
+    said = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in talk)
+    asked = said + "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=False) == said
+    assert tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True) == asked
 
 
 def test_params_yaml_is_what_conf_composes_to() -> None:
