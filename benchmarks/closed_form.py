@@ -15,6 +15,10 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import torch
+
+if __name__ == "__main__":  # also by its path, where Python looks for modules beside it alone
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks.enumerable import ARCHITECTURES, best, kl_divergence, make_space, total_variation
 from benchmarks.enumerable_runs import METHODS, Method, run
 from matplotlib.axes import Axes

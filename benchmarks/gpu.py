@@ -18,6 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+if __name__ == "__main__":  # also by its path, where Python looks for modules beside it alone
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks.gpu_work import Clock, Lengths, Shape
 
 from benchmarks import gpu_work as work

@@ -19,6 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+if __name__ == "__main__":  # also by its path, where Python looks for modules beside it alone
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks.faults import copy_of_the_project
 
 from rlhf.errors import UserError

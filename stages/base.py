@@ -32,10 +32,15 @@ def main(run: Run) -> None:
     if settings.tiny:
         tokenizer, model = train(run, settings.tiny)
     else:
-        place = settings.id or settings.path
-        tokenizer = load_tokenizer(place, settings.revision, settings.chat_template)
-        model = fit_to_tokenizer(load_policy(place, run.device, run.config.engine, settings.revision), tokenizer)
-        prompt_room(context_of(model, settings.max_tokens), run.config.data.max_response_tokens)
+        place, revision = settings.place
+        tokenizer = load_tokenizer(place, revision, settings.chat_template)
+        model = fit_to_tokenizer(load_policy(place, run.device, run.config.engine, revision), tokenizer)
+        context = context_of(model, settings.max_tokens)
+        prompt_room(context, run.config.data.max_response_tokens)
+        if settings.max_tokens > context:
+            run.say(
+                f"takes {context} tokens, which the model was made for, though model.max_tokens is {settings.max_tokens}"
+            )
         run.curve([])
     about = "What supervised fine-tuning starts from: not taught to answer."
     write_policy(

@@ -30,6 +30,7 @@ from rlhf.runtime.tracking import home_of
 from rlhf.training.dpo import paired_examples, with_reference
 from rlhf.training.dpo_rounds import Rounds, shares_of, train_rounds
 from rlhf.training.loop import LoopState, Passes
+from rlhf.training.rows import say_truncated
 from rlhf.training.samples import write_samples
 from rlhf.training.watch import gold_judge, make_watch
 
@@ -60,6 +61,7 @@ def main(run: Run) -> None:
         context=context,
         max_dropped_share=dpo.max_dropped_share,
     )
+    say_truncated(run, rounds.first.truncated, len(rounds.first.rows), context)
     batching = Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch)
     memory = memory_of(home_of(run.root) / "cache", place, run.device, config.engine)
     run.say("asks the reference once for each response, or remembers what it said")

@@ -24,6 +24,7 @@ from rlhf.runtime.run import Run
 from rlhf.training.ppo import train_ppo
 from rlhf.training.ppo_metrics import explain_negative_kl
 from rlhf.training.ppo_setup import make_environment, make_state
+from rlhf.training.rows import say_truncated
 from rlhf.training.samples import write_samples
 from rlhf.training.sft import demonstration_examples
 from rlhf.training.watch import gold_judge
@@ -40,16 +41,19 @@ def main(run: Run) -> None:
     reward_model = load_reward_model_beside(reference, run.read("reward", "model"), run.device, config.engine, config.lora)
     demonstrations = read_records(run.read("prepare", "demonstrations.jsonl"), Demonstration) if ppo.ptx_coef else []
     learned = [d for d in demonstrations if d.split == "train"]
+    context = context_of(policy, config.model.max_tokens)
     environment = make_environment(
         config,
         reference,
         reward_model,
         tokenizer,
         prompts=read_records(run.read("prepare", "prompts.jsonl"), Prompt),
-        demonstrations=demonstration_examples(learned, tokenizer, context_of(policy, config.model.max_tokens)).examples,
+        demonstrations=demonstration_examples(learned, tokenizer, context).examples,
         judge=gold_judge(load_gold(run.find), tokenizer),
         seed=run.seed("rollouts"),
     )
+    asked = len(environment.prompts) + len(environment.watch.prompts)
+    say_truncated(run, environment.truncated_prompts, asked, context)
     state = make_state(config, policy, reward_model)
     limit = config.data.max_response_tokens
     write = partial(write_policy, policy, tokenizer, max_response_tokens=limit, temperature=ppo.temperature)

@@ -27,7 +27,7 @@ from rlhf.runtime.outputs import write_curve
 from rlhf.runtime.run import Run
 from rlhf.training import reward as training
 from rlhf.training.loop import LoopState, Passes
-from rlhf.training.rows import refuse_dropped
+from rlhf.training.rows import refuse_dropped, say_truncated
 
 
 def main(run: Run) -> None:
@@ -43,6 +43,7 @@ def main(run: Run) -> None:
     rows = {split: training.ranked_examples(asked, tokenizer, context) for split, asked in by_split.items()}
     train = rows["train"]
     refuse_dropped("reward", train.dropped, len(train.rows), reward.max_dropped_share, context)
+    say_truncated(run, train.truncated, len(train.rows), context)
 
     passes = Passes(reward.epochs, reward.prompts_per_step, reward.eval_every_steps, run.seed("rows"))
     steps = passes.steps(len(train.rows))

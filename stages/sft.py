@@ -19,7 +19,7 @@ from rlhf.records import Demonstration
 from rlhf.runtime.engine import make_engine
 from rlhf.runtime.run import Run
 from rlhf.training.loop import LoopState, Passes
-from rlhf.training.rows import refuse_dropped
+from rlhf.training.rows import refuse_dropped, say_truncated
 from rlhf.training.sft import demonstration_examples, train_sft
 
 
@@ -36,6 +36,7 @@ def main(run: Run) -> None:
         for split in ("train", "validation")
     )
     refuse_dropped("sft", train.dropped, len(train.examples), sft.max_dropped_share, context)
+    say_truncated(run, train.truncated, len(train.examples), context)
 
     passes = Passes(sft.epochs, sft.demonstrations_per_step, sft.eval_every_steps, run.seed("rows"))
     batching = Batching(pad_id(tokenizer), config.engine.tokens_per_micro_batch)

@@ -12,6 +12,7 @@ from hydra.errors import MissingConfigException
 from rlhf.config import Config
 from rlhf.errors import UserError
 from rlhf.runtime import guard, messages, settings
+from tests.models.tiny_models import words_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 CHOICES = sorted(path for path in (ROOT / "conf").glob("*/*.yaml"))
@@ -53,6 +54,19 @@ def test_every_model_by_name_is_another_one_pinned_and_named_in_the_docs() -> No
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{model.name}` | {model.id} | ")]
         assert f"`{model.revision}`" in row
         assert model.path == f"conf/model/{model.name}.yaml"
+
+
+@pytest.mark.parametrize("name", ["qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b"])
+def test_a_chat_model_that_would_think_aloud_is_asked_with_its_thinking_done(name: str) -> None:
+    """As Qwen3's own template has it with enable_thinking=false."""
+    tokenizer = words_tokenizer("who are you ? i .")
+    tokenizer.chat_template = compose(f"model={name}").model.chat_template
+    talk = [("system", "be kind ."), ("user", "who ?"), ("assistant", "i ."), ("user", "you ?")]
+    rows = [{"role": role, "content": content} for role, content in talk]
+    said = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in talk)
+    asked = said + "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=False) == said
+    assert tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True) == asked
 
 
 def test_params_yaml_is_what_conf_composes_to() -> None:
@@ -159,6 +173,29 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
             "model.source=local",
             "model.tiny (a group of settings) does not go with model.source (local): it is the sizes of a model trained "
             "here. Choose model=tiny, model=local or model=hub",
+        ),
+        *(
+            (
+                f"{choice} {name}={value}",
+                f"{name} ({value}) must be null with model.source ({source}): it is of a model of the hub. Choose "
+                "model=local model.path=DIR without it; or a hub model, whose files model.path=DIR reads from a folder",
+            )
+            for choice, source in (("model=local model.path=models/mine", "local"), ("model=tiny", "tiny"))
+            for name, value in (("model.id", "owner/name"), ("model.revision", COMMIT))
+        ),
+        (
+            "model=qwen2.5-0.5b model.source=local model.path=models/mine",
+            "model.id (Qwen/Qwen2.5-0.5B) must be null with model.source (local): it is of a model of the hub. Choose "
+            "model=local model.path=DIR without it; or a hub model, whose files model.path=DIR reads from a folder",
+        ),
+        (
+            "model.path=models/mine",
+            "model.path (models/mine) does not go with model.source (tiny), which is trained here from nothing: choose "
+            "model=local to start from that folder, or one of the models by name (docs/models.md)",
+        ),
+        (
+            "model=local model.path=conf/model/tiny.yaml",
+            "model.path (conf/model/tiny.yaml) must be a folder with model.source (local): a Hugging Face model directory",
         ),
         ("model.tiny.heads=3", "model.tiny.hidden_size (80) must be a multiple of model.tiny.heads (3)"),
         (
@@ -294,9 +331,13 @@ def test_every_setting_has_a_value_in_conf_and_none_stands_in_the_code() -> None
         ),
         *(
             (
-                f"data=stories data.path=x data.rater=reviews.zip data.{setting}={value}",
-                f"data.{setting} ({value}) must be {usual} with data.source (stories): it says how rows of a table are "
+                f"{data} data.{setting}={value}",
+                f"data.{setting} ({value}) must be {usual} with data.source ({source}): it says how rows of a table are "
                 "read, and there are none",
+            )
+            for data, source in (
+                ("data=stories data.path=x data.rater=reviews.zip", "stories"),
+                ("data=world", "world"),
             )
             for setting, value, usual in (
                 ("columns.prompt", "text", "null"),
@@ -457,6 +498,8 @@ def test_settings_that_another_process_composed_are_understood(monkeypatch: pyte
     [
         (["model=local", "model.path=x"], False),
         (["model=hub", "model.id=owner/name", f"model.revision={COMMIT}"], True),
+        (["model=hub", "model.id=owner/name", f"model.revision={COMMIT}", "model.path=x"], False),
+        (["model=qwen2.5-7b", "model.path=x"], False),
         (["data=shp", "data.path=owner/name", f"data.revision={COMMIT}", "labeler=dataset"], True),
         (["data=shp", "data.path=owner/name", "labeler=dataset"], False),
     ],
@@ -465,8 +508,16 @@ def test_a_model_or_data_of_the_hub_need_the_network(overrides: list[str], reach
     assert compose(*overrides).reaches_hub is reaches
 
 
+def test_a_model_by_name_keeps_its_name_its_commit_and_its_rates_where_a_folder_has_its_files() -> None:
+    named, there = compose("model=qwen2.5-7b"), compose("model=qwen2.5-7b", "model.path=models/mine")
+    assert named.model.place == ("Qwen/Qwen2.5-7B", named.model.revision)
+    assert there.model.place == ("models/mine", None)
+    assert there == named.model_copy(update={"model": named.model.model_copy(update={"path": "models/mine"})})
+
+
 def test_columns_of_ones_own() -> None:
-    columns = compose('data.columns={prompt: "用户", completion: LLM}').data.columns
+    given = ("data=files", "data.path=data/mine.jsonl", "labeler=dataset")
+    columns = compose(*given, 'data.columns={prompt: "用户", completion: LLM}').data.columns
     assert columns.named() == {"prompt": "用户", "completion": "LLM"}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -26,6 +28,29 @@ def test_help_tells_what_it_does_and_how_to_call_it(module: ModuleType, capsys: 
     assert module.__doc__ is not None
     assert command in module.__doc__
     assert module.__doc__.strip() in said
+
+
+@pytest.mark.parametrize("name", ["closed_form", "faults", "gpu", "mutants", "over_seeds", "sweeps"])
+def test_each_can_be_called_by_its_path_from_anywhere(name: str, tmp_path: Path) -> None:
+    call = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--help"]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: ")
+
+
+def test_what_is_measured_on_a_gpu_runs_on_the_cpu() -> None:
+    """All its kinds of work, on a model of 51 thousand parameters; and it is exact and repeatable there, too."""
+    call = [sys.executable, "-m", "benchmarks.gpu", "--cpu", "tiny"]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    *timed, properties = lines[1:]
+    assert [line["work"] for line in timed] == ["sft", "reward", "dpo", "ppo"]
+    assert all(line["tokens_per_s"] > 0 and line["parameters"] > 0 for line in timed)
+    assert (properties["kl_before"], properties["same_figures_twice"], properties["same_weights_twice"]) == (0.0, True, True)
+    assert properties["first_ratio_peak"] == pytest.approx(1.0, abs=1e-4)
+    assert properties["last_ratio_peak"] > 1.001, "it has learnt something"
+    assert [line.split(" | ")[1] for line in done.stdout.splitlines()[-4:]] == ["sft", "reward", "dpo", "ppo"]
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def test_plain_preferences(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "row", "message"),
     [
-        ("alpaca", {"question": "a", "output": "b"}, "has no column instruction, but question, output"),
+        ("alpaca", {"asked": "a", "output": "b"}, "has no column instruction, but asked, output"),
         ("shp", {"history": "a"}, "has no columns human_ref_A and human_ref_B, but history"),
         ("ultrafeedback", {"prompt": "a"}, "has no columns chosen and rejected, but prompt"),
         ("ultrafeedback", {"completions": []}, "has no column instruction, but completions"),
@@ -268,3 +268,12 @@ def test_a_column_of_ones_own_stands_for_that_of_the_set(tmp_path: Path) -> None
 @pytest.mark.parametrize(("scores", "ranks"), [([3.0, 1.0, 3.0, 2.0], [0, 2, 0, 1]), ([1.0], [0]), ([], [])])
 def test_ranks_are_of_the_levels_of_the_scores(scores: list[float], ranks: list[int]) -> None:
     assert ranks_of(scores) == ranks
+
+
+def test_columns_that_are_meant_are_named_in_the_setting_that_says_so(tmp_path: Path) -> None:
+    row = {"question": "who ?", "chosen": "i .", "worse": "no ."}
+    assert complaint(tmp_path, row, source="preferences") == (
+        "x.jsonl: has no columns prompt and rejected, but question, chosen, worse; say which is which: "
+        "'data.columns={prompt: question, rejected: worse}'"
+    )
+    assert complaint(tmp_path, {"question": "who ?", "chosen": "i ."}, source="preferences").endswith("reads other forms")

@@ -45,5 +45,5 @@ def test_a_hub_that_cannot_be_reached_is_told_how_to_do_without(error: Exception
         "data.path=DIR data.revision=null"
     )
     assert why_not("model", NAME, COMMIT, error).endswith(
-        f"run `hf download {NAME} --revision {COMMIT} --local-dir DIR`, bring DIR here, and set model=local model.path=DIR"
+        f"run `hf download {NAME} --revision {COMMIT} --local-dir DIR`, bring DIR here, and set model.path=DIR"
     )

@@ -139,6 +139,13 @@ def test_an_empty_cell_of_parquet_is_null(tmp_path: Path) -> None:
         ("x.json", b'[{"a": 1},\n\n null]', ":3: an item of the list must be a JSON object like {…}, not null"),
         ("x.json", b'[{"a": 1},\n {"a": 2}', ":2: not JSON: Expecting ',' delimiter (column 10); the text ends too early"),
         ("x.json", b'[{"a": NaN}]', ":1: not JSON: NaN is not a number of JSON"),
+        (
+            "x.json",
+            b'{\n  "prompt": "a",\n  "completion": "b"\n}\n',
+            ":1: a JSON object over several lines: write each object on one line, or all of them as a list, [{…}, {…}]",
+        ),
+        ("x.jsonl", b'{"a": 1,\n{"a": 2}\n', ":1: not JSON: Expecting property name enclosed in double quotes (column 9)"),
+        ("x.jsonl", b'{"a": "x', ":1: not JSON: Unterminated string starting at (column 7); the text ends too early"),
         ("x.json", b"7", ":1: a line must be a JSON object like {…}, not 7"),
         ("x.csv", b"a,b\n1,2\n1\n", ":3: the row has 1 cells, but the header has 2 columns"),
         ("x.csv", b"a,b\n1,2,3\n", ":2: the row has 3 cells, but the header has 2 columns"),

@@ -243,5 +243,10 @@ def test_a_judge_in_a_folder_that_knows_places_only_ties_everything(
 def test_a_question_that_is_too_long_for_it_ties_and_is_counted(make_run: Make, tmp_path: Path) -> None:
     folder = judge_folder(tmp_path / "judge", 2.0, 1.0)
     run = make_run("labeler=judge", f"labeler.path={folder}", f"labeler.template={folder / 'mine.jinja'}")
-    _, figures = label_by_judge(run, [answered(["this", "that " * 200])])
+    long = answered(["this", "that " * 200])
+    _, figures = label_by_judge(run, [*DRAWN, long])
     assert (figures["judge"]["too_long"], figures["judge"]["parse_failures"]) == (2, 2)
+    with pytest.raises(
+        UserError, match=r"^label: none of the 2 questions fits the context of .*/judge, \d+ tokens: choose "
+    ):
+        label_by_judge(run, [long])

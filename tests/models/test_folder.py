@@ -215,3 +215,13 @@ def test_a_context_that_nobody_gives(tokenizer: PreTrainedTokenizerBase, tmp_pat
     save_policy(model, tokenizer, tmp_path, 9)
     check_folder(tmp_path, 64, 9)
     assert refusal(tmp_path).startswith("model.max_tokens (0) must be set")
+
+
+def test_a_language_model_is_no_reward_model(folder: Path) -> None:
+    known = json.loads((folder / CONFIG).read_text())
+    (kind,) = known["architectures"]
+    labels = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
+    (folder / CONFIG).write_text(json.dumps(known | labels))
+    with pytest.raises(UserError) as caught:
+        check_reward_model(folder)
+    assert str(caught.value).startswith(f"{folder}: is no classifier: its config.json says {kind}. Name a sequence ")

@@ -118,7 +118,7 @@ def test_a_hub_that_cannot_be_reached_is_one_message_at_once(folder: Path, tmp_p
             f"{NAME} at {COMMIT}: is not in the cache ({tmp_path}/hub), and the hub at http://127.0.0.1:9"
         )
         assert line.endswith(
-            f"`hf download {NAME} --revision {COMMIT} --local-dir DIR`, bring DIR here, and set model=local model.path=DIR"
+            f"`hf download {NAME} --revision {COMMIT} --local-dir DIR`, bring DIR here, and set model.path=DIR"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -125,9 +126,8 @@ def test_a_complaint_is_one_line_and_the_exit_code_1(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rlhf.models.storyteller", *arguments(tmp_path / "none", tmp_path / "x.txt")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert (
-        done.stderr == f"{tmp_path / 'none'}: no such folder; name a Hugging Face model directory, or a hub id (model=hub)\n"
-    )
+    what = f"{tmp_path / 'none'}: no such folder; name a Hugging Face model directory, or a hub id (model=hub)"
+    assert done.stderr == f"storyteller: {what}\n"
 
 
 @pytest.mark.skipif("RLHF_TRIAL_DATA" not in os.environ, reason="RLHF_TRIAL_DATA names no folder with stories260K")
@@ -139,3 +139,15 @@ def test_a_real_model_tells_stories_that_end() -> None:
     assert len({story.text for story in told}) == 8
     assert all(len(story.text.split()) > 20 for story in told)
     assert sum(" was " in story.text and "." in story.text for story in told) >= 6
+
+
+def test_the_command_explains_every_word_and_signs_what_it_refuses(tmp_path: Path) -> None:
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        call = [sys.executable, "-m", "rlhf.models.storyteller", *words]
+        return subprocess.run(call, capture_output=True, text=True, check=False)
+
+    said = command("--help").stdout.partition("options:")[2]
+    for flag in ("--stories STORIES", "--temperature TEMPERATURE", "--tokens TOKENS", "--seed SEED"):
+        assert re.search(rf"{flag}\s+\w", said), flag
+    refused = command(*arguments(tmp_path, tmp_path / "x.txt", stories="0"))
+    assert (refused.returncode, refused.stderr) == (1, "storyteller: --stories (0) must be at least 1\n")

@@ -114,6 +114,14 @@ def test_a_hub_model_comes_from_the_hubs_cache_at_its_commit(copy: Clone) -> Non
     assert [name for name in made if made[name] != given[name]] == ["README.md"]  # which says Base model
 
 
+def test_a_hub_model_comes_from_a_folder_where_its_path_is_one(copy: Clone) -> None:
+    """Whatever the hub's cache has."""
+    hub = ("model=hub", "model.id=maker/little", f"model.revision={'0123456789' * 4}", "hydra.run.dir=runs/there")
+    copy.stage("base", *hub, "model.path=artifacts/sft/model", HF_HOME=str(copy.home / "empty"))
+    made, given = contents(copy.root / "runs" / "there" / "model"), contents(copy.artifact("sft", "model"))
+    assert [name for name in made if made[name] != given[name]] == ["README.md"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["prepare", "base", "sft", "sample", "label", "dpo", "evaluate"])
 def test_every_stage_run_directly_makes_the_same_bytes(copy: Clone, stage: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.errors import UserError
+from rlhf.models.folder import Seen
 from rlhf.models.policy import save_policy
 from rlhf.models.reward import save_reward_model
 from rlhf.runtime import guard, settings
@@ -168,6 +169,23 @@ def test_a_file_is_read_as_prepare_would_read_it(tmp_path: Path, rows: list[str]
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ('{{"prompt": "who {} ?", "completion": "i ."}}', True),
+        ('{{"prompt": "who {} ?", "chosen": "i .", "rejected": "you ."}}', False),
+    ],
+)
+def test_a_dataset_that_labels_nothing_is_told_of_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], row: str, told: bool
+) -> None:
+    (tmp_path / "raw.jsonl").write_text("".join(f"{row}\n".format(i) for i in range(200)), encoding="utf-8")
+    given = ["data=files", "data.path=raw.jsonl", "labeler=dataset"]
+    guard.check_inputs(tmp_path, settings.validate(settings.values_of(settings.compose(ROOT, given))))
+    said = capsys.readouterr().out
+    assert said.startswith("config: WARNING: raw.jsonl brings no preferences, and labeler.name is dataset") is told, said
+
+
 def test_reviews_are_read_as_prepare_would_read_them(tmp_path: Path) -> None:
     rows = (f'{{"prompt": "who {i} ?", "completion": "i ."}}\n' for i in range(200))
     (tmp_path / "raw.jsonl").write_text("".join(rows), encoding="utf-8")
@@ -187,6 +205,66 @@ def test_a_local_model_that_can_be_loaded_passes(written: Repository, tmp_path: 
     save_policy(make_policy("llama", vocab_size=len(tokenizer)), tokenizer, tmp_path / "model", 40)
     apply_experiment(written, "warm-cat", TINY, local_model(tmp_path / "model"))
     assert "experiment warm-cat" in guard.check(written.root)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rates", "said"),
+    [
+        (
+            50_000_001,
+            [],
+            "config: WARNING: models/mine has 50 million parameters, and the learning rates are those of a tiny model: "
+            "sft.lr=0.002, reward.lr=0.001, ppo.lr=0.0006, ppo.critic_lr=0.001, dpo.lr=0.0006. conf/model/hub.yaml has, for "
+            "models of 0.1 to 10 billion, sft.lr=2e-05 reward.lr=1e-05 ppo.lr=1e-06 ppo.critic_lr=5e-06 dpo.lr=1e-06\n",
+        ),
+        (
+            7_000_000_000,
+            ["sft.lr=1e-4", "reward.lr=9e-5", "ppo.lr=9e-6", "ppo.critic_lr=4e-5", "dpo.lr=2e-5"],
+            "config: WARNING: models/mine has 7,000 million parameters, and the learning rates are those of a tiny model: "
+            "dpo.lr=2e-05. conf/model/hub.yaml has, for models of 0.1 to 10 billion, dpo.lr=1e-06\n",
+        ),
+        (7_000_000_000, ["lora.rank=8"], ""),
+        (7_000_000_000, ["model=qwen2.5-7b"], ""),
+        (50_000_000, [], ""),
+    ],
+)
+def test_a_large_model_at_the_rates_of_a_tiny_one_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], parameters: int, rates: list[str], said: str
+) -> None:
+    """Beneath the check of a folder, which would have to hold so many weights."""
+    monkeypatch.setattr("rlhf.models.folder.check_folder", lambda *_: Seen(parameters, 1024))
+    composed = settings.compose(ROOT, ["model=local", *rates, "model.path=models/mine"])
+    guard._check_model(ROOT, settings.validate(settings.values_of(composed)))
+    assert capsys.readouterr().out == said
+
+
+def test_a_context_that_the_model_was_not_made_for_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = words_tokenizer("who are you ? i .")
+    model = make_policy("llama", vocab_size=len(tokenizer))
+    save_policy(model, tokenizer, tmp_path / "model", 40)
+    made_for = model.config.max_position_embeddings
+    monkeypatch.chdir(tmp_path)
+    for asked, warned in ((made_for, False), (made_for + 1, True)):
+        given = ["model=local", "model.path=model", f"model.max_tokens={asked}", "data.max_response_tokens=9"]
+        guard._check_model(ROOT, settings.validate(settings.values_of(settings.compose(ROOT, given))))
+        said = capsys.readouterr().out
+        assert said.startswith(f"config: WARNING: model was made for {made_for} tokens, and ") is warned, said
+
+
+def test_a_hub_model_whose_files_are_in_a_folder_is_looked_at_there(
+    written: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    tokenizer = words_tokenizer("who are you ? i .")
+    save_policy(make_policy("llama", vocab_size=len(tokenizer)), tokenizer, tmp_path / "model", 40)
+    hub = rf"source: hub\n  path: {tmp_path / 'model'}\n  id: maker/little\n  revision: '{'0123456789' * 4}'\n"
+    apply_experiment(written, "warm-cat", TINY, hub + r"  max_tokens: 128\n  chat_template: null\n  tiny: null\n")
+    assert "experiment warm-cat" in guard.check(written.root)
+    (tmp_path / "model" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model: holds no model\.safetensors"):
+        guard.check(written.root)
 
 
 def test_a_hub_that_cannot_be_reached_stops_the_pipeline_before_anything_is_removed(

@@ -73,7 +73,7 @@ class Config(Section):
     @property
     def reaches_hub(self) -> bool:
         """Whether the model or the data come from the Hugging Face hub."""
-        return self.model.source == "hub" or self.data.revision is not None
+        return (self.model.source == "hub" and not self.model.is_folder) or self.data.revision is not None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -94,7 +94,7 @@ class Config(Section):
             )
         if self.labeler.name == "judge":
             self._check_judge()
-        if self.data.source == "stories":
+        if self.data.source in ("stories", "world"):
             self._check_no_columns()
         if self.labeler.check_pairs and self.data.source == "world":
             raise ValueError(

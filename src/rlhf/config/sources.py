@@ -165,6 +165,7 @@ class TinyModel(Section):
 class Model(Section):
     """The model to start from: trained here (`tiny`), a local directory, or a hub id at a pinned revision.
 
+    `path` is the directory: of a hub model one with its files, which are then read there. A file of conf/: there is none.
     chat_template: Jinja, in place of the tokenizer's own; its text and not a file, so that DVC sees it change.
     """
 
@@ -191,6 +192,22 @@ class Model(Section):
                 "model.chat_template must be null with model.source (tiny): the words of the plain one are in the "
                 "vocabulary that is made here. Choose model=local or model=hub"
             )
+        if self.source == "tiny" and self.is_folder:
+            raise ValueError(
+                f"model.path ({self.path}) does not go with model.source (tiny), which is trained here from nothing: choose "
+                "model=local to start from that folder, or one of the models by name (docs/models.md)"
+            )
+        if self.source == "local" and not self.is_folder:
+            raise ValueError(
+                f"model.path ({self.path}) must be a folder with model.source (local): a Hugging Face model directory"
+            )
+        given = {"model.id": self.id, "model.revision": self.revision} if self.source != "hub" else {}
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(
+                    f"{name} ({value}) must be null with model.source ({self.source}): it is of a model of the hub. Choose "
+                    "model=local model.path=DIR without it; or a hub model, whose files model.path=DIR reads from a folder"
+                )
         if self.source == "hub" and not (self.id and self.revision):
             raise ValueError("model.id and model.revision are missing: a hub model is reproducible at a pinned commit only")
         if self.source == "hub" and not COMMIT.fullmatch(self.revision or ""):
@@ -199,6 +216,16 @@ class Model(Section):
                 f"a tag can move: copy one from https://huggingface.co/{self.id}/commits/main"
             )
         return self
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether `path` names a model; else it is one of the files of conf/, which has nothing to read."""
+        return not self.path.endswith(".yaml")
+
+    @property
+    def place(self) -> tuple[str, str | None]:
+        """Where a pretrained model is read: a folder without a revision, or a hub id with one."""
+        return (self.path, None) if self.is_folder else (str(self.id), self.revision)
 
 
 class Labeler(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from rlhf.config import Data
@@ -18,6 +18,12 @@ FORMS: dict[Form, tuple[str, ...]] = {
 NAMES = ("prompt", "input", "completion", "messages", "chosen", "rejected", "margin")
 NOT_IN_EVERY_ROW = ("input", "system", "history")  # nor, perhaps, in the first
 SIMILAR = 0.6  # share of the letters that a misspelt name has in common with the one that was meant
+OTHER_NAMES = {  # that files have for ours
+    "prompt": ("question", "instruction", "query", "input", "user"),
+    "completion": ("answer", "response", "output", "reply", "assistant"),
+    "chosen": ("accepted", "preferred", "better", "winner"),
+    "rejected": ("dispreferred", "worse", "loser"),
+}
 SYSTEM = {"system": "system"}  # beside conversations, in LLaMA-Factory's forms
 KNOWN_BY = {  # sets that data=files does not read, by columns that only they have
     "shp": {"human_ref_A", "human_ref_B"},
@@ -97,13 +103,20 @@ def form_of(path: str, there: Sequence[str], named: Mapping[str, str], data: Dat
             form, needed = "preference", {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}
         case _:
             return _fitting_form(path, there, named, data.columns.named())
-    lacking = [column for ours, column in needed.items() if ours not in named and column not in there]
+    lacking = {ours: column for ours, column in needed.items() if ours not in named and column not in there}
     if lacking:
         raise UserError(
-            f"{path}: has no column{'s' * (len(lacking) > 1)} {' and '.join(lacking)}, but {', '.join(there)}; "
-            "data=files reads other forms"
+            f"{path}: has no column{'s' * (len(lacking) > 1)} {' and '.join(lacking.values())}, but {', '.join(there)}; "
+            f"{_columns_for(lacking, there) or 'data=files reads other forms'}"
         )
     return form
+
+
+def _columns_for(lacking: Collection[str], there: Sequence[str]) -> str:
+    """The setting that names a column for each that is lacking, where there is one of that kind."""
+    found = {ours: next((name for name in OTHER_NAMES.get(ours, ()) if name in there), None) for ours in lacking}
+    pairs = ", ".join(f"{ours}: {theirs}" for ours, theirs in found.items())
+    return f"say which is which: 'data.columns={{{pairs}}}'" if all(found.values()) else ""
 
 
 def _fitting_form(path: str, there: Sequence[str], named: Mapping[str, str], columns: Mapping[str, str]) -> Form:

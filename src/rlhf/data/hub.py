@@ -10,7 +10,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 REASON_LENGTH = 200  # characters of another library's complaint
 NAMES = {"model": "model", "dataset": "set of data"}
 PAGES = {"model": "", "dataset": "datasets/"}
-HERE = {"model": "model=local model.path=DIR", "dataset": "data.path=DIR data.revision=null"}  # once it lies in DIR
+HERE = {"model": "model.path=DIR", "dataset": "data.path=DIR data.revision=null"}  # once it lies in DIR
 
 
 def why_not(kind: Literal["model", "dataset"], name: str, revision: str, error: BaseException) -> str:

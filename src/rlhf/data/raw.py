@@ -70,6 +70,7 @@ def _rows(path: Path) -> Iterator[RawRow]:
         case b"[":
             return _json_rows(path)
         case b"{":
+            _refuse_spread(path, head)
             return _json_line_rows(path)
     match _named_kind(path, head):
         case "json":
@@ -87,6 +88,16 @@ def _head(path: Path) -> bytes:
             return file.read1(HEAD)  # no more than there is before a file breaks off: its reader says where
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise broken_gzip(path, 0, error) from error
+
+
+def _refuse_spread(path: Path, head: bytes) -> None:
+    """UserError for an object of JSON that goes over several lines: its first line is none, and the next begins none."""
+    lines = [line.strip() for line in head.splitlines() if line.strip()]
+    if len(lines) > 1 and not lines[0].endswith(b"}") and not lines[1].startswith(b"{"):
+        raise UserError(
+            f"{path}:1: a JSON object over several lines: write each object on one line, or all of them as a list, "
+            "[{…}, {…}]"
+        )
 
 
 def _named_kind(path: Path, head: bytes) -> Literal["json", ",", "\t"] | None:

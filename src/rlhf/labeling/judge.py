@@ -9,8 +9,10 @@ from typing import Any
 
 from rlhf.data.files import write_records
 from rlhf.data.question import fill, load_template
+from rlhf.errors import UserError
 from rlhf.labeling.verdicts import Judged, Pair, Said, Verdict, judge_figures, pairs_of, ranks_of, read_verdict, winner_of
 from rlhf.models.judge import load_judge, log_odds
+from rlhf.models.policy import context_of
 from rlhf.records import Messages, Ranking, Response, Responses
 from rlhf.runtime.endpoint.address import KEY, address_from_environment
 from rlhf.runtime.endpoint.asking import Answered, ask_all
@@ -70,7 +72,14 @@ def _ask_here(run: Run, questions: Sequence[str]) -> tuple[list[Said], dict[str,
 
     for _ in run.show(parts(), len(questions)):
         pass
-    return [Said(_by_odds(one)) for one in odds], {"too_long": odds.count(None)}
+    too_long = odds.count(None)
+    if questions and too_long == len(questions):
+        raise UserError(
+            f"label: none of the {too_long} questions fits the context of {run.config.labeler.path}, "
+            f"{context_of(judge, max_tokens=0)} tokens: choose a judge with a longer one, a shorter labeler.template, or "
+            "shorter data"
+        )
+    return [Said(_by_odds(one)) for one in odds], {"too_long": too_long}
 
 
 def _by_odds(odds: float | None) -> Verdict:

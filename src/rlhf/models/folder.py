@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,15 @@ TOKENIZER_NAME = "tokenizer.json"
 QUESTION, OTHER_QUESTION = (Message("user", "?"),), (Message("user", "!"),)
 
 
-def check_folder(folder: Path, max_tokens: int, max_response_tokens: int, chat_template: str | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What shows of a model without its weights: how many numbers those are, and how many tokens fit."""
+
+    parameters: int
+    context: int
+
+
+def check_folder(folder: Path, max_tokens: int, max_response_tokens: int, chat_template: str | None = None) -> Seen:
     """UserError unless a policy, its tokenizer and a reward model on it can be loaded from here, with room for a prompt
     beside a response.
 
@@ -32,20 +41,22 @@ def check_folder(folder: Path, max_tokens: int, max_response_tokens: int, chat_t
     """
     if folder.is_dir():
         _check_names(folder)
-    context = _context(folder, None, max_tokens)
+    seen = _look(folder, None, max_tokens)
     _check_tokenizer(folder, chat_template)
-    prompt_room(context, max_response_tokens)
+    prompt_room(seen.context, max_response_tokens)
+    return seen
 
 
-def check_hub(name: str, revision: str, max_tokens: int, max_response_tokens: int, chat_template: str | None = None) -> None:
+def check_hub(name: str, revision: str, max_tokens: int, max_response_tokens: int, chat_template: str | None = None) -> Seen:
     """The same of a model on the Hugging Face hub, of which the weights are not fetched for it."""
-    context = _context(name, revision, max_tokens)
+    seen = _look(name, revision, max_tokens)
     _render(name, revision, chat_template)
-    prompt_room(context, max_response_tokens)
+    prompt_room(seen.context, max_response_tokens)
+    return seen
 
 
-def _context(place: str | Path, revision: str | None, max_tokens: int) -> int:
-    """Its context; UserError where transformers has no such policy, or no reward model of the kind."""
+def _look(place: str | Path, revision: str | None, max_tokens: int) -> Seen:
+    """Its size and context; UserError where transformers has no such policy, or no reward model of the kind."""
     with reading(place, revision):
         config = AutoConfig.from_pretrained(str(place), revision=revision, trust_remote_code=False)
         with torch.device("meta"):  # the layers of the model, and no memory for its weights
@@ -56,7 +67,7 @@ def _context(place: str | Path, revision: str | None, max_tokens: int) -> int:
             _check_weights(Path(place), model)
         else:
             refuse_other_weights(str(place), revision)
-        return context_of(model, max_tokens)
+        return Seen(sum(weight.numel() for weight in model.parameters()), context_of(model, max_tokens))
 
 
 def check_reward_model(folder: Path) -> bool:
@@ -68,7 +79,12 @@ def check_reward_model(folder: Path) -> bool:
     with reading(folder):
         _check_names(folder)
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    labels = config.id2label
+    labels, made_as = config.id2label, config.architectures or []
+    if len(labels) != 1 and made_as and not any("Classification" in name for name in made_as):
+        raise UserError(
+            f"{folder}: is no classifier: its {CONFIG_NAME} says {', '.join(made_as)}. Name a sequence classifier that was "
+            "trained with one label; a language model can be the judge (labeler=judge)"
+        )
     if len(labels) != 1:
         raise UserError(
             f"{folder}: its {CONFIG_NAME} has {len(labels)} labels ({', '.join(map(str, labels.values()))}), and a reward "

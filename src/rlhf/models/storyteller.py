@@ -82,10 +82,10 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m rlhf.models.storyteller", description=__doc__)
     parser.add_argument("model", type=Path, help="a Hugging Face directory")
     parser.add_argument("file", type=Path, help="a new text file")
-    parser.add_argument("--stories", type=int, required=True)
-    parser.add_argument("--temperature", type=float, required=True)
+    parser.add_argument("--stories", type=int, required=True, help="how many, at least 1")
+    parser.add_argument("--temperature", type=float, required=True, help="of sampling, above 0; 1: the model as it is")
     parser.add_argument("--tokens", type=int, required=True, help="of one story, at most")
-    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True, help="of the random numbers: the same one tells the same stories")
     asked = parser.parse_args(arguments)
     _check(asked)
     told = tell(asked.model, asked.stories, asked.temperature, asked.tokens, asked.seed)
@@ -114,4 +114,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except UserError as error:
-        raise SystemExit(str(error)) from None
+        raise SystemExit(f"storyteller: {error}") from None

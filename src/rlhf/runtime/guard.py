@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from rlhf.config import Config, Model
+from rlhf.config import Config
 from rlhf.errors import UserError
 from rlhf.runtime import processes, settings
 from rlhf.runtime.messages import Values, shown
@@ -24,6 +24,8 @@ SAME = "params.yaml is what conf/ composes to"
 WRITE = "python stages/config.py --write"
 KEEP = "python stages/config.py --keep"
 ABSENT = object()
+LARGE = 50_000_000  # parameters: a model that learns at the rates of conf/model/hub.yaml
+TOO_FAST = 10.0  # times those rates
 FOLLOWS = "data.file"  # from data.path, which may be another when the experiment is run
 
 
@@ -55,23 +57,56 @@ def check_inputs(root: Path, config: Config) -> None:
         load_scorer(root, config.evaluate.scorer)
     with contextlib.chdir(root):
         seed_of = functools.partial(derive_seed, config.seed, "prepare")
-        prepared.check(sources.prepare(config.data, config.prepare, seed_of), config)
+        made = sources.prepare(config.data, config.prepare, seed_of)
+        prepared.check(made, config)
+        if config.labeler.name == "dataset" and not (made.preferences or made.rankings):
+            processes.tell(
+                f"config: WARNING: {config.data.path} brings no preferences, and labeler.name is dataset, which makes none: "
+                "`sft` is as far as this goes, and `label` will stop with nothing to label. To go on to the end choose "
+                "labeler=judge or labeler=reward_model, or other data"
+            )
         if config.data.learns_rater:
             learn(read_reviews(Path(config.data.rater)).found)
-        _check_model(config.model, config.data.max_response_tokens)
+        _check_model(root, config)
         check_labeler(config)
 
 
-def _check_model(model: Model, max_response_tokens: int) -> None:
-    """UserError if `base` would refuse the model, weights aside; of one on the hub, its config and tokenizer are fetched."""
+def _check_model(root: Path, config: Config) -> None:
+    """UserError if `base` would refuse the model, weights aside; of one on the hub, its config and tokenizer are fetched.
+    What is allowed, but hardly meant, is said."""
+    model, max_response_tokens = config.model, config.data.max_response_tokens
     if model.source == "tiny":
         return
     from rlhf.models.folder import check_folder, check_hub
 
-    if model.source == "local":
-        check_folder(Path(model.path), model.max_tokens, max_response_tokens, model.chat_template)
+    place, revision = model.place
+    if revision is None:
+        seen = check_folder(Path(place), model.max_tokens, max_response_tokens, model.chat_template)
     else:
-        check_hub(str(model.id), str(model.revision), model.max_tokens, max_response_tokens, model.chat_template)
+        seen = check_hub(place, revision, model.max_tokens, max_response_tokens, model.chat_template)
+    if model.max_tokens > seen.context:
+        processes.tell(
+            f"config: WARNING: {place} was made for {seen.context} tokens, and model.max_tokens is {model.max_tokens}: "
+            f"prompt and response together get {seen.context}, and longer prompts are cut on their left"
+        )
+    if seen.parameters > LARGE and not config.lora.rank:
+        _warn_of_rates(root, config, place, seen.parameters)
+
+
+def _warn_of_rates(root: Path, config: Config, place: str, parameters: int) -> None:
+    """One line about learning rates that are those of a tiny model."""
+    from omegaconf import OmegaConf
+
+    hub: Any = OmegaConf.to_container(OmegaConf.load(root / "conf" / "model" / "hub.yaml"))
+    usual = {name: rate for name, rate in settings.flatten(hub).items() if name.endswith("lr")}
+    ours = settings.flatten(config.model_dump())
+    high = {name: rate for name, rate in usual.items() if ours[name] > TOO_FAST * rate}
+    if high:
+        processes.tell(
+            f"config: WARNING: {place} has {parameters / 1e6:,.0f} million parameters, and the learning rates are those of "
+            f"a tiny model: {', '.join(f'{name}={ours[name]:g}' for name in high)}. conf/model/hub.yaml has, for models of "
+            f"0.1 to 10 billion, {' '.join(f'{name}={rate:g}' for name, rate in high.items())}"
+        )
 
 
 def check_labeler(config: Config) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -75,9 +76,14 @@ class Rounds:
         refuse_dropped("dpo", fitted.dropped, len(fitted.rows), self.max_dropped_share, self.context)
         return fitted
 
+    @cached_property
+    def first(self) -> PairedRows:
+        """What of round 1 fits the context."""
+        return self.fit(self.shares[0])
+
     def steps(self, passes: Passes) -> int:
         """How many optimizer steps all rounds take; fewer if in a later round answers to a prompt all tie or do not fit."""
-        first = passes.steps(len(self.fit(self.shares[0]).rows))
+        first = passes.steps(len(self.first.rows))
         return first + sum(passes.steps(len({pair.prompt for pair in share})) for share in self.shares[1:])
 
 

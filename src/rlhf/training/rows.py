@@ -1,8 +1,9 @@
-"""What is said when too many rows do not fit the context."""
+"""What is said of rows that do not fit the context."""
 
 from __future__ import annotations
 
 from rlhf.errors import UserError
+from rlhf.runtime.run import Run
 
 
 def refuse_dropped(section: str, dropped: int, kept: int, max_dropped_share: float, context: int) -> None:
@@ -19,3 +20,9 @@ def refuse_dropped(section: str, dropped: int, kept: int, max_dropped_share: flo
             f"{section}.max_dropped_share ({max_dropped_share}): shorten the responses, raise that share, or choose a model "
             "with a longer context"
         )
+
+
+def say_truncated(run: Run, truncated: int, prompts: int, context: int) -> None:
+    """A line on the screen about prompts whose beginning no model gets to see, where there are any."""
+    if truncated:
+        run.say(f"cuts {truncated} of {prompts} prompts on their left, to fit the context of {context} tokens")
