@@ -14,7 +14,7 @@ from transformers import LlamaConfig
 from rlhf import config
 from rlhf.runtime import settings
 from rlhf.runtime.plan import devices as machines
-from rlhf.runtime.plan.changes import candidates, changed
+from rlhf.runtime.plan.changes import candidates, changed, enough_context
 from rlhf.runtime.plan.page import fits
 from rlhf.runtime.plan.plan import plan
 from rlhf.runtime.plan.stages import models_of, stages_of
@@ -109,6 +109,47 @@ def test_what_the_changes_promise_is_what_the_plan_with_them_says(folder: Path) 
 
 def test_nothing_helps_a_model_far_too_large(folder: Path) -> None:
     assert plan(composed(folder), gpus(1))[-1].startswith("All of these are not enough")
+
+
+WHOLE = "model.max_tokens=0"  # the 131,072 tokens that the model was made for
+
+
+def test_of_a_context_far_too_long_it_is_said_first(folder: Path) -> None:
+    """And with it everything comes to fit that else never would."""
+    lines = plan(
+        composed(folder, "data=hh_rlhf", "data.path=x", "labeler=dataset", "engine.dtype=bfloat16", WHOLE), gpus(79, 8)
+    )
+    assert "context 131072;" in lines[0]
+    changes = [line.strip() for line in lines if re.fullmatch(r"  [a-z_.]+=.*", line)]
+    assert changes[:3] == [
+        "model.max_tokens=1024",
+        "engine.responses_at_once=32",
+        "engine.tokens_per_micro_batch=1024",
+    ]
+    assert lines[-1] == "With all of these everything fits."
+    cut = composed(folder, "data=hh_rlhf", "data.path=x", "labeler=dataset", "engine.dtype=bfloat16")
+    peaks = [f"{one.total / GIB:,.1f}" for one in stages_of(cut, models_of(cut))]
+    alone = lines[lines.index("  model.max_tokens=1024") + 1].split()
+    assert [cell.rstrip("*") for cell in alone[1:]] == peaks
+
+
+@pytest.mark.parametrize(("response", "enough"), [(96, 1024), (256, 1024), (257, 2048), (512, 2048), (1000, 4096)])
+def test_four_of_the_longest_responses_are_enough_of_a_context(folder: Path, response: int, enough: int) -> None:
+    now = composed(folder, WHOLE, "data=hh_rlhf", "data.path=x", "labeler=dataset", f"data.max_response_tokens={response}")
+    assert enough_context(now) == enough
+    first, *others = candidates(now, gpus(79), 131072)
+    assert first == {"model.max_tokens": enough}
+    assert not [change for change in others if "model.max_tokens" in change]
+    assert {"engine.tokens_per_micro_batch": enough} in others or enough == 4096
+
+
+def test_a_context_that_is_not_far_too_long_is_cut_after_what_learns_as_much(folder: Path) -> None:
+    now = composed(folder, "data.max_response_tokens=64", "model.max_tokens=4096")
+    changes = list(candidates(now, gpus(79, 8), 4096))
+    shorter = {"model.max_tokens": 1024, "engine.tokens_per_micro_batch": 1024}
+    assert changes.index({"engine.name": "zero3", "engine.processes": 8}) < changes.index(shorter)
+    assert changes.index(shorter) < next(i for i, change in enumerate(changes) if "lora.rank" in change)
+    assert not [change for change in candidates(now, gpus(79, 8), 1024) if "model.max_tokens" in change]
 
 
 def test_a_setting_that_is_there_already_is_not_suggested(folder: Path) -> None:

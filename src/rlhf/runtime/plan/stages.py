@@ -36,6 +36,16 @@ class Models:
         critic = {"critic": self.critic} if self.critic else {}
         return {"policy": self.policy, "reference": self.policy, "reward model": self.reward_model} | critic
 
+    def within(self, max_tokens: int) -> Models:
+        """The same for rows of at most so many tokens; 0: as long as they are."""
+        if not max_tokens:
+            return self
+
+        def cut(sizes: Sizes) -> Sizes:
+            return replace(sizes, context=min(sizes.context, max_tokens))
+
+        return Models(cut(self.policy), cut(self.reward_model), cut(self.critic) if self.critic else None)
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
