@@ -33,18 +33,35 @@ class Suggestion:
 def suggestions(
     settings: Config, devices: Devices, context: int, fits: Callable[[Config], bool], plan: Callable[[Config], list[Stage]]
 ) -> list[Suggestion]:
-    """Down to the first with which, and with those above it, everything fits; all of them where none does."""
+    """Each time the cheapest that takes less with those above it, until everything fits or none is left.
+
+    What would take less beside a dearer change alone thus comes after that one.
+    """
     found: list[Suggestion] = []
-    so_far = settings
-    for change in candidates(settings, devices, context):
+    so_far, left = settings, list(candidates(settings, devices, context))
+    while not (found and found[-1].fits):
+        change = next((one for one in left if _takes_less(so_far, one, fits, plan)), None)
+        if change is None:
+            break
+        left.remove(change)
         alone, together = changed(settings, change), changed(so_far, change)
-        if alone is None or together is None or alone == settings:
+        if alone is None or together is None:
             continue
         so_far = together
         found.append(Suggestion(change, plan(alone), plan(together), fits(together)))
-        if found[-1].fits:
-            break
     return found
+
+
+def _takes_less(
+    before: Config, change: Change, fits: Callable[[Config], bool], plan: Callable[[Config], list[Stage]]
+) -> bool:
+    """Whether a stage's peak falls, or everything then fits, as where there were more processes than devices. What is shared
+    out already is put together again for adapters alone."""
+    after = changed(before, change)
+    if after is None or (after.engine.zero_stage < before.engine.zero_stage and "lora.rank" not in change):
+        return False
+    peaks = zip(plan(before), plan(after), strict=True)
+    return any(then.total < now.total for now, then in peaks) or fits(after)
 
 
 def candidates(settings: Config, devices: Devices, context: int) -> Iterator[Change]:
@@ -71,6 +88,8 @@ def candidates(settings: Config, devices: Devices, context: int) -> Iterator[Cha
     if not settings.lora.rank:  # a trunk that stands still is better whole where there is room: nothing is sent around
         several = {"engine.name": "zero2", "engine.processes": devices.count} if devices.gpu and devices.count > 1 else {}
         yield {"lora.rank": RANK} | several
+        if several:
+            yield several | {"engine.name": "zero3"}
     if devices.gpu:  # without moments of 8 bits, which do not go with it
         yield {"engine.name": "zero3_offload", "engine.processes": devices.count, "optimizer.bits": 32}
 
