@@ -147,6 +147,14 @@ def read_pass(name: str, sizes: Sizes, tokens: int, engine: config.Engine) -> Pa
     return Pass(name, activations=_in_flight(sizes, tokens, engine), logits=logits)
 
 
+def grading_pass(name: str, sizes: Sizes, tokens: int, row: int, engine: config.Engine, *, verdicts: int) -> Pass:
+    """A forward pass of a labeler's model, rows of at most so many tokens, which keeps nothing. verdicts: tokens whose
+    log-probabilities are asked for. Of an eager kernel's matrix there are two, before the softmax and behind it."""
+    matrices = 2.0 * tokens * scores_kept(sizes, engine.attention, row, FLOAT)
+    logits = float(LOGIT_COPIES * FLOAT * sizes.vocabulary * verdicts)
+    return Pass(name, activations=_in_flight(sizes, tokens, engine) + matrices, logits=logits)
+
+
 def sampling_pass(
     name: str, sizes: Sizes, rows: int, max_response_tokens: int, engine: config.Engine, weights: float = 0.0
 ) -> Pass:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rlhf import config
-from rlhf.models.sizes import Sizes, classifier_sizes, policy_sizes
+from rlhf.data.question import SAMPLE, fill, load_template
+from rlhf.models.sizes import Sizes, classifier_sizes, labeler_sizes, policy_sizes
 from rlhf.runtime.plan.rules import (
     Pass,
     State,
     adapters,
+    grading_pass,
     learn_pass,
     learning,
     read_pass,
@@ -24,27 +26,41 @@ PAIR = 2
 
 
 @dataclass(frozen=True, slots=True)
+class Labeler:
+    """Somebody else's model that labels. causal: as in `labeler_sizes`. template: bytes of what a judge is asked beside the
+    texts, which are as many tokens at most; 0 of a reward model."""
+
+    sizes: Sizes
+    causal: bool
+    template: int
+
+
+@dataclass(frozen=True, slots=True)
 class Models:
-    """The sizes of all that the settings ask for. critic: None where PPO has none of its own."""
+    """The sizes of all that the settings ask for. critic: None where PPO has none of its own. labeler: None where none is in
+    a folder."""
 
     policy: Sizes
     reward_model: Sizes
     critic: Sizes | None
+    labeler: Labeler | None = None
 
     def named(self) -> dict[str, Sizes]:
         """By the names of the glossary."""
         critic = {"critic": self.critic} if self.critic else {}
-        return {"policy": self.policy, "reference": self.policy, "reward model": self.reward_model} | critic
+        labeler = {"labeler": self.labeler.sizes} if self.labeler else {}
+        return {"policy": self.policy, "reference": self.policy, "reward model": self.reward_model} | critic | labeler
 
     def within(self, max_tokens: int) -> Models:
-        """The same for rows of at most so many tokens; 0: as long as they are."""
+        """The same for rows of at most so many tokens; 0: as long as they are. The labeler has a context of its own."""
         if not max_tokens:
             return self
 
         def cut(sizes: Sizes) -> Sizes:
             return replace(sizes, context=min(sizes.context, max_tokens))
 
-        return Models(cut(self.policy), cut(self.reward_model), cut(self.critic) if self.critic else None)
+        critic = cut(self.critic) if self.critic else None
+        return replace(self, policy=cut(self.policy), reward_model=cut(self.reward_model), critic=critic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +91,24 @@ def models_of(settings: config.Config) -> Models:
     ppo, model = settings.ppo, settings.model
     reward_model = classifier_sizes(model, settings.reward.layers)
     critic = reward_model if ppo.critic_from == "reward_model" else classifier_sizes(model, None)
-    return Models(policy_sizes(model), reward_model, critic if ppo.critic == "separate" else None)
+    own_critic = critic if ppo.critic == "separate" else None
+    return Models(policy_sizes(model), reward_model, own_critic, _labeler_of(settings.labeler))
+
+
+def _labeler_of(labeler: config.Labeler) -> Labeler | None:
+    """None: no model labels, or a server has it."""
+    if not (labeler.ranks_texts and labeler.is_folder):
+        return None
+    judge = labeler.name == "judge"
+    question = fill(load_template(labeler.template), labeler.template, SAMPLE, "", "") if judge else ""
+    return Labeler(*labeler_sizes(labeler.path, judge=judge), len(question.encode()))
 
 
 def stages_of(settings: config.Config, models: Models) -> list[Stage]:
     """All stages that hold a model, in the order of the pipeline."""
     makers: list[Callable[[config.Config, Models], Stage]] = [_base, _sft, _sample, _reward, _ppo, _dpo, _evaluate]
+    if models.labeler:
+        makers.insert(makers.index(_reward), _label)
     return [make(settings, models) for make in makers]
 
 
@@ -102,6 +130,22 @@ def _sample(settings: config.Config, models: Models) -> Stage:
     """All models that answer are loaded at once."""
     held = {str(name): standing(models.policy.parameters, settings.engine) for name in settings.sample.models}
     return Stage("sample", held, (_sampling(models.policy, settings, settings.engine.responses_at_once),))
+
+
+def _label(settings: config.Config, models: Models) -> Stage:
+    """A judge reads a prompt with two responses and says one letter, a reward model a prompt with one. As long as the policy
+    takes them, that is: in the tokens of its own tokenizer. One that reads both ways is loaded in float32 as it comes."""
+    labeler, policy = models.labeler, models.policy
+    assert labeler
+    as_it_comes = {} if labeler.causal else {"dtype": "float32", "attention": "auto"}
+    engine = settings.engine.model_copy(update=as_it_comes)
+    judge = settings.labeler.name == "judge"
+    asked = policy.context + (settings.data.max_response_tokens + labeler.template if judge else 0)
+    row = min(asked, labeler.sizes.context)
+    tokens = max(engine.tokens_per_micro_batch, row)
+    name, verdicts = ("verdicts", tokens // row) if judge else ("scores", 0)
+    one = grading_pass(name, labeler.sizes, tokens, row, engine, verdicts=verdicts)
+    return Stage("label", {"labeler": standing(labeler.sizes.parameters, engine)}, (one,))
 
 
 def _reward(settings: config.Config, models: Models) -> Stage:
