@@ -15,10 +15,11 @@ from rlhf import config
 from rlhf.runtime import settings
 from rlhf.runtime.plan import devices as machines
 from rlhf.runtime.plan.changes import candidates, changed, enough_context, suggestions
+from rlhf.runtime.plan.models import models_of
 from rlhf.runtime.plan.page import fits
 from rlhf.runtime.plan.plan import plan
 from rlhf.runtime.plan.rules import Pass
-from rlhf.runtime.plan.stages import Stage, models_of, stages_of
+from rlhf.runtime.plan.stages import Stage, stages_of
 from tests.runtime.conftest import ROOT
 
 GIB = machines.GIB
@@ -302,6 +303,13 @@ def test_the_command_plans_the_default_and_says_in_one_message_what_is_wrong(fol
     for arguments, message in (
         (("ppo.kl_clt=1",), "plan: ppo.kl_clt: no such setting; did you mean ppo.kl_ctl?\n"),
         (("seed=1", "--gpu", "0", "seed=1"), "plan: --gpu (0) must be above 0 and --gpus (1) at least 1\n"),
+        (("--gpu", "8", "--gpus", "0"), "plan: --gpu (8) must be above 0 and --gpus (0) at least 1\n"),
+        (("--gpus", "4"), "plan: --gpus (4) says how many GPUs, and not how large: add --gpu GIB, what each has free\n"),
+        (
+            ("lora.rank=4", "lora.targets=[nope]"),
+            "plan: lora.targets (nope): no linear layer of the model has such a name, so none gets an adapter; choose among "
+            "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, or lora.targets=[] for all\n",
+        ),
     ):
         done = run(tmp_path, *arguments)
         assert (done.returncode, done.stdout, done.stderr) == (1, "", message)

@@ -20,8 +20,9 @@ from rlhf import config
 from rlhf.errors import UserError
 from rlhf.models.sizes import Layer, Linear, Sizes
 from rlhf.runtime import settings
+from rlhf.runtime.plan.models import Labeler, Models, models_of
 from rlhf.runtime.plan.rules import Pass
-from rlhf.runtime.plan.stages import Labeler, Models, Stage, models_of, stages_of
+from rlhf.runtime.plan.stages import Stage, stages_of
 from tests.runtime.conftest import ROOT
 from tests.runtime.plan.test_rules import LLAMA
 
@@ -208,6 +209,13 @@ def test_with_adapters_all_four_models_are_one_trunk() -> None:
     found = bytes_of(stage("ppo", "lora.rank=2", "engine.dtype=bfloat16"))
     assert found == {"trunk of all": 2000, "policy": 18 * 104, "critic": 18 * 104, "reward model": 2 * 104}
     assert bytes_of(stage("dpo", "lora.rank=2")) == {"trunk of all": 4000, "policy": 16 * 104}
+
+
+def test_adapters_for_no_layer_at_all_are_refused_where_there_are_to_be_any() -> None:
+    with pytest.raises(UserError, match=r"lora\.targets \(nope, q\): no linear layer of the model has such a name"):
+        models_of(composed("lora.rank=2", "lora.targets=[nope,q]"))
+    assert models_of(composed("lora.rank=2", "lora.targets=[nope,q_proj]"))  # as the stages have it: one of them is there
+    assert models_of(composed("lora.targets=[nope]"))
 
 
 def test_zero_shares_out_the_trunk_of_adapters_too_and_it_comes_together_once_to_sample() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from rlhf.config import Config
 from rlhf.runtime.plan.changes import suggestions
 from rlhf.runtime.plan.devices import Devices
+from rlhf.runtime.plan.models import models_of
 from rlhf.runtime.plan.page import fits, lines_of, suggested
-from rlhf.runtime.plan.stages import Stage, models_of, stages_of
+from rlhf.runtime.plan.stages import Stage, stages_of
 
 
 def plan(config: Config, devices: Devices) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlhf import config
-from rlhf.models.sizes import Layer, Sizes
+from rlhf.models.sizes import Layer, Linear, Sizes
 
 FLOAT = 4
 LOGIT_COPIES = 3  # the log-softmax, its gradient, and that of the logits
@@ -103,8 +103,13 @@ def whole(learners: Sequence[Sizes], engine: config.Engine) -> float:
 
 def adapters(sizes: Sizes, lora: config.Lora) -> int:
     """Parameters of low-rank adapters: rank x (inputs + outputs) of each linear layer that gets one."""
-    chosen = [linear for linear in sizes.linears if not lora.targets or linear.name in lora.targets]
-    return lora.rank * sum(linear.inputs + linear.outputs for linear in chosen)
+    return lora.rank * sum(linear.inputs + linear.outputs for linear in adapted(sizes, lora))
+
+
+def adapted(sizes: Sizes, lora: config.Lora) -> list[Linear]:
+    """The linear layers that get adapters: all, or those that `lora.targets` name, by what stands behind the last dot."""
+    names = {target.rpartition(".")[2] for target in lora.targets}
+    return [linear for linear in sizes.linears if not names or linear.name in names]
 
 
 def kept_of_layer(layer: Layer, number: int) -> int:

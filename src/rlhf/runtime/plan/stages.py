@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rlhf import config
-from rlhf.data.question import SAMPLE, fill, load_template
-from rlhf.models.sizes import Sizes, classifier_sizes, labeler_sizes, policy_sizes
+from rlhf.models.sizes import Sizes
+from rlhf.runtime.plan.models import Models
 from rlhf.runtime.plan.rules import (
     Pass,
     State,
@@ -23,44 +23,6 @@ from rlhf.runtime.plan.rules import (
 )
 
 PAIR = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Labeler:
-    """Somebody else's model that labels. causal: as in `labeler_sizes`. template: bytes of what a judge is asked beside the
-    texts, which are as many tokens at most; 0 of a reward model."""
-
-    sizes: Sizes
-    causal: bool
-    template: int
-
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """The sizes of all that the settings ask for. critic: None where PPO has none of its own. labeler: None where none is in
-    a folder."""
-
-    policy: Sizes
-    reward_model: Sizes
-    critic: Sizes | None
-    labeler: Labeler | None = None
-
-    def named(self) -> dict[str, Sizes]:
-        """By the names of the glossary."""
-        critic = {"critic": self.critic} if self.critic else {}
-        labeler = {"labeler": self.labeler.sizes} if self.labeler else {}
-        return {"policy": self.policy, "reference": self.policy, "reward model": self.reward_model} | critic | labeler
-
-    def within(self, max_tokens: int) -> Models:
-        """The same for rows of at most so many tokens; 0: as long as they are. The labeler has a context of its own."""
-        if not max_tokens:
-            return self
-
-        def cut(sizes: Sizes) -> Sizes:
-            return replace(sizes, context=min(sizes.context, max_tokens))
-
-        critic = cut(self.critic) if self.critic else None
-        return replace(self, policy=cut(self.policy), reward_model=cut(self.reward_model), critic=critic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,24 +46,6 @@ class Stage:
     def waiting(self) -> float:
         """In the memory of the CPU."""
         return sum(state.waiting for state in self.held.values())
-
-
-def models_of(settings: config.Config) -> Models:
-    """Their sizes, from their configs."""
-    ppo, model = settings.ppo, settings.model
-    reward_model = classifier_sizes(model, settings.reward.layers)
-    critic = reward_model if ppo.critic_from == "reward_model" else classifier_sizes(model, None)
-    own_critic = critic if ppo.critic == "separate" else None
-    return Models(policy_sizes(model), reward_model, own_critic, _labeler_of(settings.labeler))
-
-
-def _labeler_of(labeler: config.Labeler) -> Labeler | None:
-    """None: no model labels, or a server has it."""
-    if not (labeler.ranks_texts and labeler.is_folder):
-        return None
-    judge = labeler.name == "judge"
-    question = fill(load_template(labeler.template), labeler.template, SAMPLE, "", "") if judge else ""
-    return Labeler(*labeler_sizes(labeler.path, judge=judge), len(question.encode()))
 
 
 def stages_of(settings: config.Config, models: Models) -> list[Stage]:
