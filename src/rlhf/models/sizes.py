@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from rlhf import config
 from rlhf.errors import UserError
 from rlhf.models.place import reading
 from rlhf.models.policy import context_of
-from rlhf.models.reward import check_classifier, of_first_layers
+from rlhf.models.reward import check_classifier, has_linear_head, of_first_layers
 from rlhf.models.tiny import tiny_config
 
+NO_LIMIT = sys.maxsize  # tokens of a model that tells none
 COMPOSED_GELU = ("NewGELUActivation", "FastGELUActivation")  # of several operations, three of which keep one more tensor
 
 
@@ -86,6 +88,20 @@ def classifier_sizes(model: config.Model, layers: int | None) -> Sizes:
     settings.num_labels = 1
     made = _on_meta(AutoModelForSequenceClassification, settings if layers is None else of_first_layers(settings, layers))
     return sizes_of(made, model.max_tokens)
+
+
+def labeler_sizes(folder: str, *, judge: bool) -> tuple[Sizes, bool]:
+    """Of somebody else's model that labels, from the config in its folder, and whether it is causal: a judge, or a reward
+    model whose head is a linear one; others read both ways (`models.encoder`).
+
+    Raises:
+        UserError: its config cannot be read, or how its layers are made is not known.
+    """
+    kind = AutoModelForCausalLM if judge else AutoModelForSequenceClassification
+    with reading(folder):
+        made = _on_meta(kind, AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        causal = judge or has_linear_head(made)
+        return sizes_of(made, 0 if causal else NO_LIMIT), causal
 
 
 def _config_of(model: config.Model) -> PretrainedConfig:

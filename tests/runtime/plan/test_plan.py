@@ -14,10 +14,12 @@ from transformers import LlamaConfig
 from rlhf import config
 from rlhf.runtime import settings
 from rlhf.runtime.plan import devices as machines
-from rlhf.runtime.plan.changes import candidates, changed
+from rlhf.runtime.plan.changes import candidates, changed, enough_context, suggestions
+from rlhf.runtime.plan.models import models_of
 from rlhf.runtime.plan.page import fits
 from rlhf.runtime.plan.plan import plan
-from rlhf.runtime.plan.stages import models_of, stages_of
+from rlhf.runtime.plan.rules import Pass
+from rlhf.runtime.plan.stages import Stage, stages_of
 from tests.runtime.conftest import ROOT
 
 GIB = machines.GIB
@@ -111,6 +113,133 @@ def test_nothing_helps_a_model_far_too_large(folder: Path) -> None:
     assert plan(composed(folder), gpus(1))[-1].startswith("All of these are not enough")
 
 
+WHOLE = "model.max_tokens=0"  # the 131,072 tokens that the model was made for
+
+
+def test_of_a_context_far_too_long_it_is_said_first(folder: Path) -> None:
+    """And with it everything comes to fit that else never would."""
+    lines = plan(
+        composed(folder, "data=hh_rlhf", "data.path=x", "labeler=dataset", "engine.dtype=bfloat16", WHOLE), gpus(79, 8)
+    )
+    assert "context 131072;" in lines[0]
+    changes = [line.strip() for line in lines if re.fullmatch(r"  [a-z_.]+=.*", line)]
+    assert changes[:3] == [
+        "model.max_tokens=1024",
+        "engine.responses_at_once=32",
+        "engine.tokens_per_micro_batch=1024",
+    ]
+    assert lines[-1] == "With all of these everything fits."
+    cut = composed(folder, "data=hh_rlhf", "data.path=x", "labeler=dataset", "engine.dtype=bfloat16")
+    peaks = [f"{one.total / GIB:,.1f}" for one in stages_of(cut, models_of(cut))]
+    alone = lines[lines.index("  model.max_tokens=1024") + 1].split()
+    assert [cell.rstrip("*") for cell in alone[1:]] == peaks
+
+
+@pytest.mark.parametrize(("response", "enough"), [(96, 1024), (256, 1024), (257, 2048), (512, 2048), (1000, 4096)])
+def test_four_of_the_longest_responses_are_enough_of_a_context(folder: Path, response: int, enough: int) -> None:
+    now = composed(folder, WHOLE, "data=hh_rlhf", "data.path=x", "labeler=dataset", f"data.max_response_tokens={response}")
+    assert enough_context(now) == enough
+    first, *others = candidates(now, gpus(79), 131072)
+    assert first == {"model.max_tokens": enough}
+    assert not [change for change in others if "model.max_tokens" in change]
+    assert {"engine.tokens_per_micro_batch": enough} in others or enough == 4096
+
+
+def test_a_context_that_is_not_far_too_long_is_cut_after_what_learns_as_much(folder: Path) -> None:
+    now = composed(folder, "data.max_response_tokens=64", "model.max_tokens=4096")
+    changes = list(candidates(now, gpus(79, 8), 4096))
+    shorter = {"model.max_tokens": 1024, "engine.tokens_per_micro_batch": 1024}
+    assert changes.index({"engine.name": "zero3", "engine.processes": 8}) < changes.index(shorter)
+    assert changes.index(shorter) < next(i for i, change in enumerate(changes) if "lora.rank" in change)
+    assert not [change for change in candidates(now, gpus(79, 8), 1024) if "model.max_tokens" in change]
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        ("engine=zero3", "engine.processes=8"),
+        ("engine=zero3", "engine.processes=8", "engine.dtype=bfloat16", "lora.rank=8"),
+        ("engine=zero2", "engine.processes=4", "engine.gradient_checkpointing=true"),
+        ("engine=zero3_offload", "engine.processes=8"),
+        ("engine.responses_at_once=32", "engine.tokens_per_micro_batch=1024", "ppo=rloo", WHOLE),
+    ],
+)
+@pytest.mark.parametrize("gib", [1, 40, 79])
+def test_every_change_takes_less_than_those_above_it_and_only_adapters_put_together_what_is_shared_out(
+    folder: Path, now: tuple[str, ...], gib: float
+) -> None:
+    asked = composed(folder, *now)
+    models = models_of(asked)
+
+    def planned(other: config.Config) -> list[Stage]:
+        return stages_of(other, models.within(other.model.max_tokens))
+
+    found = suggestions(asked, gpus(gib, 8), models.policy.context, lambda other: False, planned)
+    assert found
+    before, stage = planned(asked), asked.engine.zero_stage
+    for one in found:
+        assert any(then.total < was.total for was, then in zip(before, one.together, strict=True)), one.change
+        then = int(str(one.change.get("engine.name", f"zero{stage}"))[4])
+        assert then >= stage or "lora.rank" in one.change
+        before, stage = one.together, then
+
+
+def test_a_trunk_that_is_too_large_whole_is_shared_out_again(folder: Path) -> None:
+    """Adapters on ZeRO's third stage, where the second does not do."""
+    now = composed(folder, "engine=zero3", "engine.processes=8", "engine.dtype=bfloat16", "engine.responses_at_once=16")
+    models = models_of(now)
+
+    def third_stage(other: config.Config) -> bool:
+        return other.lora.rank > 0 and other.engine.zero_stage == 3
+
+    found = suggestions(now, gpus(8, 8), 1024, third_stage, lambda other: stages_of(other, models))
+    assert [one.change for one in found][-2:] == [
+        {"lora.rank": 16, "engine.name": "zero2", "engine.processes": 8},
+        {"engine.name": "zero3", "engine.processes": 8},
+    ]
+    sft = [one.together[1].total for one in found]
+    assert sft[-1] < sft[-2]
+
+
+def test_what_takes_less_only_beside_a_dearer_change_comes_after_it() -> None:
+    """One peak, of two halves: the larger counts; of the cheaper change nothing is to be seen before the dearer one."""
+    asked = settings.validate(settings.values_of(settings.compose(ROOT)))
+
+    def planned(other: config.Config) -> list[Stage]:
+        halves = (3.0 if other.engine.gradient_checkpointing else 9.0, 4.0 if other.lora.rank else 10.0)
+        return [Stage("sft", {}, tuple(Pass("half", activations=half) for half in halves))]
+
+    found = suggestions(asked, gpus(5), 128, lambda other: planned(other)[0].total <= 5, planned)
+    assert [one.change for one in found] == [{"lora.rank": 16}, {"engine.gradient_checkpointing": True}]
+    assert [one.together[0].total for one in found] == [9, 4]
+    assert [one.alone[0].total for one in found] == [9, 10]
+
+
+def test_more_processes_than_there_are_devices_become_as_many(folder: Path) -> None:
+    """Although no stage takes less for it; and they share out no less than before."""
+    found = suggestions(
+        composed(folder, "engine=zero3", "engine.processes=16"),
+        gpus(80, 8),
+        1024,
+        lambda other: other.engine.processes == 8,
+        lambda other: [Stage("sft", {}, (Pass("step", activations=1.0),))],
+    )
+    assert [one.change for one in found] == [{"engine.name": "zero3", "engine.processes": 8}]
+
+
+@pytest.mark.parametrize(("name", "suggested"), [("zero1", True), ("zero2", False), ("zero3", False)])
+def test_what_is_shared_out_already_is_not_put_together_even_where_that_takes_less(
+    folder: Path, name: str, suggested: bool
+) -> None:
+    asked = composed(folder, f"engine={name}", "engine.processes=8", "lora.rank=8")
+
+    def planned(other: config.Config) -> list[Stage]:
+        return [Stage("sft", {}, (Pass("step", activations=1.0 if other.engine.name == "zero2" else 2.0),))]
+
+    found = suggestions(asked, gpus(80, 8), 1024, lambda other: False, planned)
+    assert bool(found) == suggested
+
+
 def test_a_setting_that_is_there_already_is_not_suggested(folder: Path) -> None:
     done = ("engine.dtype=bfloat16", "engine.gradient_checkpointing=true", "lora.rank=8")
     lines = plan(composed(folder, *done), gpus(1))
@@ -174,6 +303,13 @@ def test_the_command_plans_the_default_and_says_in_one_message_what_is_wrong(fol
     for arguments, message in (
         (("ppo.kl_clt=1",), "plan: ppo.kl_clt: no such setting; did you mean ppo.kl_ctl?\n"),
         (("seed=1", "--gpu", "0", "seed=1"), "plan: --gpu (0) must be above 0 and --gpus (1) at least 1\n"),
+        (("--gpu", "8", "--gpus", "0"), "plan: --gpu (8) must be above 0 and --gpus (0) at least 1\n"),
+        (("--gpus", "4"), "plan: --gpus (4) says how many GPUs, and not how large: add --gpu GIB, what each has free\n"),
+        (
+            ("lora.rank=4", "lora.targets=[nope]"),
+            "plan: lora.targets (nope): no linear layer of the model has such a name, so none gets an adapter; choose among "
+            "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, or lora.targets=[] for all\n",
+        ),
     ):
         done = run(tmp_path, *arguments)
         assert (done.returncode, done.stdout, done.stderr) == (1, "", message)

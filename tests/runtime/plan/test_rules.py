@@ -235,4 +235,5 @@ def test_adapters_are_rank_times_inputs_and_outputs_of_the_layers_named() -> Non
     sizes = replace(sizes, linears=(Linear("q_proj", 32, 48), Linear("down_proj", 88, 32), Linear("q_proj", 32, 48)))
     lora = _settings().lora.model_dump()
     assert rules.adapters(sizes, config.Lora(**lora | {"rank": 4})) == 4 * (80 + 120 + 80)
-    assert rules.adapters(sizes, config.Lora(**lora | {"rank": 4, "targets": ["q_proj"]})) == 4 * 160
+    for target in ("q_proj", "self_attn.q_proj"):
+        assert rules.adapters(sizes, config.Lora(**lora | {"rank": 4, "targets": [target]})) == 4 * 160

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import (
+    AlbertConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    PretrainedConfig,
+)
 
 from rlhf import config
+from rlhf.errors import UserError
 from rlhf.models.sizes import Layer, Linear, Sizes
 from rlhf.runtime import settings
-from rlhf.runtime.plan.stages import Models, Stage, models_of, stages_of
+from rlhf.runtime.plan.models import Labeler, Models, models_of
+from rlhf.runtime.plan.rules import Pass
+from rlhf.runtime.plan.stages import Stage, stages_of
 from tests.runtime.conftest import ROOT
+from tests.runtime.plan.test_rules import LLAMA
 
 LAYER = Layer(parameters=100, outputs=50, attended=8, middle=12, activated=24, layer_norms=0, rms_norms=16)
 POLICY = Sizes(
@@ -47,6 +61,98 @@ def bytes_of(found: Stage) -> dict[str, float]:
 def test_each_stage_is_there_in_the_order_of_the_pipeline() -> None:
     names = [one.name for one in stages_of(composed(), Models(POLICY, CLASSIFIER, CLASSIFIER))]
     assert names == ["base", "sft", "sample", "reward", "ppo", "dpo", "evaluate"]
+
+
+def labeling(name: str, *overrides: str, causal: bool = True, template: int = 0, **changes: Any) -> Stage:
+    """Stage label, the labeler's model being of a context of 100 tokens and of as many layers as the policy, but wider."""
+    sizes = replace(POLICY, **{"parameters": 7000, "context": 100, "hidden": 16, "vocabulary": 30} | changes)
+    models = Models(POLICY, CLASSIFIER, CLASSIFIER, Labeler(sizes, causal, template))
+    return stage("label", f"labeler={name}", "labeler.path=DIR", *overrides, models=models)
+
+
+def test_whoever_labels_by_a_model_holds_it_alone_after_the_samples() -> None:
+    models = Models(POLICY, CLASSIFIER, None, Labeler(CLASSIFIER, causal=True, template=0))
+    names = [one.name for one in stages_of(composed("labeler=reward_model", "labeler.path=DIR"), models)]
+    assert names == ["base", "sft", "sample", "label", "reward", "ppo", "dpo", "evaluate"]
+    assert list(models.named())[-1] == "labeler"
+    zero3 = ("engine=zero3", "engine.processes=4")  # it stands still: whole in every process
+    assert bytes_of(labeling("reward_model", *zero3)) == {"labeler": 4 * 7000}
+    assert bytes_of(labeling("judge", "engine.dtype=bfloat16")) == {"labeler": 2 * 7000}
+
+
+def test_a_reward_model_that_labels_reads_micro_batches_and_has_no_logits() -> None:
+    """In flight of a token: two of the trunk's 16, and three of the middle's 12; of rows of 64 tokens, as the policy's."""
+    for micro_batch, tokens in ((256, 256), (1, 64)):
+        (one,) = labeling("reward_model", f"engine.tokens_per_micro_batch={micro_batch}").passes
+        assert one == Pass("scores", activations=tokens * 4 * (2 * 16 + 3 * 12))
+    (cut,) = labeling("reward_model", "engine.tokens_per_micro_batch=1", context=50).passes
+    assert cut.activations == 50 * 4 * (2 * 16 + 3 * 12)
+
+
+def test_a_judge_reads_two_responses_and_the_template_and_says_one_letter() -> None:
+    """64 tokens of the prompt and a response, 10 of the other, 20 of the template: 94; logits of one token a row."""
+    small = ("data.max_response_tokens=10", "engine.tokens_per_micro_batch=1", "data.languages.en.max_response_tokens=10")
+    (one,) = labeling("judge", *small, template=20).passes
+    assert (one.name, one.activations, one.logits) == ("verdicts", 94 * 4 * (2 * 16 + 3 * 12), 3 * 4 * 30)
+    (many,) = labeling("judge", *small[::2], "engine.tokens_per_micro_batch=300", template=20).passes
+    assert (many.activations, many.logits) == (300 * 4 * (2 * 16 + 3 * 12), 3 * 3 * 4 * 30)
+    (cut,) = labeling("judge", *small, template=1000).passes
+    assert cut.activations == 100 * 4 * (2 * 16 + 3 * 12)
+
+
+def test_one_that_reads_both_ways_stays_in_float32_and_takes_its_own_kernel() -> None:
+    sdpa = ("engine.dtype=bfloat16", "engine.attention=sdpa", "engine.tokens_per_micro_batch=128")
+    found = labeling("reward_model", *sdpa, causal=False, attention="eager")
+    assert bytes_of(found) == {"labeler": 4 * 7000}
+    matrices = 2 * 128 * (2 * 64 * 4)  # two of them: 128 tokens x 2 heads x rows of 64
+    assert found.passes[0].activations == 128 * 4 * (2 * 16 + 3 * 12) + matrices
+    causal = labeling("reward_model", *sdpa, attention="eager")
+    assert causal.passes[0].activations == 128 * 2 * (2 * 16 + 3 * 12)
+
+
+@pytest.mark.parametrize("overrides", [(), ("labeler=judge", "endpoint.model=NAME")])
+def test_where_no_model_labels_or_a_server_has_it_there_is_none(overrides: tuple[str, ...]) -> None:
+    models = models_of(composed(*overrides))
+    assert models.labeler is None
+    assert "label" not in [one.name for one in stages_of(composed(*overrides), models)]
+
+
+BERT = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "made_by", "causal"),
+    [
+        ("judge", LLAMA, AutoModelForCausalLM, True),
+        ("reward_model", LLAMA, AutoModelForSequenceClassification, True),
+        ("reward_model", BERT, AutoModelForSequenceClassification, False),
+    ],
+)
+def test_a_labeler_is_measured_by_its_config(
+    name: str, kind: PretrainedConfig, made_by: Any, causal: bool, tmp_path: Path
+) -> None:
+    kind = copy.deepcopy(kind)
+    kind.num_labels = 1
+    kind.save_pretrained(tmp_path)
+    asked = composed(f"labeler={name}", f"labeler.path={tmp_path}")
+    labeler = models_of(asked).labeler
+    assert labeler is not None
+    real = sum(p.nbytes for p in made_by.from_config(kind).parameters())
+    assert (4 * labeler.sizes.parameters, labeler.causal) == (real, causal)
+    assert (
+        bytes_of(stage("label", *(f"labeler={name}", f"labeler.path={tmp_path}"), models=models_of(asked)))["labeler"]
+        == real
+    )
+    words = "You compare two responses of an assistant to the same conversation and say which one is better."
+    assert (labeler.template > len(words)) == (name == "judge")
+
+
+def test_a_labeler_that_is_not_there_or_is_not_understood_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        models_of(composed("labeler=judge", "labeler.path=nowhere"))
+    AlbertConfig().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="the 12 layers of a albert model are not found: its memory cannot be planned"):
+        models_of(composed("labeler=reward_model", f"labeler.path={tmp_path}"))
 
 
 def test_ppo_has_two_models_that_learn_and_two_that_stand_still() -> None:
@@ -103,6 +209,13 @@ def test_with_adapters_all_four_models_are_one_trunk() -> None:
     found = bytes_of(stage("ppo", "lora.rank=2", "engine.dtype=bfloat16"))
     assert found == {"trunk of all": 2000, "policy": 18 * 104, "critic": 18 * 104, "reward model": 2 * 104}
     assert bytes_of(stage("dpo", "lora.rank=2")) == {"trunk of all": 4000, "policy": 16 * 104}
+
+
+def test_adapters_for_no_layer_at_all_are_refused_where_there_are_to_be_any() -> None:
+    with pytest.raises(UserError, match=r"lora\.targets \(nope, q\): no linear layer of the model has such a name"):
+        models_of(composed("lora.rank=2", "lora.targets=[nope,q]"))
+    assert models_of(composed("lora.rank=2", "lora.targets=[nope,q_proj]"))  # as the stages have it: one of them is there
+    assert models_of(composed("lora.targets=[nope]"))
 
 
 def test_zero_shares_out_the_trunk_of_adapters_too_and_it_comes_together_once_to_sample() -> None:

@@ -14,6 +14,9 @@ from rlhf.runtime.plan.stages import Stage
 
 RANK = 16
 SHARE_AT_ONCE = 16  # one part in so many of the responses that are written side by side
+LEAST_CONTEXT = 1024
+RESPONSES_A_CONTEXT = 4  # a response, and a prompt of three times its length
+FAR = 4  # a context so many times as long as is enough is no choice of anybody's: the model came with it
 Change = dict[str, Any]
 
 
@@ -30,28 +33,49 @@ class Suggestion:
 def suggestions(
     settings: Config, devices: Devices, context: int, fits: Callable[[Config], bool], plan: Callable[[Config], list[Stage]]
 ) -> list[Suggestion]:
-    """Down to the first with which, and with those above it, everything fits; all of them where none does."""
+    """Each time the cheapest that takes less with those above it, until everything fits or none is left.
+
+    What would take less beside a dearer change alone thus comes after that one.
+    """
     found: list[Suggestion] = []
-    so_far = settings
-    for change in candidates(settings, devices, context):
+    so_far, left = settings, list(candidates(settings, devices, context))
+    while not (found and found[-1].fits):
+        change = next((one for one in left if _takes_less(so_far, one, fits, plan)), None)
+        if change is None:
+            break
+        left.remove(change)
         alone, together = changed(settings, change), changed(so_far, change)
-        if alone is None or together is None or alone == settings:
+        if alone is None or together is None:
             continue
         so_far = together
         found.append(Suggestion(change, plan(alone), plan(together), fits(together)))
-        if found[-1].fits:
-            break
     return found
 
 
+def _takes_less(
+    before: Config, change: Change, fits: Callable[[Config], bool], plan: Callable[[Config], list[Stage]]
+) -> bool:
+    """Whether a stage's peak falls, or everything then fits, as where there were more processes than devices. What is shared
+    out already is put together again for adapters alone."""
+    after = changed(before, change)
+    if after is None or (after.engine.zero_stage < before.engine.zero_stage and "lora.rank" not in change):
+        return False
+    peaks = zip(plan(before), plan(after), strict=True)
+    return any(then.total < now.total for now, then in peaks) or fits(after)
+
+
 def candidates(settings: Config, devices: Devices, context: int) -> Iterator[Change]:
-    """First what costs a little time and changes results by rounding alone; then what rounds more; then more devices; then
-    what learns less; last what makes every step wait for the bus."""
-    engine = settings.engine
+    """First a context that is far too long; then what costs a little time and changes results by rounding alone; then what
+    rounds more; then more devices; then what learns less; last what makes every step wait for the bus."""
+    engine, short = settings.engine, enough_context(settings)
+    tokens = min(engine.tokens_per_micro_batch, short)
+    far = context > FAR * short
+    if far:
+        yield {"model.max_tokens": short}
     if engine.responses_at_once > SHARE_AT_ONCE:
         yield {"engine.responses_at_once": engine.responses_at_once // SHARE_AT_ONCE}
-    if engine.tokens_per_micro_batch > context:
-        yield {"engine.tokens_per_micro_batch": context}
+    if engine.tokens_per_micro_batch > (longest := short if far else context):
+        yield {"engine.tokens_per_micro_batch": longest}
     yield {"engine.gradient_checkpointing": True}
     yield {"engine.dtype": "bfloat16"}
     if devices.gpu:
@@ -59,11 +83,21 @@ def candidates(settings: Config, devices: Devices, context: int) -> Iterator[Cha
     if devices.gpu and devices.count > 1:
         yield {"engine.name": "zero2", "engine.processes": devices.count}
         yield {"engine.name": "zero3", "engine.processes": devices.count}
+    if short < context <= FAR * short:
+        yield {"model.max_tokens": short, "engine.tokens_per_micro_batch": tokens}
     if not settings.lora.rank:  # a trunk that stands still is better whole where there is room: nothing is sent around
         several = {"engine.name": "zero2", "engine.processes": devices.count} if devices.gpu and devices.count > 1 else {}
         yield {"lora.rank": RANK} | several
+        if several:
+            yield several | {"engine.name": "zero3"}
     if devices.gpu:  # without moments of 8 bits, which do not go with it
         yield {"engine.name": "zero3_offload", "engine.processes": devices.count, "optimizer.bits": 32}
+
+
+def enough_context(settings: Config) -> int:
+    """Tokens: the least power of two with room for so many of the longest responses, and no less than what is usual."""
+    longest = RESPONSES_A_CONTEXT * settings.data.max_response_tokens
+    return max(LEAST_CONTEXT, 1 << (longest - 1).bit_length())
 
 
 def changed(settings: Config, change: Change) -> Config | None:

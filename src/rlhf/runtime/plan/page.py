@@ -8,8 +8,9 @@ from rlhf.config import Config
 from rlhf.runtime.messages import shown
 from rlhf.runtime.plan.changes import Suggestion
 from rlhf.runtime.plan.devices import GIB, Devices
+from rlhf.runtime.plan.models import Models
 from rlhf.runtime.plan.rules import Pass, State
-from rlhf.runtime.plan.stages import Models, Stage
+from rlhf.runtime.plan.stages import Stage
 
 COLUMNS = {  # and how wide they are
     "weights": 9,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlhf import config
-from rlhf.models.sizes import Layer, Sizes
+from rlhf.models.sizes import Layer, Linear, Sizes
 
 FLOAT = 4
 LOGIT_COPIES = 3  # the log-softmax, its gradient, and that of the logits
@@ -103,8 +103,13 @@ def whole(learners: Sequence[Sizes], engine: config.Engine) -> float:
 
 def adapters(sizes: Sizes, lora: config.Lora) -> int:
     """Parameters of low-rank adapters: rank x (inputs + outputs) of each linear layer that gets one."""
-    chosen = [linear for linear in sizes.linears if not lora.targets or linear.name in lora.targets]
-    return lora.rank * sum(linear.inputs + linear.outputs for linear in chosen)
+    return lora.rank * sum(linear.inputs + linear.outputs for linear in adapted(sizes, lora))
+
+
+def adapted(sizes: Sizes, lora: config.Lora) -> list[Linear]:
+    """The linear layers that get adapters: all, or those that `lora.targets` name, by what stands behind the last dot."""
+    names = {target.rpartition(".")[2] for target in lora.targets}
+    return [linear for linear in sizes.linears if not names or linear.name in names]
 
 
 def kept_of_layer(layer: Layer, number: int) -> int:
@@ -145,6 +150,14 @@ def read_pass(name: str, sizes: Sizes, tokens: int, engine: config.Engine) -> Pa
     """A forward pass that keeps nothing, with log-probabilities."""
     logits = LOGIT_COPIES * FLOAT * sizes.vocabulary * tokens
     return Pass(name, activations=_in_flight(sizes, tokens, engine), logits=logits)
+
+
+def grading_pass(name: str, sizes: Sizes, tokens: int, row: int, engine: config.Engine, *, verdicts: int) -> Pass:
+    """A forward pass of a labeler's model, rows of at most so many tokens, which keeps nothing. verdicts: tokens whose
+    log-probabilities are asked for. Of an eager kernel's matrix there are two, before the softmax and behind it."""
+    matrices = 2.0 * tokens * scores_kept(sizes, engine.attention, row, FLOAT)
+    logits = float(LOGIT_COPIES * FLOAT * sizes.vocabulary * verdicts)
+    return Pass(name, activations=_in_flight(sizes, tokens, engine) + matrices, logits=logits)
 
 
 def sampling_pass(

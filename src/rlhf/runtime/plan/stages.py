@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rlhf import config
-from rlhf.models.sizes import Sizes, classifier_sizes, policy_sizes
+from rlhf.models.sizes import Sizes
+from rlhf.runtime.plan.models import Models
 from rlhf.runtime.plan.rules import (
     Pass,
     State,
     adapters,
+    grading_pass,
     learn_pass,
     learning,
     read_pass,
@@ -21,20 +23,6 @@ from rlhf.runtime.plan.rules import (
 )
 
 PAIR = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """The sizes of all that the settings ask for. critic: None where PPO has none of its own."""
-
-    policy: Sizes
-    reward_model: Sizes
-    critic: Sizes | None
-
-    def named(self) -> dict[str, Sizes]:
-        """By the names of the glossary."""
-        critic = {"critic": self.critic} if self.critic else {}
-        return {"policy": self.policy, "reference": self.policy, "reward model": self.reward_model} | critic
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +48,11 @@ class Stage:
         return sum(state.waiting for state in self.held.values())
 
 
-def models_of(settings: config.Config) -> Models:
-    """Their sizes, from their configs."""
-    ppo, model = settings.ppo, settings.model
-    reward_model = classifier_sizes(model, settings.reward.layers)
-    critic = reward_model if ppo.critic_from == "reward_model" else classifier_sizes(model, None)
-    return Models(policy_sizes(model), reward_model, critic if ppo.critic == "separate" else None)
-
-
 def stages_of(settings: config.Config, models: Models) -> list[Stage]:
     """All stages that hold a model, in the order of the pipeline."""
     makers: list[Callable[[config.Config, Models], Stage]] = [_base, _sft, _sample, _reward, _ppo, _dpo, _evaluate]
+    if models.labeler:
+        makers.insert(makers.index(_reward), _label)
     return [make(settings, models) for make in makers]
 
 
@@ -92,6 +74,22 @@ def _sample(settings: config.Config, models: Models) -> Stage:
     """All models that answer are loaded at once."""
     held = {str(name): standing(models.policy.parameters, settings.engine) for name in settings.sample.models}
     return Stage("sample", held, (_sampling(models.policy, settings, settings.engine.responses_at_once),))
+
+
+def _label(settings: config.Config, models: Models) -> Stage:
+    """A judge reads a prompt with two responses and says one letter, a reward model a prompt with one. As long as the policy
+    takes them, that is: in the tokens of its own tokenizer. One that reads both ways is loaded in float32 as it comes."""
+    labeler, policy = models.labeler, models.policy
+    assert labeler
+    as_it_comes = {} if labeler.causal else {"dtype": "float32", "attention": "auto"}
+    engine = settings.engine.model_copy(update=as_it_comes)
+    judge = settings.labeler.name == "judge"
+    asked = policy.context + (settings.data.max_response_tokens + labeler.template if judge else 0)
+    row = min(asked, labeler.sizes.context)
+    tokens = max(engine.tokens_per_micro_batch, row)
+    name, verdicts = ("verdicts", tokens // row) if judge else ("scores", 0)
+    one = grading_pass(name, labeler.sizes, tokens, row, engine, verdicts=verdicts)
+    return Stage("label", {"labeler": standing(labeler.sizes.parameters, engine)}, (one,))
 
 
 def _reward(settings: config.Config, models: Models) -> Stage:
