@@ -10,17 +10,29 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from rlhf import config
 from rlhf.errors import UserError
+from rlhf.models.classifiers import check_classifier, has_linear_head, register_classifier
 from rlhf.models.encoder import load_encoders_tokenizer
 from rlhf.models.generation import check_cache
 from rlhf.models.place import named, reading, refuse_adapter, refuse_other_weights, weight_files
 from rlhf.models.policy import context_of, refuse_missing
-from rlhf.models.reward import check_classifier, has_linear_head, refuse_other_sizes
+from rlhf.models.reward import refuse_other_sizes
 from rlhf.models.tokens import apply_template, encode_prompt, load_tokenizer, prompt_room
 from rlhf.records import Message
 
 TOKENIZER_NAME = "tokenizer.json"
 QUESTION, OTHER_QUESTION = (Message("user", "?"),), (Message("user", "!"),)
+
+
+def check_model(model: config.Model, max_response_tokens: int) -> None:
+    """UserError if the model that the settings name cannot be what a run starts from; of one on the hub, its config and
+    tokenizer are fetched for it."""
+    match model.source:
+        case "local":
+            check_folder(Path(model.path), model.max_tokens, max_response_tokens, model.chat_template)
+        case "hub":
+            check_hub(str(model.id), str(model.revision), model.max_tokens, max_response_tokens, model.chat_template)
 
 
 def check_folder(folder: Path, max_tokens: int, max_response_tokens: int, chat_template: str | None = None) -> None:
@@ -47,10 +59,10 @@ def check_hub(name: str, revision: str, max_tokens: int, max_response_tokens: in
 def _context(place: str | Path, revision: str | None, max_tokens: int) -> int:
     """Its context; UserError where transformers has no such policy, or no reward model of the kind."""
     with reading(place, revision):
-        config = AutoConfig.from_pretrained(str(place), revision=revision, trust_remote_code=False)
+        settings = AutoConfig.from_pretrained(str(place), revision=revision, trust_remote_code=False)
         with torch.device("meta"):  # the layers of the model, and no memory for its weights
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        check_classifier(place, config)
+            model = AutoModelForCausalLM.from_config(settings, trust_remote_code=False)
+        check_classifier(place, settings)
         check_cache(place, model)
         if revision is None:
             _check_weights(Path(place), model)
@@ -67,15 +79,16 @@ def check_reward_model(folder: Path) -> bool:
     """
     with reading(folder):
         _check_names(folder)
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    labels = config.id2label
+        settings = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    labels = settings.id2label
     if len(labels) != 1:
         raise UserError(
             f"{folder}: its {CONFIG_NAME} has {len(labels)} labels ({', '.join(map(str, labels.values()))}), and a reward "
             "model has one: name a sequence classifier that was trained with one label"
         )
     with reading(folder), torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+        register_classifier(settings)
+        model = AutoModelForSequenceClassification.from_config(settings, trust_remote_code=False)
         _check_weights(folder, model)
     if causal := has_linear_head(model):
         _check_tokenizer(folder, None)

@@ -19,9 +19,10 @@ from transformers.pytorch_utils import Conv1D
 
 from rlhf import config
 from rlhf.errors import UserError
+from rlhf.models.classifiers import check_classifier
 from rlhf.models.place import reading
 from rlhf.models.policy import context_of
-from rlhf.models.reward import check_classifier, of_first_layers
+from rlhf.models.reward import of_first_layers
 from rlhf.models.tiny import tiny_config
 
 COMPOSED_GELU = ("NewGELUActivation", "FastGELUActivation")  # of several operations, three of which keep one more tensor

@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from rlhf.config import Config, Model
+from rlhf.config import Config
 from rlhf.errors import UserError
 from rlhf.runtime import processes, settings
 from rlhf.runtime.messages import Values, shown
@@ -58,20 +58,11 @@ def check_inputs(root: Path, config: Config) -> None:
         prepared.check(sources.prepare(config.data, config.prepare, seed_of), config)
         if config.data.learns_rater:
             learn(read_reviews(Path(config.data.rater)).found)
-        _check_model(config.model, config.data.max_response_tokens)
+        if config.model.source != "tiny":
+            from rlhf.models.folder import check_model
+
+            check_model(config.model, config.data.max_response_tokens)
         check_labeler(config)
-
-
-def _check_model(model: Model, max_response_tokens: int) -> None:
-    """UserError if `base` would refuse the model, weights aside; of one on the hub, its config and tokenizer are fetched."""
-    if model.source == "tiny":
-        return
-    from rlhf.models.folder import check_folder, check_hub
-
-    if model.source == "local":
-        check_folder(Path(model.path), model.max_tokens, max_response_tokens, model.chat_template)
-    else:
-        check_hub(str(model.id), str(model.revision), model.max_tokens, max_response_tokens, model.chat_template)
 
 
 def check_labeler(config: Config) -> None:
