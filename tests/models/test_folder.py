@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from tests.models.tiny_models import CONTEXT, engine_settings, make_classifier, 
 
 MODEL, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 
 
@@ -95,6 +98,19 @@ def test_other_weights_than_safetensors_are_told_how_to_become_them(folder: Path
     assert refusal(folder).endswith(
         "where there are others, convert them with transformers: from_pretrained, save_pretrained"
     )
+
+
+def test_the_stage_run_directly_says_what_the_guard_says(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    save_policy(make_policy("llama", vocab_size=len(tokenizer)), tokenizer, folder, 9)
+    (folder / MODEL).rename(folder / "pytorch_model.bin")
+    expected = refusal(folder)
+    settings = ["model=local", f"model.path={folder}", "data.max_response_tokens=9", f"hydra.run.dir={tmp_path / 'run'}"]
+    command = [sys.executable, str(ROOT / "stages" / "base.py"), *settings]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"base: {expected}"
+    assert not (tmp_path / "run" / "model").exists()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"x"', '{"model_type": "no such model"}', '{"model_type": "t5"}'])
