@@ -15,6 +15,7 @@ from rlhf.config import TinyModel
 from rlhf.data.files import read_documents, read_records
 from rlhf.errors import UserError
 from rlhf.models.card import write_policy
+from rlhf.models.folder import check_model
 from rlhf.models.forward import Batching
 from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy
 from rlhf.models.tiny import make_model, make_tokenizer
@@ -32,6 +33,7 @@ def main(run: Run) -> None:
     if settings.tiny:
         tokenizer, model = train(run, settings.tiny)
     else:
+        check_model(settings, run.config.data.max_response_tokens)
         place, revision = settings.place
         tokenizer = load_tokenizer(place, revision, settings.chat_template)
         model = fit_to_tokenizer(load_policy(place, run.device, run.config.engine, revision), tokenizer)

@@ -12,17 +12,22 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BloomConfig,
+    CohereConfig,
+    Ernie4_5Config,
     FalconConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
     GPTNeoConfig,
     GPTNeoXConfig,
+    GraniteConfig,
     JambaConfig,
+    Lfm2Config,
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
     Olmo2Config,
+    OlmoeConfig,
     OPTConfig,
     Phi3Config,
     PhiConfig,
@@ -109,6 +114,12 @@ ARCHITECTURES: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
     "qwen3_next": (Qwen3NextConfig, GROUPED | LINEAR),  # three of four layers have a state in place of keys and values
     "jamba": (JambaConfig, JAMBA),  # every other layer has one
     "falcon": (FalconConfig, SHARED | {"num_hidden_layers": 3, "max_position_embeddings": CONTEXT}),
+    # Of these transformers has no classifier.
+    "granite": (GraniteConfig, GROUPED | {"logits_scaling": 4.0, "residual_multiplier": 0.5}),
+    "cohere": (CohereConfig, GROUPED),
+    "olmoe": (OlmoeConfig, GROUPED | {"num_experts": 2, "num_experts_per_tok": 1}),
+    "ernie4_5": (Ernie4_5Config, GROUPED | {"head_dim": 8}),
+    "lfm2": (Lfm2Config, GROUPED | {"layer_types": ["conv", "full_attention", "conv"]}),
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    BertGenerationConfig,
+    BertGenerationDecoder,
     BloomConfig,
     BloomForCausalLM,
-    GraniteConfig,
-    GraniteForCausalLM,
     MambaConfig,
     MambaForCausalLM,
     OpenAIGPTConfig,
@@ -32,6 +34,7 @@ from tests.models.tiny_models import CONTEXT, engine_settings, make_classifier, 
 
 MODEL, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 
 
@@ -97,37 +100,50 @@ def test_other_weights_than_safetensors_are_told_how_to_become_them(folder: Path
     )
 
 
+def test_the_stage_run_directly_says_what_the_guard_says(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    save_policy(make_policy("llama", vocab_size=len(tokenizer)), tokenizer, folder, 9)
+    (folder / MODEL).rename(folder / "pytorch_model.bin")
+    expected = refusal(folder)
+    settings = ["model=local", f"model.path={folder}", "data.max_response_tokens=9", f"hydra.run.dir={tmp_path / 'run'}"]
+    command = [sys.executable, str(ROOT / "stages" / "base.py"), *settings]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"base: {expected}"
+    assert not (tmp_path / "run" / "model").exists()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"x"', '{"model_type": "no such model"}', '{"model_type": "t5"}'])
 def test_a_configuration_of_no_language_model(folder: Path, text: str) -> None:
     (folder / CONFIG).write_text(text, encoding="utf-8")
     assert refusal(folder).startswith(f"{folder}: no model can be loaded from it (")
 
 
+def test_an_architecture_that_cannot_have_a_classifier_cannot_become_a_reward_model(
+    folder: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    settings = BertGenerationConfig(**sizes, intermediate_size=8, max_position_embeddings=CONTEXT)
+    save_policy(BertGenerationDecoder(settings), tokenizer, folder, 9)
+    assert refusal(folder).startswith(f"{folder}: transformers has no sequence classifier with a linear head for the ")
+    with pytest.raises(UserError, match="architecture bert-generation"):
+        reward_model_from_policy(folder, torch.device("cpu"), engine_settings(), seed=0)
+
+
 @pytest.mark.parametrize(
     "model",
     [
-        GraniteForCausalLM(GraniteConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)),
+        OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=8, n_embd=8, n_layer=1, n_head=2, n_positions=CONTEXT)),
         MambaForCausalLM(MambaConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1)),
     ],
-    ids=["granite", "mamba"],
+    ids=["openai-gpt", "mamba"],
 )
-def test_an_architecture_without_a_classifier_cannot_become_a_reward_model(
+def test_an_architecture_that_samples_in_a_way_of_its_own_is_refused(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     save_policy(model, tokenizer, folder, 9)
     kind = model.config.model_type
-    assert refusal(folder).startswith(f"{folder}: transformers has no sequence classifier with a linear head for the ")
-    assert f"architecture {kind}, and reward model and critic are one" in refusal(folder)
-    with pytest.raises(UserError, match=f"architecture {kind}"):
-        reward_model_from_policy(folder, torch.device("cpu"), engine_settings(), seed=0)
-
-
-def test_an_architecture_that_samples_in_a_way_of_its_own_is_refused(
-    folder: Path, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    sizes = {"vocab_size": len(tokenizer), "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": CONTEXT}
-    save_policy(OpenAIGPTLMHeadModel(OpenAIGPTConfig(**sizes)), tokenizer, folder, 9)
-    assert refusal(folder).startswith(f"{folder}: models of the architecture openai-gpt have another cache than ")
+    assert refusal(folder).startswith(f"{folder}: models of the architecture {kind} have another cache than ")
 
 
 def test_a_chat_template_of_the_users_own_is_tried_on_a_question(folder: Path) -> None:

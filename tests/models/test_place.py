@@ -15,18 +15,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.config import Lora
 from rlhf.errors import UserError
 from rlhf.models.adapters import FOLDER, adapt, save_adapter
-from rlhf.models.folder import check_folder
+from rlhf.models.encoder import load_encoder
+from rlhf.models.folder import check_folder, check_reward_model
+from rlhf.models.place import weight_files
 from rlhf.models.policy import load_policy, save_policy
 from rlhf.models.reward import load_reward_model
+from rlhf.models.storyteller import tell
 from rlhf.models.tokens import load_tokenizer
 from tests.models.tiny_models import engine_settings, make_policy
 
 NAME, COMMIT = "maker/little", "0123456789abcdef0123456789abcdef01234567"
+INDEX, WEIGHT = "model.safetensors.index.json", "lm_head.weight"
 LOADING = """
 import sys
 import torch
@@ -142,6 +147,32 @@ def test_a_model_on_the_hub_without_safetensors_is_refused_before_it_is_loaded(
     assert not any(path.endswith("pytorch_model.bin") for path in hub.asked)  # type: ignore[attr-defined]
 
 
+def test_an_index_on_the_hub_or_in_its_cache_that_names_a_pickle_is_refused(
+    hub: ThreadingHTTPServer, folder: Path, tmp_path: Path
+) -> None:
+    index_to(folder, "pytorch_model-1.bin")
+    snapshot = tmp_path / "hub" / "models--maker--cached" / "snapshots" / COMMIT
+    shutil.copytree(folder, snapshot)
+    (tmp_path / "models" / "maker").mkdir(parents=True)
+    folder.rename(tmp_path / "models" / "maker" / "shards")
+    reached = said(f"http://127.0.0.1:{hub.server_port}", tmp_path, "maker/shards")
+    for name, lines in {"shards": reached, "cached": said("http://127.0.0.1:9", tmp_path, "maker/cached")}.items():
+        assert len(lines) == 2
+        for line in lines:
+            assert line.startswith(f"maker/{name} at {COMMIT}: {INDEX} says that {WEIGHT} is in pytorch_model-1.bin: ")
+    assert not any(path.endswith(".bin") for path in hub.asked)  # type: ignore[attr-defined]
+
+
+def index_to(folder: Path, file: str) -> None:
+    """Moves the weights behind an index that names them thus: a pickle where it does not end as safetensors do."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    place = folder / file.replace("\\", "/")
+    save_file(weights, place, {"format": "pt"}) if file.endswith(".safetensors") else torch.save(weights, place)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(sorted(weights), file)}
+    (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+
+
 @pytest.fixture
 def folder(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> Path:
     save_policy(make_policy("llama", vocab_size=len(tokenizer)), tokenizer, tmp_path / "model", 9)
@@ -210,3 +241,52 @@ def test_an_adapter_beside_the_weights_is_refused_with_how_to_merge_it(folder: P
         (folder / name).unlink()
     with pytest.raises(UserError, match="is an adapter, or has one beside its weights"):
         check_folder(folder, 0, 9)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["pytorch_model-1.bin", "model-1.pt", "../model-1.safetensors", "..\\model-1.safetensors", "{tmp}/model-1.safetensors"],
+)
+def test_an_index_that_names_a_pickle_or_leaves_the_folder_is_refused_wherever_a_model_is_read(
+    folder: Path, tmp_path: Path, file: str
+) -> None:
+    file = file.format(tmp=tmp_path)
+    index_to(folder, file)
+    for read in (
+        lambda: load_policy(folder, torch.device("cpu"), engine_settings()),
+        lambda: load_reward_model(folder, torch.device("cpu"), engine_settings()),
+        lambda: load_encoder(folder, torch.device("cpu")),
+        lambda: check_folder(folder, 0, 9),
+        lambda: check_reward_model(folder),
+        lambda: tell(folder, 1, 1.0, 4, 0),
+        lambda: weight_files(folder),
+    ):
+        with pytest.raises(UserError) as caught:
+            read()
+        assert str(caught.value).startswith(f"{folder}: {INDEX} says that {WEIGHT} is in {file}: weights are read as ")
+
+
+@pytest.mark.parametrize("file", ["mine.safetensors.index.json", "mine.safetensors"])
+def test_a_config_that_names_another_index_or_file_is_refused(folder: Path, file: str) -> None:
+    shutil.copy(folder / "model.safetensors", folder / "kept")
+    index_to(folder, "pytorch_model-1.bin")
+    (folder / INDEX).rename(folder / "mine.safetensors.index.json")
+    (folder / "kept").rename(folder / "model.safetensors")
+    change(folder / "config.json", transformers_weights=file)
+    said_so = f"{folder}: config.json says that the weights are in {file} (transformers_weights): they are read from "
+    for read in (
+        lambda: load_policy(folder, torch.device("cpu"), engine_settings()),
+        lambda: check_reward_model(folder),
+        lambda: tell(folder, 1, 1.0, 4, 0),
+    ):
+        with pytest.raises(UserError) as caught:
+            read()
+        assert str(caught.value).startswith(said_so)
+
+
+def test_an_index_of_files_in_the_folder_is_read(folder: Path) -> None:
+    expected = [weight.clone() for weight in load_policy(folder, torch.device("cpu"), engine_settings()).parameters()]
+    index_to(folder, "part.safetensors")
+    again = load_policy(folder, torch.device("cpu"), engine_settings())
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), expected, strict=True))
+    assert weight_files(folder) == [folder / "part.safetensors"]

@@ -25,7 +25,7 @@ from tests.models.tiny_models import CONTEXT, tiny_settings, words_tokenizer
 
 VOCABULARY = 30
 # falcon has one key for all heads, which its config says in a way of its own; the others have layers with a state instead.
-OTHER_CACHES = ("falcon", "qwen3_next", "jamba")
+OTHER_CACHES = ("falcon", "qwen3_next", "jamba", "lfm2")
 
 
 def settings_of(folder: Path, **changes: Any) -> config.Model:

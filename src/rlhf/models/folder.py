@@ -11,12 +11,14 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from rlhf import config
 from rlhf.errors import UserError
+from rlhf.models.classifiers import check_classifier, has_linear_head, register_classifier
 from rlhf.models.encoder import load_encoders_tokenizer
 from rlhf.models.generation import check_cache
 from rlhf.models.place import named, reading, refuse_adapter, refuse_other_weights, weight_files
 from rlhf.models.policy import context_of, refuse_missing
-from rlhf.models.reward import check_classifier, has_linear_head, refuse_other_sizes
+from rlhf.models.reward import refuse_other_sizes
 from rlhf.models.tokens import apply_template, encode_prompt, load_tokenizer, prompt_room
 from rlhf.records import Message
 
@@ -30,6 +32,15 @@ class Seen:
 
     parameters: int
     context: int
+
+
+def check_model(model: config.Model, max_response_tokens: int) -> Seen:
+    """UserError if the pretrained model that the settings name cannot be what a run starts from; of one on the hub, its
+    config and tokenizer are fetched for it."""
+    place, revision = model.place
+    if revision is None:
+        return check_folder(Path(place), model.max_tokens, max_response_tokens, model.chat_template)
+    return check_hub(place, revision, model.max_tokens, max_response_tokens, model.chat_template)
 
 
 def check_folder(folder: Path, max_tokens: int, max_response_tokens: int, chat_template: str | None = None) -> Seen:
@@ -58,10 +69,10 @@ def check_hub(name: str, revision: str, max_tokens: int, max_response_tokens: in
 def _look(place: str | Path, revision: str | None, max_tokens: int) -> Seen:
     """Its size and context; UserError where transformers has no such policy, or no reward model of the kind."""
     with reading(place, revision):
-        config = AutoConfig.from_pretrained(str(place), revision=revision, trust_remote_code=False)
+        settings = AutoConfig.from_pretrained(str(place), revision=revision, trust_remote_code=False)
         with torch.device("meta"):  # the layers of the model, and no memory for its weights
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        check_classifier(place, config)
+            model = AutoModelForCausalLM.from_config(settings, trust_remote_code=False)
+        check_classifier(place, settings)
         check_cache(place, model)
         if revision is None:
             _check_weights(Path(place), model)
@@ -78,8 +89,8 @@ def check_reward_model(folder: Path) -> bool:
     """
     with reading(folder):
         _check_names(folder)
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    labels, made_as = config.id2label, config.architectures or []
+        settings = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    labels, made_as = settings.id2label, settings.architectures or []
     if len(labels) != 1 and made_as and not any("Classification" in name for name in made_as):
         raise UserError(
             f"{folder}: is no classifier: its {CONFIG_NAME} says {', '.join(made_as)}. Name a sequence classifier that was "
@@ -91,7 +102,8 @@ def check_reward_model(folder: Path) -> bool:
             "model has one: name a sequence classifier that was trained with one label"
         )
     with reading(folder), torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+        register_classifier(settings)
+        model = AutoModelForSequenceClassification.from_config(settings, trust_remote_code=False)
         _check_weights(folder, model)
     if causal := has_linear_head(model):
         _check_tokenizer(folder, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from huggingface_hub import (
@@ -33,7 +33,8 @@ def reading(path: str | Path, revision: str | None = None, what: str = "model") 
     what: model, tokenizer, or config.json: what will be read of it.
 
     Raises:
-        UserError: also where it is not there, cannot be reached, or brings code of its own or an adapter.
+        UserError: also where it is not there, cannot be reached, or brings code of its own or an adapter, or its
+            index names other files than safetensors beside it.
     """
     if revision is None and not Path(path).is_dir():
         raise UserError(f"{path}: no such folder; name a Hugging Face model directory, or a hub id (model=hub)")
@@ -41,6 +42,8 @@ def reading(path: str | Path, revision: str | None = None, what: str = "model") 
         try:
             _refuse_code(path, revision)
             refuse_adapter(path, revision)
+            if what == "model":
+                _refuse_index(path, revision)
             yield
         except UserError:
             raise
@@ -70,11 +73,37 @@ def read_json(path: str | Path, revision: str | None, name: str) -> dict[str, An
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The one file of weights, or all those that an index names."""
+    """The one file of weights, or all those that an index names; UserError for one that it must not name."""
     if (folder / SAFE_WEIGHTS_NAME).is_file():
         return [folder / SAFE_WEIGHTS_NAME]
-    index = json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text(encoding="utf-8"))
-    return [folder / name for name in sorted(set(index["weight_map"].values()))]
+    _refuse_index(folder, None)
+    return [folder / name for name in sorted(set(_shards(folder, None).values()))]
+
+
+def _shards(path: str | Path, revision: str | None) -> dict[str, str]:
+    """File by weight, as the index has it; nothing where there is none, or it is none."""
+    found = read_json(path, revision, SAFE_WEIGHTS_INDEX_NAME).get("weight_map")
+    return {str(weight): str(file) for weight, file in found.items()} if isinstance(found, dict) else {}
+
+
+def _refuse_index(path: str | Path, revision: str | None) -> None:
+    """UserError for an index that names a file of another kind, which transformers would read as a pickle, or elsewhere; and
+    for a config that names another index or file than is looked at here."""
+    other = read_json(path, revision, CONFIG_NAME).get("transformers_weights")
+    if other not in (None, SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME):
+        raise UserError(
+            f"{named(path, revision)}: {CONFIG_NAME} says that the weights are in {other} (transformers_weights): they are "
+            f"read from {SAFE_WEIGHTS_NAME}, or from the files that {SAFE_WEIGHTS_INDEX_NAME} names; save the model anew "
+            "with transformers (from_pretrained, save_pretrained), or choose another one"
+        )
+    for weight, file in _shards(path, revision).items():
+        place = PureWindowsPath(file)  # for it both slashes part names
+        if not file.endswith(".safetensors") or place.anchor or ".." in place.parts:
+            raise UserError(
+                f"{named(path, revision)}: {SAFE_WEIGHTS_INDEX_NAME} says that {weight} is in {file}: weights are read as "
+                "safetensors only, and from the model's own folder; save the model anew with transformers "
+                "(from_pretrained, save_pretrained), or choose another one"
+            )
 
 
 def refuse_other_weights(name: str, revision: str) -> None:
@@ -146,6 +175,6 @@ def _is_cached(name: str, revision: str, what: str) -> bool:
         return Path(found) if isinstance(found, str) else None
 
     if what == "model" and (index := place(SAFE_WEIGHTS_INDEX_NAME)):
-        return all(place(file) for file in set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return all(place(file) for file in set(_shards(index.parent, None).values()))
     any_of = {"model": (SAFE_WEIGHTS_NAME,), "tokenizer": TOKENIZER_NAMES}.get(what, (CONFIG_NAME,))
     return place(CONFIG_NAME) is not None and any(place(file) for file in any_of)

@@ -15,7 +15,6 @@ import torch
 from safetensors import safe_open
 from torch import nn
 from transformers import (
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForSequenceClassification,
     PretrainedConfig,
@@ -37,6 +36,7 @@ from rlhf.models.adapters import (
     on_the_same_trunk,
 )
 from rlhf.models.attention import attention_kernel
+from rlhf.models.classifiers import check_classifier, register_classifier
 from rlhf.models.place import weight_files
 from rlhf.models.policy import refuse_missing, save_pretrained, without_dropout
 from rlhf.models.precision import DTYPES, compute_in
@@ -60,6 +60,7 @@ def load_reward_model_beside(
     theirs, ours = (one.get_text_config().num_hidden_layers for one in (reference.config, settings))
     if not lora.rank or base_of(path) != SFT or theirs != ours:
         return load_reward_model(path, device, engine)
+    register_classifier(settings)
     with torch.device("meta"):  # the form of it, and no memory for weights that it will not have
         model: PreTrainedModel = AutoModelForSequenceClassification.from_config(settings)
     setattr(model, model.base_model_prefix, on_the_same_trunk(reference.base_model))
@@ -99,24 +100,6 @@ def _keep_exact(model: PreTrainedModel, path: str | Path) -> None:
         with safe_open(file, framework="pt") as tensors:
             if HEAD_WEIGHT in tensors.keys():  # noqa: SIM118 (it is no dict)
                 model.score.weight = nn.Parameter(tensors.get_tensor(HEAD_WEIGHT).float())  # type: ignore[union-attr]
-
-
-def check_classifier(place: str | Path, settings: PretrainedConfig) -> None:
-    """UserError where transformers has no sequence classifier with a linear head for this architecture."""
-    if type(settings) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        with torch.device("meta"):
-            made = AutoModelForSequenceClassification.from_config(settings, trust_remote_code=False)
-        if has_linear_head(made):
-            return
-    raise UserError(
-        f"{place}: transformers has no sequence classifier with a linear head for the architecture {settings.model_type}, "
-        "and reward model and critic are one: choose a model of another (llama, qwen2, qwen3, gemma2, mistral, gpt2, …)"
-    )
-
-
-def has_linear_head(model: PreTrainedModel) -> bool:
-    """As transformers' sequence classifiers of causal models have it; those that read both ways have other heads."""
-    return isinstance(getattr(model, "score", None), nn.Linear)
 
 
 def refuse_other_sizes(path: str | Path, mismatched: Iterable[tuple[str, torch.Size, torch.Size]]) -> None:

@@ -20,9 +20,10 @@ from transformers.pytorch_utils import Conv1D
 
 from rlhf import config
 from rlhf.errors import UserError
+from rlhf.models.classifiers import check_classifier, has_linear_head, register_classifier
 from rlhf.models.place import reading
 from rlhf.models.policy import context_of
-from rlhf.models.reward import check_classifier, has_linear_head, of_first_layers
+from rlhf.models.reward import of_first_layers
 from rlhf.models.tiny import tiny_config
 
 NO_LIMIT = sys.maxsize  # tokens of a model that tells none
@@ -99,7 +100,9 @@ def labeler_sizes(folder: str, *, judge: bool) -> tuple[Sizes, bool]:
     """
     kind = AutoModelForCausalLM if judge else AutoModelForSequenceClassification
     with reading(folder):
-        made = _on_meta(kind, AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        register_classifier(settings)
+        made = _on_meta(kind, settings)
         causal = judge or has_linear_head(made)
         return sizes_of(made, 0 if causal else NO_LIMIT), causal
 

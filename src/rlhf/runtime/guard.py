@@ -74,16 +74,12 @@ def check_inputs(root: Path, config: Config) -> None:
 def _check_model(root: Path, config: Config) -> None:
     """UserError if `base` would refuse the model, weights aside; of one on the hub, its config and tokenizer are fetched.
     What is allowed, but hardly meant, is said."""
-    model, max_response_tokens = config.model, config.data.max_response_tokens
+    model = config.model
     if model.source == "tiny":
         return
-    from rlhf.models.folder import check_folder, check_hub
+    from rlhf.models.folder import check_model
 
-    place, revision = model.place
-    if revision is None:
-        seen = check_folder(Path(place), model.max_tokens, max_response_tokens, model.chat_template)
-    else:
-        seen = check_hub(place, revision, model.max_tokens, max_response_tokens, model.chat_template)
+    seen, (place, _) = check_model(model, config.data.max_response_tokens), model.place
     if model.max_tokens > seen.context:
         processes.tell(
             f"config: WARNING: {place} was made for {seen.context} tokens, and model.max_tokens is {model.max_tokens}: "
