@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from rlhf import config
@@ -42,10 +42,11 @@ def load_policy(
 ) -> PreTrainedModel:
     """A causal language model with its dropout off, in evaluation mode, on the device; it computes as the engine says."""
     with reading(path, revision):
+        settings = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(path),
             dtype=DTYPES[engine.dtype],
-            attn_implementation=attention_kernel(engine, device),
+            attn_implementation=attention_kernel(engine, device, AutoModelForCausalLM, settings),
             revision=revision,
             trust_remote_code=False,
             use_safetensors=True,

@@ -80,7 +80,7 @@ def _load(
             str(path),
             config=settings if layers is None else of_first_layers(settings, layers),
             dtype=DTYPES[engine.dtype],
-            attn_implementation=attention_kernel(engine, device),
+            attn_implementation=attention_kernel(engine, device, AutoModelForSequenceClassification, settings),
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
