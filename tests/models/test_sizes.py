@@ -126,7 +126,8 @@ def test_norms_of_queries_and_keys_go_over_all_their_heads(tmp_path: Path) -> No
 
 def test_a_tiny_model_has_the_sizes_that_it_will_be_made_with() -> None:
     tiny = tiny_settings()
-    sizes = policy_sizes(config.Model(**settings_of(Path()).model_dump() | {"source": "tiny", "tiny": tiny.model_dump()}))
+    other = {"source": "tiny", "path": "conf/model/tiny.yaml", "tiny": tiny.model_dump()}
+    sizes = policy_sizes(config.Model(**settings_of(Path()).model_dump() | other))
     tokenizer = words_tokenizer(" ".join(f"word{i}" for i in range(tiny.vocabulary - 6)))
     assert len(tokenizer) == tiny.vocabulary
     real = make_model(tokenizer, tiny, 64, seed=0, device=torch.device("cpu"))
@@ -136,6 +137,13 @@ def test_a_tiny_model_has_the_sizes_that_it_will_be_made_with() -> None:
 def test_the_context_is_bounded_by_the_settings(tmp_path: Path) -> None:
     _, settings = of_kind("llama", tmp_path)
     assert policy_sizes(settings_of(tmp_path, max_tokens=0)).context == settings.max_position_embeddings == CONTEXT
+
+
+def test_a_hub_model_whose_files_are_in_a_folder_is_read_there(tmp_path: Path) -> None:
+    of_kind("llama", tmp_path)
+    named = {"source": "hub", "id": "owner/name", "revision": "0" * 40}
+    here = config.Model(**settings_of(tmp_path).model_dump() | named)
+    assert policy_sizes(here) == policy_sizes(settings_of(tmp_path))
 
 
 def test_a_folder_without_a_config_is_named(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def refuse_other_weights(name: str, revision: str) -> None:
         return  # offline, `reading` has found them in the cache
     raise UserError(
         f"{named(name, revision)}: holds no {SAFE_WEIGHTS_NAME}: weights are read as safetensors only; choose a revision "
-        "that has them, or convert the others with transformers (from_pretrained, save_pretrained) and set model=local"
+        "that has them, or convert the others with transformers (from_pretrained, save_pretrained) and set model.path=DIR"
     )
 
 

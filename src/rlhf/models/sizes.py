@@ -110,9 +110,9 @@ def labeler_sizes(folder: str, *, judge: bool) -> tuple[Sizes, bool]:
 def _config_of(model: config.Model) -> PretrainedConfig:
     if model.tiny is not None:
         return tiny_config(model.tiny, model.tiny.vocabulary, model.max_tokens)
-    place = model.id or model.path
-    with reading(place, model.revision, "config.json"):
-        found: PretrainedConfig = AutoConfig.from_pretrained(place, revision=model.revision, trust_remote_code=False)
+    place, revision = model.place
+    with reading(place, revision, "config.json"):
+        found: PretrainedConfig = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
         check_classifier(Path(place), found)
     return found
 
