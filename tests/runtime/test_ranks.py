@@ -111,6 +111,17 @@ def test_two_processes_learn_as_one_does(
 
 
 @pytest.mark.slow
+def test_three_processes_go_on_from_where_one_has_stopped(tmp_path: Path, alone: Callable[[str], Ended]) -> None:
+    """Three divide neither the steps' rows nor the sizes of most weights."""
+    one = alone("float32")
+    three = learn(tmp_path, (*MANY[:-2], "--nproc_per_node=3", "--module"), "zero3", "float32", one.file)
+    assert_goes_on(three)
+    for loop in LOOPS:
+        assert_learned_the_same(three.found[loop], one.found[loop])
+        assert_learned_the_same(three.found[f"{loop} taken over"], one.found[loop])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["zero1", "zero2", "zero3", "zero3_offload"])
 def test_two_processes_add_up_in_float32_what_they_compute_in_bfloat16(
     tmp_path: Path, alone: Callable[[str], Ended], engine: str
