@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -66,6 +67,25 @@ def test_where_nobody_reads_any_more_what_is_no_loop_ends_at_once(monkeypatch: p
     monkeypatch.setattr(sys, "stdout", unread())
     with pytest.raises(BrokenPipeError):
         processes.tell("reads")
+
+
+def test_without_a_reader_a_command_is_stopped_by_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", unread())
+    assert processes.attempt("sample", lambda: processes.tell("reads") or 0) == 128 + signal.SIGPIPE
+    assert capsys.readouterr().err == "sample: stopped: nobody reads any more what it says\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_log_on_a_full_disk_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
+    monkeypatch.setattr(sys, "stdout", full)
+    with processes.stopped_between_steps() as stop:
+        processes.tell("3/6")
+    assert not stop.asked
+    with contextlib.suppress(OSError):
+        full.close()
 
 
 WITH_AN_ERROR = """

@@ -20,7 +20,7 @@ from rlhf.config import Config
 from rlhf.errors import UserError
 from rlhf.runtime import processes
 
-SECONDS_TO_STOP = "3600"  # for who is asked to: the end of a step, and a state saved; torchrun's own is 30
+SECONDS_TO_STOP = "900"  # for who is asked to: the end of a step, and a state saved; torchrun's own is 30
 ALONE = ("prepare", "base", "label")  # a tiny model has no parts; a judge would be asked twice
 
 
@@ -37,7 +37,7 @@ def count() -> int:
 def _number(name: str, least: int) -> int:
     """What the launcher says, or where there is none the least; UserError where it says no number."""
     said = os.environ.get(name, str(least))
-    if not said.isdigit() or int(said) < least:
+    if not said.isdecimal() or int(said) < least:
         raise UserError(f"{name} ({said}) must be a whole number of at least {least}: launchers set it")
     return int(said)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
 import os
 import resource
@@ -55,6 +56,9 @@ def attempt(name: str, work: Callable[[], int]) -> int:
         else:
             _wait_for_others()  # the first closes the books
         return 128 + number
+    except BrokenPipeError:
+        tell(f"{name}: stopped: nobody reads any more what it says", sys.stderr)
+        return 128 + signal.SIGPIPE
     except Exception:
         if os.environ.get("WORLD_SIZE", "1") != "1":
             _wait_for_others()  # one of them may have ended, and then says why
@@ -69,8 +73,8 @@ def _wait_for_others() -> None:
 
 
 def tell(what: str, file: TextIO | None = None) -> None:
-    """A line on the screen, or in `file`. Where nobody reads any more, as when Ctrl-C has ended `| tee` as well, it goes
-    nowhere, and so do those after it; a loop that saves its state then ends after its step.
+    """A line on the screen, or in `file`; lost where that is on a full disk. Where nobody reads any more, as when Ctrl-C has
+    ended `| tee` as well, it goes nowhere, and so do those after it; a loop that saves its state then ends after its step.
 
     Raises:
         BrokenPipeError: there is no such loop, and it is no last word (on stderr).
@@ -79,12 +83,16 @@ def tell(what: str, file: TextIO | None = None) -> None:
     try:
         print(what, file=stream, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
         if stream is sys.stderr:
             return
         if not _stops:
             raise
         _stops[-1].ask(signal.SIGTERM)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 @dataclass
@@ -116,9 +124,11 @@ def stopped_between_steps() -> Iterator[Stop]:
     def note(number: int, frame: FrameType | None) -> None:
         if stop.is_pressed:
             before[number](number, frame)
-        if not stop.asked:
-            tell("stops at the end of this step; asked once more, at once", sys.stderr)
+        first = not stop.asked
         stop.ask(number)
+        if first:
+            with contextlib.suppress(RuntimeError):  # it came while something was written there
+                tell(f"stops at the end of this step; asked again after {SECONDS_OF_ONE_ASKING:g} s, at once", sys.stderr)
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():

@@ -23,7 +23,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -73,15 +73,16 @@ def _launch(script: Path, reading: sweep.Reading | None) -> int:
     overrides.check_names(root / "conf", [text for text in arguments if "=" in text and not text.startswith("-")])
     os.chdir(root)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets exceptions out instead of printing them
+    run = functools.partial(_run, script, code_of(root, pipeline.declared(root, script.stem)))
     if "DVC_STAGE" not in os.environ and (planned := plan(root, script.stem, arguments)):
         if launch.count() > 1:
             raise UserError("a sweep (-m) is started once, and a launcher has started several: run it with python alone")
-        work = sweep.Work(functools.partial(_main_of, script), functools.partial(_run, script))
+        work = sweep.Work(functools.partial(_main_of, script), run)
         return sweep.sweep(root, planned, work, reading, lambda job, more: _hydra(job, script, [*arguments, *more]))
     codes: list[int] = []
 
     def job(composed: DictConfig) -> None:
-        codes.append(processes.attempt(script.stem, lambda: _run(script, composed)))
+        codes.append(processes.attempt(script.stem, lambda: run(composed)))
 
     _hydra(job, script, arguments)
     return max(codes, default=0)
@@ -105,8 +106,8 @@ def _main_of(script: Path) -> Callable[[Run], None]:
     return main
 
 
-def _run(script: Path, composed: DictConfig, job: sweep.Job | None = None) -> int:
-    """One run of the stage, from composed settings to closed books."""
+def _run(script: Path, code: Mapping[str, str], composed: DictConfig, job: sweep.Job | None = None) -> int:
+    """One run of the stage, from composed settings to closed books. code: as it was before it was imported."""
     from hydra.core.hydra_config import HydraConfig
 
     values = settings.values_of(composed)
@@ -126,7 +127,7 @@ def _run(script: Path, composed: DictConfig, job: sweep.Job | None = None) -> in
         tracker = tracking.Tracker({}, None, 0.0)  # that tells nobody
     else:
         tracker = tracking.start(root, name, settings.flatten(values), label, parent)
-    start, status, kept, code = time.monotonic(), "FAILED", None, code_of(root, declared)
+    start, status, kept = time.monotonic(), "FAILED", None
     try:
         main = _main_of(script)  # while the other process imports MLflow
         start = time.monotonic()

@@ -108,7 +108,7 @@ def train_rounds(
         fitted = rounds.fit(state.preferences)
         if begins:
             state.learnt.update(fitted.counts())
-        with state.engine.whole():  # the reference may stand on the policy's trunk
+        with state.engine.whole():  # with adapters the reference stands on the policy's trunk
             rows = with_reference(reference, fitted.rows, batching, memory)
         for row in train_dpo(state, rows, validation, passes, batching, watch, dpo):
             yield row | ({"round": number} if len(rounds.shares) > 1 else {})

@@ -46,6 +46,13 @@ def composed(folder: Path, *overrides: str) -> config.Config:
     return settings.validate(settings.values_of(settings.compose(ROOT, [*local, *overrides])))
 
 
+def test_the_head_names_what_is_read(folder: Path) -> None:
+    here = composed(folder)
+    assert plan(here, gpus(80))[0].startswith(f"model local ({folder}), context 1024")
+    named = here.model.model_copy(update={"name": "qwen", "source": "hub", "id": "owner/name", "revision": "0" * 40})
+    assert plan(here.model_copy(update={"model": named}), gpus(80))[0].startswith(f"model qwen ({folder}), context 1024")
+
+
 def gpus(gib: float, count: int = 1, cpu_gib: float = 1000) -> machines.Devices:
     return machines.Devices("GPU", count, gib * GIB, cpu_gib * GIB, gpu=True)
 

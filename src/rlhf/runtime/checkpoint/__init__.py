@@ -110,7 +110,7 @@ class Checkpoints:
             written = store.write(self.folder, whole, rows, self.origin.how(), self.output)
         except OSError as error:
             free = shutil.disk_usage(self.folder.parent).free / GIB
-            self.say(f"cannot save its state, and trains on: {error}; {free:.1f} GiB are free in {store.shown(self.folder)}")
+            self.say(f"cannot save its state: {error}; {free:.1f} GiB are free in {store.shown(self.folder)}")
             return
         self.say(f"has saved its state after step {rows[-1]['step']}: {store.shown(self.folder)}, {written / GIB:.3f} GiB")
 

@@ -112,7 +112,7 @@ class DeepSpeedEngine:
 
     @torch.no_grad()
     def load_weights(self, weights: dict[str, Tensor]) -> None:
-        with shards.gathered(self.model.parameters()):
+        with shards.gathered(self._weights.values()):
             for name, weight in self._weights.items():
                 weight.copy_(weights[name])
 

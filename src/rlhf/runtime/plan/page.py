@@ -71,7 +71,7 @@ def suggested(found: Sequence[Suggestion], capacity: float) -> list[str]:
 
 def _heading(settings: Config, models: Models, devices: Devices) -> list[str]:
     engine, lora = settings.engine, settings.lora
-    place = settings.model.id or (settings.model.path if settings.model.source == "local" else "trained here")
+    place = "trained here" if settings.model.tiny else settings.model.place[0]
     how = [engine.dtype, f"engine {engine.name}", f"{engine.processes} process{'es' if engine.processes > 1 else ''}"]
     how += [f"adapters of rank {lora.rank}"] if lora.rank else []
     how += ["gradient checkpointing"] if engine.gradient_checkpointing else []
