@@ -73,7 +73,7 @@ def test_a_judge_labels_goes_on_after_a_budget_and_leaves_no_trace_of_the_key(co
         ),
         (
             ("labeler=reward_model", "labeler.path=artifacts/sft/model"),
-            "label: artifacts/sft/model: its config.json has 2 labels",
+            "label: artifacts/sft/model: is no classifier: its config.json says ",
         ),
     ],
 )
