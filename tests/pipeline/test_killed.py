@@ -24,10 +24,9 @@ LONGER = ("ppo.stop.steps=6", "ppo.eval_every_steps=1", "ppo.keep_every=2", "ppo
 OFTEN = "checkpoint.every_minutes=1e-6"  # after every step
 
 
-def kill_after(clone: Clone, step: int, *command: str) -> int:
-    """SIGKILL to the one process of the command's that writes (for DVC: to itself), once its state is saved after so many
-    steps; the command's exit code."""
-    with subprocess.Popen(
+def started(clone: Clone, *command: str) -> subprocess.Popen[str]:
+    """A command in a session of its own, with all that it says in one pipe."""
+    return subprocess.Popen(
         command,
         cwd=clone.root,
         env=clone.environment(),
@@ -36,7 +35,13 @@ def kill_after(clone: Clone, step: int, *command: str) -> int:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-    ) as process:
+    )
+
+
+def kill_after(clone: Clone, step: int, *command: str) -> int:
+    """SIGKILL to the one process of the command's that writes (for DVC: to itself), once its state is saved after so many
+    steps; the command's exit code."""
+    with started(clone, *command) as process:
         assert process.stdout is not None
         said = []
         for line in process.stdout:
@@ -55,16 +60,7 @@ def kill_after(clone: Clone, step: int, *command: str) -> int:
 
 def ask_after_a_while(clone: Clone, ask: Callable[[psutil.Process], None], *command: str) -> Done:
     """Starts a command whose stage saves no state of itself for long; asks it to stop once it has shown a step."""
-    with subprocess.Popen(
-        command,
-        cwd=clone.root,
-        env=clone.environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with started(clone, *command) as process:
         assert process.stdout is not None
         said = []
         for line in process.stdout:
