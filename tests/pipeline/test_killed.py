@@ -22,14 +22,15 @@ from tests.pipeline.conftest import SMOKE
 
 LONGER = ("ppo.stop.steps=6", "ppo.eval_every_steps=1", "ppo.keep_every=2", "ppo.keep_best_by=validation_score")
 OFTEN = "checkpoint.every_minutes=1e-6"  # after every step
+SHELLS = ("/bin/bash", "/bin/sh")  # DVC has a shell run the stage: the first gives way to it, Debian's second waits for it
 
 
-def started(clone: Clone, *command: str) -> subprocess.Popen[str]:
+def started(clone: Clone, *command: str, **environment: str) -> subprocess.Popen[str]:
     """A command in a session of its own, with all that it says in one pipe."""
     return subprocess.Popen(
         command,
         cwd=clone.root,
-        env=clone.environment(),
+        env=clone.environment() | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -38,16 +39,16 @@ def started(clone: Clone, *command: str) -> subprocess.Popen[str]:
     )
 
 
-def kill_after(clone: Clone, step: int, *command: str) -> int:
+def kill_after(clone: Clone, step: int, *command: str, **environment: str) -> int:
     """SIGKILL to the one process of the command's that writes (for DVC: to itself), once its state is saved after so many
     steps; the command's exit code."""
-    with started(clone, *command) as process:
+    with started(clone, *command, **environment) as process:
         assert process.stdout is not None
         said = []
         for line in process.stdout:
             said.append(line)
             if f"has saved its state after step {step}:" in line:
-                os.kill(writer_below(process.pid), signal.SIGKILL)
+                os.kill(rank_below(process.pid, 0), signal.SIGKILL)
                 break
         else:
             pytest.fail("".join(said))
@@ -58,9 +59,9 @@ def kill_after(clone: Clone, step: int, *command: str) -> int:
         return code
 
 
-def ask_after_a_while(clone: Clone, ask: Callable[[psutil.Process], None], *command: str) -> Done:
+def ask_after_a_while(clone: Clone, ask: Callable[[psutil.Process], None], *command: str, **environment: str) -> Done:
     """Starts a command whose stage saves no state of itself for long; asks it to stop once it has shown a step."""
-    with started(clone, *command) as process:
+    with started(clone, *command, **environment) as process:
         assert process.stdout is not None
         said = []
         for line in process.stdout:
@@ -83,14 +84,19 @@ def by_slurm(first: psutil.Process) -> None:
         process.terminate()
 
 
-def writer_below(pid: int) -> int:
-    """The process that writes: a stage's own, or the rank 0 that it has launched, in a session of its own."""
-    writers = []
+def of_rank_1(first: psutil.Process) -> None:
+    """As an operator might: one of two that train together hears it, and not the one that writes."""
+    os.kill(rank_below(first.pid, 1), signal.SIGTERM)
+
+
+def rank_below(pid: int, rank: int) -> int:
+    """The process of that rank which a stage has launched, in a session of its own; without such, the stage's own."""
+    found = []
     for process in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if process.environ().get("RANK") == "0" and any("stages/" in word for word in process.cmdline()):
-                writers.append(process.pid)
-    return writers[0] if writers else pid
+            if process.environ().get("RANK") == str(rank) and any("stages/" in word for word in process.cmdline()):
+                found.append(process.pid)
+    return found[0] if found else pid
 
 
 def went_on_from(done: Done, stage: str) -> int:
@@ -124,10 +130,10 @@ def test_a_killed_run_of_ppo_goes_on_and_leaves_the_same_bytes(copy: Clone) -> N
 
 def test_dvc_goes_on_where_it_was_killed(copy: Clone) -> None:
     """It empties the stage's folder first; the same settings and inputs find the state."""
-    few = (SMOKE, "sft.epochs=4", "sft.lr=0.003")  # 52 steps: seconds are left when it is killed
+    few = (SMOKE, "sft.epochs=8", "sft.lr=0.003")  # 104 steps: seconds are left when it is killed
     copy.stage("sft", *few, "hydra.run.dir=runs/whole")
     command = ("exp", "run", *(word for setting in (*few, OFTEN) for word in ("-S", setting)), "sft")
-    assert kill_after(copy, 3, "dvc", *command) != 0
+    assert kill_after(copy, 3, "dvc", *command, SHELL=SHELLS[-1]) != 0
     again = copy.dvc(*command)
     assert again.ran[-1] == "sft"
     assert went_on_from(again, "sft") >= 3
@@ -166,7 +172,7 @@ LONG = (SMOKE, "sft.epochs=40")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ask", "code"), [(by_ctrl_c, 128 + signal.SIGINT), (by_slurm, 128 + signal.SIGTERM)])
+@pytest.mark.parametrize(("ask", "code"), [(by_ctrl_c, 130), (by_slurm, 143), (of_rank_1, 143)])
 def test_two_processes_that_are_asked_to_stop_save_their_state(
     copy: Clone, ask: Callable[[psutil.Process], None], code: int
 ) -> None:
@@ -181,9 +187,10 @@ def test_two_processes_that_are_asked_to_stop_save_their_state(
 
 
 @pytest.mark.slow
-def test_the_stage_of_a_dvc_that_has_died_saves_its_state(copy: Clone) -> None:
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_stage_of_a_dvc_that_has_died_saves_its_state(copy: Clone, shell: str) -> None:
     command = ("dvc", "exp", "run", *(word for setting in LONG for word in ("-S", setting)), "sft")
-    done = ask_after_a_while(copy, psutil.Process.kill, *command)
+    done = ask_after_a_while(copy, psutil.Process.kill, *command, SHELL=shell)
     saved = re.findall(r"sft has saved its state after step (\d+): ", done.stdout)
     assert len(saved) == 1, done.stdout
     assert went_on_from(copy.dvc(*command[1:]), "sft") == int(saved[0])

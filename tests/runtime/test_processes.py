@@ -91,9 +91,9 @@ def test_a_log_on_a_full_disk_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 WITH_AN_ERROR = """
 import os, sys, torch
 from rlhf.errors import UserError
-from rlhf.runtime import processes, ranks
+from rlhf.runtime import parents, processes, ranks
 def work():
-    processes.end_with_parent()
+    parents.end_with_parent()
     ranks.join(torch.device("cpu"))
     ranks.of_rank_0(None)
     if ranks.rank() == int(sys.argv[1]):

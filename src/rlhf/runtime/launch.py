@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rlhf.config import Config
 from rlhf.errors import UserError
-from rlhf.runtime import processes
+from rlhf.runtime import parents
 
 SECONDS_TO_STOP = "900"  # for who is asked to: the end of a step, and a state saved; torchrun's own is 30
 ALONE = ("prepare", "base", "label")  # a tiny model has no parts; a judge would be asked twice
@@ -87,7 +87,7 @@ def start(script: Path, arguments: Sequence[str], wanted: int, output: Path) -> 
     launcher = [sys.executable, "-m", "rlhf.runtime.launch", "--standalone", f"--nproc_per_node={wanted}"]
     place = [] if "DVC_STAGE" in os.environ else [f"hydra.run.dir={output}"]
     command = [*launcher, str(script), *arguments, *place]
-    others = subprocess.Popen(command, start_new_session=True, preexec_fn=processes.end_when_parent_does)
+    others = subprocess.Popen(command, start_new_session=True, preexec_fn=parents.end_when_parent_does)
     try:
         code = others.wait()
         return code if code >= 0 else 128 - code

@@ -1,11 +1,9 @@
-"""How a stage lives among other processes: what it says when it ends, whose end is its end, what it may reach."""
+"""How a process is ended and says so, what memory it took, and what it may reach."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
-import functools
 import os
 import resource
 import signal
@@ -21,20 +19,19 @@ from typing import Any, NoReturn, TextIO
 
 from rlhf.errors import UserError
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-PARENT = os.getppid()
-STARTED = {"DVC_STAGE", "TORCHELASTIC_RUN_ID"}  # by DVC, or by torchrun
-STARTERS = (b"dvc", b"torchrun", b"torch.distributed.run", b"rlhf.runtime.launch")  # in their command lines
 SECONDS_FOR_THE_FIRST = 3.0  # of all processes, to say what is wrong
 SECONDS_OF_ONE_ASKING = 2.0  # in which a signal may come twice: from a terminal or SLURM, and by way of a launcher
-SECONDS_BETWEEN_LOOKS = 0.5  # after the one that launched a process for the jobs of its sweep
 
-_busy = threading.Event()  # with such a job
 _stops: list[Stop] = []  # those that wait for the end of a step
 
 
 class Terminated(BaseException):
     """SIGTERM, as an exception, so that what is open gets closed."""
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """What SIGTERM calls."""
+    raise Terminated
 
 
 def attempt(name: str, work: Callable[[], int]) -> int:
@@ -144,71 +141,6 @@ def stopped_between_steps() -> Iterator[Stop]:
             signal.signal(number, heard)
 
 
-def end_with_parent() -> None:
-    """SIGTERM becomes an exception; under DVC or torchrun on Linux the kernel sends it when they die, however it happens."""
-    signal.signal(signal.SIGTERM, _terminate)
-    if STARTED & os.environ.keys() and sys.platform == "linux":
-        end_when_parent_does()
-        if is_adopted():  # DVC died while the stage was importing
-            raise Terminated
-
-
-def end_when_parent_does() -> None:
-    """For a child just before it becomes another program: on Linux it gets SIGTERM when its parent dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def for_launcher() -> Iterator[None]:
-    """Around a job of a sweep in a process that another one has launched: ends with that one, and not before its books are
-    closed. A process that waits for its next job ends with it, too, instead of keeping its memory."""
-    if os.getppid() != PARENT:  # a job that was waiting for this process begins after the launcher's end
-        raise Terminated
-    signal.signal(signal.SIGTERM, _terminate)
-    _watch_launcher()
-    _busy.set()
-    try:
-        yield
-    finally:
-        _busy.clear()
-
-
-@functools.cache
-def _watch_launcher() -> None:
-    threading.Thread(target=_end_when_orphaned, daemon=True).start()
-
-
-def _end_when_orphaned() -> None:
-    while os.getppid() == PARENT:
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-    if _busy.is_set():
-        os.kill(os.getpid(), signal.SIGTERM)
-    while _busy.is_set():
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-    os._exit(128 + signal.SIGTERM)
-
-
-def leave_if_orphaned() -> None:
-    """Ends what DVC or torchrun has started when that is gone: who goes on must not find a second writer."""
-    if is_orphaned():
-        raise Terminated
-
-
-def is_orphaned() -> bool:
-    """Whether DVC or torchrun, which has started this, is gone."""
-    return bool(STARTED & os.environ.keys()) and os.getppid() != PARENT
-
-
-def is_adopted() -> bool:
-    """Whether the parent is the process that takes in orphans: the first of all, or the user's systemd."""
-    parent = Path("/proc") / str(os.getppid())
-    if parent.name == "1":
-        first = (parent / "cmdline").read_bytes()  # in a container who started this may be the first
-        return not any(starter in first for starter in STARTERS)
-    return (parent / "comm").read_text().strip() == "systemd"
-
-
 def forget_peak() -> None:
     """Lets the peak of memory begin anew: a process may run one job of a sweep after the other. Linux only."""
     with contextlib.suppress(OSError):
@@ -232,7 +164,3 @@ def keep_offline(reaches_hub: bool) -> None:
         os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
         if hub := sys.modules.get("huggingface_hub.constants"):  # read the environment when it was imported
             hub.HF_HUB_OFFLINE = os.environ["HF_HUB_OFFLINE"] != "0"  # type: ignore[attr-defined]
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf.config import Config
 from rlhf.errors import UserError
-from rlhf.runtime import outputs, pipeline, processes, progress, tracking
+from rlhf.runtime import outputs, parents, pipeline, processes, progress, tracking
 from rlhf.runtime.checkpoint import Checkpoints, Resumable
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Run:
             for row in progress.show(rows, total, self.label or self.name, self._last_step()):
                 self._log(row)
                 yield row
-                if kept.save_if_due(state, self.rows, bool(stop.asked) or processes.is_orphaned()):
+                if kept.save_if_due(state, self.rows, bool(stop.asked) or parents.is_orphaned()):
                     stop.now()
             if stop.asked:  # what the loop does behind its last row
                 stop.now()
@@ -99,7 +99,7 @@ class Run:
     def show(self, rows: Iterable[Row], total: int, done: int = 0) -> Iterator[Row]:
         """Passes the rows of a loop on that leaves no curve: shown, and nothing else. done: steps before these rows."""
         for row in progress.show(rows, total, self.label or self.name, done):
-            processes.leave_if_orphaned()
+            parents.leave_if_orphaned()
             yield row
 
     def follow_to_end(self, rows: Iterable[Row], total: int, state: Resumable | None = None) -> Row:

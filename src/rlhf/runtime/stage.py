@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rlhf.errors import UserError
-from rlhf.runtime import device, launch, overrides, pipeline, processes, settings, tracking
+from rlhf.runtime import device, launch, overrides, parents, pipeline, processes, settings, tracking
 from rlhf.runtime.checkpoint import checkpoints_of
 from rlhf.runtime.checkpoint.identity import Origin, code_of
 from rlhf.runtime.run import Run
@@ -62,7 +62,7 @@ def _dvc_arguments(name: str) -> list[str]:
 
 def _launch(script: Path, reading: sweep.Reading | None) -> int:
     """Checks the command line, and starts the one run or the sweep that it asks for; the exit code."""
-    processes.end_with_parent()
+    parents.end_with_parent()
     device.device_choice()
     root, arguments = script.parents[1], launch.without_local_rank(sys.argv[1:])
     if "DVC_STAGE" in os.environ:

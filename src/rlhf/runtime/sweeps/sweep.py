@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf.errors import UserError
-from rlhf.runtime import processes, progress, tracking
+from rlhf.runtime import parents, processes, progress, tracking
 from rlhf.runtime.hashes import md5_of_json
 from rlhf.runtime.messages import Values
 from rlhf.runtime.run import Run
@@ -173,7 +173,7 @@ def _job(
 
         number = int(HydraConfig.get().job.num)
         folder, values = plan.folder / str(number), plan.jobs[number]
-        here = contextlib.nullcontext() if os.getpid() == launcher else processes.for_launcher()
+        here = contextlib.nullcontext() if os.getpid() == launcher else parents.for_launcher()
         with here, ledger.job_lock(folder):
             if ledger.is_settled(folder):
                 return
