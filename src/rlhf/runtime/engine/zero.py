@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from rlhf import config
 from rlhf.models.recompute import enable_recomputing, recomputing
-from rlhf.runtime import ranks
+from rlhf.runtime import processes, ranks
 from rlhf.runtime.engine import shards
 from rlhf.runtime.engine.adamw import adamw, check_finite
 from rlhf.runtime.engine.step import Part, Step, Told, learning_weights
 
 SMALL = 100_000  # weights with fewer numbers stay whole; what DeepSpeed itself takes
+MUCH = 0.2  # of the processes' time, to be spent on waiting
 
 
 class _LossOf(nn.Module):
@@ -51,7 +52,7 @@ class DeepSpeedEngine:
         self._rate = rate
         self._steps_done = 0
         self._zero_stage, self._offload = engine.zero_stage, engine.offload
-        self._recompute = engine.gradient_checkpointing
+        self._recompute, self._tokens = engine.gradient_checkpointing, engine.tokens_per_micro_batch
         if self._recompute:
             enable_recomputing(model)
         self._weights = learning_weights(model)
@@ -64,6 +65,8 @@ class DeepSpeedEngine:
 
     def step(self, parts: Sequence[Part], loss_of: Callable[[Part], tuple[Tensor, Told]]) -> Step[Told]:
         rounds = list(_rounds(parts, ranks.count()))
+        if self._steps_done == 0 and ranks.rank() == 0:
+            self._say_who_waits(len(parts), len(rounds))
         told: dict[int, Told] = {}
         with recomputing(self.model, self._recompute):
             for places in rounds:
@@ -84,6 +87,17 @@ class DeepSpeedEngine:
         self._engine.step()
         self._steps_done += 1
         return Step(norm, ranks.everybodys(told))
+
+    def _say_who_waits(self, parts: int, rounds: int) -> None:
+        """One line, if the processes do not divide the first step's micro-batches, or outnumber them."""
+        many = ranks.count()
+        waits = 1 - parts / (rounds * many)
+        if waits > MUCH:
+            processes.tell(
+                f"engine: the first step has {parts} micro-batch{'es' if parts > 1 else ''} for {many} processes, which "
+                f"wait {waits:.0%} of their time. A multiple of {many}, by a smaller engine.tokens_per_micro_batch "
+                f"({self._tokens}) or more rows a step, lets them work; the result is the same, up to rounding"
+            )
 
     @contextmanager
     def whole(self) -> Iterator[None]:
