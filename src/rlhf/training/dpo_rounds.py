@@ -105,7 +105,7 @@ def train_rounds(
         if begins:
             with state.engine.whole():
                 state.preferences, state.round, state.first = rounds.preferences(number), number, state.step
-        fitted = rounds.fit(state.preferences)
+        fitted = rounds.first if number == 1 else rounds.fit(state.preferences)
         if begins:
             state.learnt.update(fitted.counts())
         with state.engine.whole():  # with adapters the reference stands on the policy's trunk
