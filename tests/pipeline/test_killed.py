@@ -26,7 +26,8 @@ SHELLS = ("/bin/bash", "/bin/sh")  # DVC has a shell run the stage: the first gi
 
 
 def started(clone: Clone, *command: str, **environment: str) -> subprocess.Popen[str]:
-    """A command in a session of its own, with all that it says in one pipe."""
+    """A command in a session of its own, with all that it says in one pipe. It hears Ctrl-C even where the tests, a job in
+    the background, do not."""
     return subprocess.Popen(
         command,
         cwd=clone.root,
@@ -36,6 +37,7 @@ def started(clone: Clone, *command: str, **environment: str) -> subprocess.Popen
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -148,7 +150,7 @@ def test_dvc_goes_on_where_it_was_killed(copy: Clone) -> None:
 def test_a_killed_process_of_two_ends_the_run_which_two_or_one_go_on_with(copy: Clone, engine: str, others: str) -> None:
     of_two = (f"engine={engine}", "engine.processes=2")
     again_with = (others, f"engine.processes={1 if others == 'engine=single' else 2}")
-    few = ("sft.epochs=1", "optimizer.eps=1e-4", "sft.lr=1e-3", OFTEN)
+    few = ("sft.epochs=1", "optimizer.eps=1e-4", "sft.lr=1e-3", "engine.tokens_per_micro_batch=64", OFTEN)
     copy.stage("sft", SMOKE, *few, *of_two, "hydra.run.dir=runs/whole")
     assert kill_after(copy, 2, "python", "stages/sft.py", SMOKE, *few, *of_two, "hydra.run.dir=runs/killed") == 137
     again = copy.stage("sft", SMOKE, *few, *again_with, "hydra.run.dir=runs/again")

@@ -271,7 +271,7 @@ def test_what_was_half_written_goes(root: Path) -> None:
 @pytest.fixture
 def heard() -> Iterator[None]:
     """Signals as a stage hears them, and not as a background job does."""
-    hearers = {signal.SIGTERM: processes._terminate, signal.SIGINT: signal.default_int_handler}
+    hearers = {signal.SIGTERM: processes.terminate, signal.SIGINT: signal.default_int_handler}
     before = {number: signal.signal(number, hearer) for number, hearer in hearers.items()}
     yield
     for number, hearer in before.items():
@@ -298,7 +298,7 @@ def test_who_asks_to_stop_has_the_state_saved_first(
         learn(twice, state, each=ask(2, at=5))
     let_go(twice)
     assert [path.name for path in folder_of(run).iterdir()] == ["step_000000003"], "asked twice, it saved all the same"
-    assert signal.getsignal(signal.SIGTERM) is processes._terminate
+    assert signal.getsignal(signal.SIGTERM) is processes.terminate
 
 
 def test_what_dvc_or_torchrun_has_started_is_saved_when_that_has_died(

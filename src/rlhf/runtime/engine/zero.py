@@ -51,6 +51,7 @@ class DeepSpeedEngine:
         self.lr = 0.0
         self._rate = rate
         self._steps_done = 0
+        self._tells = ranks.rank() == 0
         self._zero_stage, self._offload = engine.zero_stage, engine.offload
         self._recompute, self._tokens = engine.gradient_checkpointing, engine.tokens_per_micro_batch
         if self._recompute:
@@ -65,8 +66,9 @@ class DeepSpeedEngine:
 
     def step(self, parts: Sequence[Part], loss_of: Callable[[Part], tuple[Tensor, Told]]) -> Step[Told]:
         rounds = list(_rounds(parts, ranks.count()))
-        if self._steps_done == 0 and ranks.rank() == 0:
+        if self._tells:
             self._say_who_waits(len(parts), len(rounds))
+            self._tells = False
         told: dict[int, Told] = {}
         with recomputing(self.model, self._recompute):
             for places in rounds:
