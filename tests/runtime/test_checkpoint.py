@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from rlhf.models.forward import Batching
-from rlhf.runtime import processes
+from rlhf.runtime import parents, processes
 from rlhf.runtime.checkpoint import PLACE, checkpoints_of, store
 from rlhf.runtime.checkpoint.identity import Origin, code_of
 from rlhf.runtime.pipeline import Declared
@@ -307,7 +307,7 @@ def test_what_dvc_or_torchrun_has_started_is_saved_when_that_has_died(
     run, state = start(root, "a", **{"checkpoint.every_minutes": 1e9})
     monkeypatch.setenv("DVC_STAGE", "sft")
     with pytest.raises(processes.Terminated):
-        learn(run, state, each=lambda step: monkeypatch.setattr(processes, "PARENT", -1) if step == 4 else None)
+        learn(run, state, each=lambda step: monkeypatch.setattr(parents, "ABOVE", ()) if step == 4 else None)
     assert [path.name for path in folder_of(run).iterdir()] == ["step_000000004"]
 
 
