@@ -20,7 +20,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from rlhf.models.forward import Batching, scores_of, summed_logprobs_of
+from rlhf.models.batching import Batching
+from rlhf.models.forward import scores_of, summed_logprobs_of
 from rlhf.models.generation import Decoding
 from rlhf.models.precision import compute_in
 from rlhf.models.reward import centre_scores

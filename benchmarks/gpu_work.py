@@ -23,7 +23,7 @@ from transformers import (
 
 from rlhf.config import Config
 from rlhf.models.adapters import adapt, on_the_same_trunk
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.generation import Decoding
 from rlhf.models.policy import without_dropout
 from rlhf.models.precision import compute_in

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.config import TinyModel
 from rlhf.data.files import read_documents, read_records
 from rlhf.errors import UserError
+from rlhf.models.batching import Batching
 from rlhf.models.card import write_policy
 from rlhf.models.folder import check_model
-from rlhf.models.forward import Batching
 from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy
 from rlhf.models.tiny import make_model, make_tokenizer
 from rlhf.models.tokens import load_tokenizer, pad_id, prompt_room

@@ -18,8 +18,8 @@ from rlhf.data.gold import load_gold, require_gold
 from rlhf.labeling.on_policy import answer_and_label
 from rlhf.labeling.sampling import make_sampler
 from rlhf.models.adapters import SFT
+from rlhf.models.batching import Batching
 from rlhf.models.card import write_policy
-from rlhf.models.forward import Batching
 from rlhf.models.policy import PreTrainedModel, context_of, load_policy_and_reference
 from rlhf.models.tokens import PreTrainedTokenizerBase, load_tokenizer, pad_id
 from rlhf.records import Preference, Prompt

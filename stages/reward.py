@@ -16,8 +16,9 @@ from rlhf.data.gold import load_gold
 from rlhf.labeling.agreement import beside_the_noise
 from rlhf.labeling.held_out import beside_the_gold, held_out_figures, label_gaps, reliability
 from rlhf.models.adapters import SFT, adapt
+from rlhf.models.batching import Batching
 from rlhf.models.card import write_reward_model
-from rlhf.models.forward import Batching, scores_of
+from rlhf.models.forward import scores_of
 from rlhf.models.policy import context_of
 from rlhf.models.reward import centre_scores, reward_model_from_policy
 from rlhf.models.tokens import load_tokenizer, pad_id

@@ -11,8 +11,8 @@ if __name__ == "__main__":
 
 from rlhf.data.files import read_records
 from rlhf.models.adapters import BASE, adapt
+from rlhf.models.batching import Batching
 from rlhf.models.card import write_policy
-from rlhf.models.forward import Batching
 from rlhf.models.policy import context_of, load_policy
 from rlhf.models.tokens import load_tokenizer, pad_id
 from rlhf.records import Demonstration

@@ -41,7 +41,8 @@ from transformers import (
     StableLmConfig,
 )
 
-from rlhf.models.forward import Batching, logprobs_of, scores_of
+from rlhf.models.batching import Batching
+from rlhf.models.forward import logprobs_of, scores_of
 from rlhf.models.generation import Decoding, generate
 from rlhf.models.policy import load_policy, save_policy
 from rlhf.models.reward import load_reward_model, reward_model_from_policy, save_reward_model

@@ -31,9 +31,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from rlhf import config
 from rlhf.errors import UserError
 from rlhf.models.adapters import adapt
+from rlhf.models.batching import Batching
 from rlhf.models.classifiers import check_classifier
 from rlhf.models.folder import check_reward_model
-from rlhf.models.forward import Batching, response_scores, scores_of, values_of
+from rlhf.models.forward import response_scores, scores_of, values_of
 from rlhf.models.generation import check_cache
 from rlhf.models.policy import load_policy, save_policy
 from rlhf.models.reward import (

@@ -6,20 +6,17 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlhf.errors import UserError
+from rlhf.models.batching import Batching
 from rlhf.models.forward import (
-    Batching,
     flush_left,
     logprobs_and_entropy,
     logprobs_and_entropy_of,
     logprobs_and_values,
     logprobs_of,
-    micro_batches,
     response_logprobs,
     response_scores,
     response_values,
@@ -213,13 +210,3 @@ def test_rows_are_moved_to_the_left_and_read_one_before_each_token() -> None:
     assert ids.tolist()[1] == [7, 8, 9, 3]
     assert positions.tolist()[0] == [1, 2]
     assert positions.tolist()[1][0] == 2
-
-
-@given(st.lists(st.integers(1, 40), max_size=30), st.integers(1, 120))
-def test_micro_batches_hold_every_row_once_and_keep_to_their_size(lengths: list[int], tokens: int) -> None:
-    groups = micro_batches(lengths, tokens)
-    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
-    for group in groups:
-        assert len(group) == 1 or len(group) * max(lengths[i] for i in group) <= tokens
-    flat = [lengths[i] for group in groups for i in group]
-    assert flat == sorted(lengths, reverse=True)

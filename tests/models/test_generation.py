@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlhf.models.forward import Batching, logprobs_of
+from rlhf.models.batching import Batching
+from rlhf.models.forward import logprobs_of
 from rlhf.models.generation import Decoding, Generated, generate
 from rlhf.models.precision import compute_in
 from rlhf.models.tokens import Example

@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from rlhf.errors import UserError
-from rlhf.models.forward import Batching, scores_of
+from rlhf.models.batching import Batching
+from rlhf.models.forward import scores_of
 from rlhf.models.grading import grade
 from rlhf.models.reward import centre_scores, save_reward_model
 from rlhf.models.tokens import Example, encode_prompt, encode_response

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
+from rlhf.models.batching import Batching
 from rlhf.models.forward import (
-    Batching,
     logprobs_and_entropy,
     logprobs_and_values,
     logprobs_of,

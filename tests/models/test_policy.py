@@ -22,8 +22,9 @@ from transformers import (
 )
 
 from rlhf.errors import UserError
+from rlhf.models.batching import Batching
 from rlhf.models.card import write_policy
-from rlhf.models.forward import Batching, logprobs_of
+from rlhf.models.forward import logprobs_of
 from rlhf.models.generation import Decoding, generate
 from rlhf.models.policy import context_of, fit_to_tokenizer, load_policy, save_policy, without_dropout
 from rlhf.models.reward import critic_from_reward_model, load_reward_model, reward_model_from_policy

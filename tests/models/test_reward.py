@@ -17,7 +17,8 @@ from transformers import (
 )
 
 from rlhf.errors import UserError
-from rlhf.models.forward import Batching, scores_of, token_outputs, values_of
+from rlhf.models.batching import Batching
+from rlhf.models.forward import scores_of, token_outputs, values_of
 from rlhf.models.policy import save_policy
 from rlhf.models.precision import compute_in
 from rlhf.models.reward import (

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.tokens import Example
 from rlhf.training.dpo import PairedExamples, train_dpo, with_reference
 from rlhf.training.loop import LoopState, Passes

@@ -15,7 +15,8 @@ from rlhf.maths.advantages import gae, token_rewards
 from rlhf.maths.diagnostics import clip_fraction
 from rlhf.maths.kl import k1, k2, k3
 from rlhf.maths.losses import value_loss
-from rlhf.models.forward import Batching, response_logprobs, response_values
+from rlhf.models.batching import Batching
+from rlhf.models.forward import response_logprobs, response_values
 from rlhf.models.tokens import Example, collate
 from rlhf.training.ppo import with_feedback
 from rlhf.training.ppo_metrics import rollout_metrics

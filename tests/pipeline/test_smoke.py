@@ -14,7 +14,8 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlhf.models.forward import Batching, scores_of
+from rlhf.models.batching import Batching
+from rlhf.models.forward import scores_of
 from rlhf.models.reward import load_reward_model
 from rlhf.models.tokens import Example
 from tests.models.tiny_models import engine_settings

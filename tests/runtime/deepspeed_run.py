@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from rlhf.errors import UserError
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.policy import save_policy
 from rlhf.runtime.engine import Engine, make_engine, zero
 from rlhf.training.loop import LoopState, Passes

@@ -20,7 +20,7 @@ from torch import nn
 
 from rlhf import config
 from rlhf.models.adapters import BASE, adapt
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.runtime import ranks
 from rlhf.runtime.engine import Engine, make_engine, zero
 from rlhf.training.dpo import PairedExamples, train_dpo, with_reference

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.runtime import parents, processes
 from rlhf.runtime.checkpoint import PLACE, checkpoints_of, store
 from rlhf.runtime.checkpoint.identity import Origin, code_of

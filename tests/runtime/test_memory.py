@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.tokens import Example
 from rlhf.runtime import memory
 from rlhf.runtime.memory import Memory, memory_of

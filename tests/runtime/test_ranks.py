@@ -17,11 +17,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from rlhf.errors import UserError
-from rlhf.models.forward import Batching
 from rlhf.runtime import launch, ranks
 from rlhf.runtime.engine.zero import _rounds
 from tests.helpers import assert_near
-from tests.models.tiny_models import PAD
 from tests.runtime.launched import LAUNCHED, environment
 from tests.training.table import all_settings, engine_settings, ppo_settings
 
@@ -140,17 +138,6 @@ def test_what_processes_compute_at_the_same_time_is_of_one_kind_and_everything_o
     rounds = list(_rounds(parts, 2))
     assert rounds == [[0, 1], [3, 5], [6], [2, 4]]
     assert list(_rounds(parts, 1)) == [[0], [1], [3], [5], [6], [2], [4]]
-
-
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_a_step_is_cut_into_as_many_micro_batches_as_there_are_processes(
-    processes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ranks, "count", lambda: processes)
-    groups = Batching(PAD, 1000).cut([5, 9, 7, 8, 6, 5])
-    assert len(groups) >= processes
-    assert sorted(place for group in groups for place in group) == list(range(6))
-    assert Batching(PAD, 10).cut([9]) == [[0]]
 
 
 def test_one_process_does_all_and_asks_nobody() -> None:

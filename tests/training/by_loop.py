@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.tokens import Example
 from rlhf.training.dpo import PairedExamples, train_dpo, with_reference
 from rlhf.training.loop import LoopState, Passes

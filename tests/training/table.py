@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedModel
 
 from rlhf.config import DPO, PPO, Config, Optimizer
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.generation import Decoding
 from rlhf.runtime.engine import Engine, TorchEngine, make_engine
 from rlhf.runtime.settings import compose, validate, values_of

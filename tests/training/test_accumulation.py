@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.runtime.engine import TorchEngine
 from rlhf.training import ppo as loop
 from rlhf.training import ppo_update

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 
 from rlhf.config import Config, Lora
 from rlhf.models.adapters import SFT, adapt, has_adapter
+from rlhf.models.batching import Batching
 from rlhf.models.card import write_reward_model
-from rlhf.models.forward import Batching, scores_of
+from rlhf.models.forward import scores_of
 from rlhf.models.policy import load_policy_and_reference
 from rlhf.models.reward import load_reward_model, load_reward_model_beside, reward_model_from_policy
 from rlhf.training.ppo import train_ppo

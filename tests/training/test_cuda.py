@@ -9,7 +9,7 @@ from itertools import islice
 import pytest
 import torch
 
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.runtime import device
 from rlhf.training.loop import LoopState, Passes
 from rlhf.training.ppo import train_ppo

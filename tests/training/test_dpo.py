@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from rlhf.errors import UserError
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.tokens import Example, encode_response
 from rlhf.records import Message, Preference
 from rlhf.training import dpo

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.errors import UserError
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.records import Message, Preference, Prompt
 from rlhf.runtime.memory import Memory
 from rlhf.training import dpo_rounds

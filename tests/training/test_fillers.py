@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.generation import Decoding
 from rlhf.training import ppo as loop
 from rlhf.training.loop import Passes

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlhf.config import PPO
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.training import ppo as loop
 from rlhf.training import ppo_update
 from rlhf.training.ppo import train_ppo

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from rlhf.maths.kl import AdaptiveKL
-from rlhf.models.forward import Batching, logprobs_of, scores_of
+from rlhf.models.batching import Batching
+from rlhf.models.forward import logprobs_of, scores_of
 from rlhf.models.generation import Decoding
 from rlhf.training import ppo as loop
 from rlhf.training import ppo_update

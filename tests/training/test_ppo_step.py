@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.tokens import Example
 from rlhf.runtime.engine.single import TorchEngine
 from rlhf.training import ppo as loop

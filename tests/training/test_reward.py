@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from rlhf.maths.losses import ranking_loss
-from rlhf.models.forward import Batching, scores_of
+from rlhf.models.batching import Batching
+from rlhf.models.forward import scores_of
 from rlhf.models.reward import centre_scores
 from rlhf.models.tokens import Example
 from rlhf.training.loop import LoopState, Passes

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf.models.forward import Batching, response_logprobs, response_values
+from rlhf.models.batching import Batching
+from rlhf.models.forward import response_logprobs, response_values
 from rlhf.models.generation import Decoding
 from rlhf.models.tokens import collate
 from rlhf.training import ppo, ppo_metrics

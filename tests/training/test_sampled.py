@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.generation import generate
 from rlhf.training import ppo
 from rlhf.training import rollout as rollouts

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.tokens import encode_response
 from rlhf.records import Message
 from rlhf.training.dpo import Reference, train_dpo, with_reference

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.policy import load_policy
 from rlhf.models.tokens import Example, encode_response, load_tokenizer, pad_id
 from rlhf.records import Demonstration, Message

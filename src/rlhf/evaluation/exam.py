@@ -11,7 +11,7 @@ from rlhf.data.gold import load_gold
 from rlhf.data.world import World
 from rlhf.errors import UserError
 from rlhf.evaluation.raters import Rater, rater_of
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.generation import Decoding, decoding_of
 from rlhf.models.policy import PreTrainedModel, context_of, load_policy
 from rlhf.models.reward import load_reward_model

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.errors import UserError
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.place import reading
 from rlhf.models.policy import refuse_missing
 from rlhf.models.tokens import encode_conversation, read_tokenizer

@@ -7,10 +7,8 @@ keeps it small by grouping rows of like length.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf.errors import UserError
+from rlhf.models.batching import Batching
 from rlhf.models.tokens import Batch, Example, collate
 from rlhf.runtime import ranks
 
@@ -134,45 +133,6 @@ def logprobs_and_values(
     hidden = output.hidden_states[-1][rows, positions].to(next(value_head.parameters()).dtype)
     values = value_head(hidden)[..., 0].float()
     return logprobs, _finite(torch.where(batch.response_mask, values, 0.0), "values")
-
-
-@dataclass(frozen=True, slots=True)
-class Batching:
-    """How rows are put together: what fills the short ones up, and how many tokens one micro-batch holds at most."""
-
-    pad_id: int
-    tokens_per_micro_batch: int
-
-    def cut(self, lengths: Sequence[int]) -> list[list[int]]:
-        """`micro_batches` of these rows, as many as there are processes or more, where there are rows enough."""
-        return self.cut_sets([[length] for length in lengths])
-
-    def cut_sets(self, sets: Sequence[Sequence[int]]) -> list[list[int]]:
-        """The same for rows that stay together."""
-        each = math.ceil(sum(map(sum, sets)) / ranks.count())
-        return micro_batches_of_sets(
-            sets, self.tokens_per_micro_batch if ranks.count() == 1 else min(each, self.tokens_per_micro_batch)
-        )
-
-
-def micro_batches(lengths: Sequence[int], tokens_per_micro_batch: int) -> list[list[int]]:
-    """Indices of rows in groups of like length, longest first, each at most so many tokens with its padding (or one row)."""
-    return micro_batches_of_sets([[length] for length in lengths], tokens_per_micro_batch)
-
-
-def micro_batches_of_sets(sets: Sequence[Sequence[int]], tokens_per_micro_batch: int) -> list[list[int]]:
-    """The same for rows that stay together: of each set the lengths of its rows. Indices of sets, most tokens first."""
-    order = sorted(range(len(sets)), key=lambda i: (-sum(sets[i]), i))
-    groups: list[list[int]] = []
-    rows, width = 0, 0
-    for i in order:
-        rows, width = rows + len(sets[i]), max(width, *sets[i])
-        if groups and rows * width <= tokens_per_micro_batch:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-            rows, width = len(sets[i]), max(sets[i])
-    return groups
 
 
 @torch.no_grad()

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from rlhf import config
+from rlhf.models.batching import Batching
 from rlhf.models.encoder import encode_pair, encoder_scores, load_encoder, load_encoders_tokenizer, most_tokens
 from rlhf.models.folder import check_reward_model
-from rlhf.models.forward import Batching, scores_of
+from rlhf.models.forward import scores_of
 from rlhf.models.policy import context_of
 from rlhf.models.reward import load_reward_model
 from rlhf.models.tokens import (

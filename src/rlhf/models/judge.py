@@ -9,8 +9,9 @@ import torch
 
 from rlhf import config
 from rlhf.errors import UserError
+from rlhf.models.batching import Batching
 from rlhf.models.folder import check_folder
-from rlhf.models.forward import Batching, summed_logprobs_of
+from rlhf.models.forward import summed_logprobs_of
 from rlhf.models.policy import PreTrainedModel, context_of, load_policy
 from rlhf.models.tokens import Example, PreTrainedTokenizerBase, encode_prompt, encode_response, filler_id, load_tokenizer
 from rlhf.records import Message

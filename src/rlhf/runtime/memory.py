@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from rlhf import config
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.tokens import Example
 from rlhf.runtime import ranks
 from rlhf.runtime.hashes import md5_of

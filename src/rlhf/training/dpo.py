@@ -12,7 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf import config
 from rlhf.maths.losses import dpo_hinge_loss, dpo_loss, ipo_loss
-from rlhf.models.forward import Batching, response_logprobs, summed_logprobs_of
+from rlhf.models.batching import Batching
+from rlhf.models.forward import response_logprobs, summed_logprobs_of
 from rlhf.models.tokens import Example, collate, encode_response, fit
 from rlhf.records import Messages, Preference
 from rlhf.runtime.engine import Engine

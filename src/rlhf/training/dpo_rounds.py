@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf import config
 from rlhf.errors import UserError
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.records import Preference, Prompt
 from rlhf.runtime.memory import Memory
 from rlhf.training.dpo import PairedRows, Reference, paired_examples, train_dpo, with_reference

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from rlhf import config
-from rlhf.models.forward import Batching, logprobs_and_entropy_of, logprobs_of, scores_of, shared_values_of, values_of
+from rlhf.models.batching import Batching
+from rlhf.models.forward import logprobs_and_entropy_of, logprobs_of, scores_of, shared_values_of, values_of
 from rlhf.models.tokens import Example
 from rlhf.runtime.engine import weights_of
 from rlhf.seeds import derive_seed, draw_rows

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from rlhf import config
 from rlhf.maths.kl import AdaptiveKL, FixedKL
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.generation import Decoding
 from rlhf.models.tokens import Example
 from rlhf.runtime.engine import Engine

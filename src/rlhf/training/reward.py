@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.maths.losses import ranking_loss, reward_model_loss
-from rlhf.models.forward import Batching, response_scores, scores_of
+from rlhf.models.batching import Batching
+from rlhf.models.forward import response_scores, scores_of
 from rlhf.models.tokens import Example, collate, encode_response, fit
 from rlhf.records import Ranking, Responses, untied_pairs
 from rlhf.runtime.engine import Engine

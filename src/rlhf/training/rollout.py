@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from rlhf import config
 from rlhf.maths.advantages import gae, grpo, one_step_returns, rloo, token_rewards
 from rlhf.maths.masked import masked_whiten, only_rounding
-from rlhf.models.forward import Batching
+from rlhf.models.batching import Batching
 from rlhf.models.generation import Decoding, generate
 from rlhf.models.tokens import Example, collate
 

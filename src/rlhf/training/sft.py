@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.maths.losses import sft_loss
-from rlhf.models.forward import Batching, logprobs_of, response_logprobs
+from rlhf.models.batching import Batching
+from rlhf.models.forward import logprobs_of, response_logprobs
 from rlhf.models.tokens import Batch, Example, collate, encode_response, end_id, fit
 from rlhf.records import Demonstration
 from rlhf.runtime.engine import Engine

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf import config
 from rlhf.data.gold import GoldRater
 from rlhf.maths.kl import k1
-from rlhf.models.forward import Batching, logprobs_of
+from rlhf.models.batching import Batching
+from rlhf.models.forward import logprobs_of
 from rlhf.models.generation import Decoding, decoding_of
 from rlhf.models.policy import context_of
 from rlhf.models.tokens import Example, decode_response, encode_prompt, pad_id, prompt_room
