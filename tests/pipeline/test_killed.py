@@ -50,7 +50,8 @@ def kill_after(clone: Clone, step: int, *command: str, **environment: str) -> in
         for line in process.stdout:
             said.append(line)
             if f"has saved its state after step {step}:" in line:
-                os.kill(rank_below(process.pid, 0), signal.SIGKILL)
+                (writer,) = ranks_below(process.pid, 0) or [process.pid]
+                os.kill(writer, signal.SIGKILL)
                 break
         else:
             pytest.fail("".join(said))
@@ -88,17 +89,18 @@ def by_slurm(first: psutil.Process) -> None:
 
 def of_rank_1(first: psutil.Process) -> None:
     """As an operator might: one of two that train together hears it, and not the one that writes."""
-    os.kill(rank_below(first.pid, 1), signal.SIGTERM)
+    (rank,) = ranks_below(first.pid, 1)
+    os.kill(rank, signal.SIGTERM)
 
 
-def rank_below(pid: int, rank: int) -> int:
-    """The process of that rank which a stage has launched, in a session of its own; without such, the stage's own."""
+def ranks_below(pid: int, rank: int) -> list[int]:
+    """The process of that rank which a stage has launched, in a session of its own, if it has launched any."""
     found = []
     for process in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if process.environ().get("RANK") == str(rank) and any("stages/" in word for word in process.cmdline()):
                 found.append(process.pid)
-    return found[0] if found else pid
+    return found
 
 
 def went_on_from(done: Done, stage: str) -> int:
@@ -150,7 +152,7 @@ def test_dvc_goes_on_where_it_was_killed(copy: Clone) -> None:
 def test_a_killed_process_of_two_ends_the_run_which_two_or_one_go_on_with(copy: Clone, engine: str, others: str) -> None:
     of_two = (f"engine={engine}", "engine.processes=2")
     again_with = (others, f"engine.processes={1 if others == 'engine=single' else 2}")
-    few = ("sft.epochs=1", "optimizer.eps=1e-4", "sft.lr=1e-3", "engine.tokens_per_micro_batch=64", OFTEN)
+    few = ("sft.epochs=1", "optimizer.eps=1e-4", "sft.lr=1e-3", OFTEN)
     copy.stage("sft", SMOKE, *few, *of_two, "hydra.run.dir=runs/whole")
     assert kill_after(copy, 2, "python", "stages/sft.py", SMOKE, *few, *of_two, "hydra.run.dir=runs/killed") == 137
     again = copy.stage("sft", SMOKE, *few, *again_with, "hydra.run.dir=runs/again")
@@ -189,7 +191,7 @@ def test_two_processes_that_are_asked_to_stop_save_their_state(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", [shell for shell in SHELLS if Path(shell).exists()])
 def test_the_stage_of_a_dvc_that_has_died_saves_its_state(copy: Clone, shell: str) -> None:
     command = ("dvc", "exp", "run", *(word for setting in LONG for word in ("-S", setting)), "sft")
     done = ask_after_a_while(copy, psutil.Process.kill, *command, SHELL=shell)

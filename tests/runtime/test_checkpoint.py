@@ -271,8 +271,9 @@ def test_what_was_half_written_goes(root: Path) -> None:
 @pytest.fixture
 def heard() -> Iterator[None]:
     """Signals as a stage hears them, and not as a background job does."""
-    hearers = {signal.SIGTERM: processes.terminate, signal.SIGINT: signal.default_int_handler}
-    before = {number: signal.signal(number, hearer) for number, hearer in hearers.items()}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    processes.hear_sigterm()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, hearer in before.items():
         signal.signal(number, hearer)
@@ -298,7 +299,7 @@ def test_who_asks_to_stop_has_the_state_saved_first(
         learn(twice, state, each=ask(2, at=5))
     let_go(twice)
     assert [path.name for path in folder_of(run).iterdir()] == ["step_000000003"], "asked twice, it saved all the same"
-    assert signal.getsignal(signal.SIGTERM) is processes.terminate
+    assert signal.getsignal(signal.SIGTERM) is processes.raise_terminated
 
 
 def test_what_dvc_or_torchrun_has_started_is_saved_when_that_has_died(
@@ -307,7 +308,7 @@ def test_what_dvc_or_torchrun_has_started_is_saved_when_that_has_died(
     run, state = start(root, "a", **{"checkpoint.every_minutes": 1e9})
     monkeypatch.setenv("DVC_STAGE", "sft")
     with pytest.raises(processes.Terminated):
-        learn(run, state, each=lambda step: monkeypatch.setattr(parents, "ABOVE", ()) if step == 4 else None)
+        learn(run, state, each=lambda step: monkeypatch.setattr(parents, "ANCESTORS", (-1,)) if step == 4 else None)
     assert [path.name for path in folder_of(run).iterdir()] == ["step_000000004"]
 
 

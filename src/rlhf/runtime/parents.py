@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import itertools
 import os
 import signal
 import sys
@@ -13,42 +14,54 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlhf.runtime.processes import Terminated, terminate
+from rlhf.runtime.processes import hear_sigterm, terminate, was_asked
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-STARTED = {"DVC_STAGE", "TORCHELASTIC_RUN_ID"}  # by DVC, or by torchrun
-STARTERS = (b"dvc", b"torchrun", b"torch.distributed.run", b"rlhf.runtime.launch")  # in their command lines
-SHELLS = {"ash", "bash", "busybox", "dash", "fish", "ksh", "sh", "zsh"}
+STARTER_VARIABLES = {"DVC_STAGE", "TORCHELASTIC_RUN_ID"}  # set by DVC, and by torchrun
+SHELLS = {"ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "ksh93", "mksh", "sh", "tcsh", "yash", "zsh"}
 SECONDS_BETWEEN_LOOKS = 0.5
 
 _busy = threading.Event()  # with a job of a sweep
 
 
-def _above() -> tuple[int, ...]:
-    """The parent's pid; on Linux, while that is a shell, which may wait for its command (Debian's does, for DVC) and knows
-    nothing of the end of its own parent, that one's as well."""
+def _ancestors() -> tuple[int, ...]:
+    """The parent's pid; on Linux, while that is a shell, its own parent's as well. A shell may wait for its command, as
+    Debian's sh does for DVC, and knows nothing of its parent's end."""
     pids = [os.getppid()]
-    with contextlib.suppress(OSError):  # it has just ended
-        while sys.platform == "linux" and pids[-1] > 1:
-            name, _, rest = Path(f"/proc/{pids[-1]}/stat").read_text().partition("(")[2].rpartition(")")
-            if name not in SHELLS:
-                break
-            pids.append(int(rest.split()[1]))
+    while sys.platform == "linux" and _program(pids[-1]) in SHELLS and (above := _parent_of(pids[-1])):
+        pids.append(above)
     return tuple(pids)
 
 
-ABOVE = _above()
+def _program(pid: int) -> str:
+    """The name of the file that a process runs, which for a script is its shell's; empty where that is not for us to see."""
+    try:
+        return Path(f"/proc/{pid}/exe").readlink().name.removesuffix(" (deleted)")
+    except OSError:  # it is somebody else's, or has just ended
+        return ""
+
+
+def _parent_of(pid: int) -> int | None:
+    """The pid of a process's parent; None where the process is no more."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat.rpartition(b")")[2].split()[1])
+
+
+ANCESTORS = _ancestors()
 
 
 def end_with_parent() -> None:
     """SIGTERM becomes an exception; under DVC or torchrun on Linux it comes when they die, however it happens."""
-    signal.signal(signal.SIGTERM, terminate)
-    if STARTED & os.environ.keys() and sys.platform == "linux":
+    hear_sigterm()
+    if STARTER_VARIABLES & os.environ.keys() and sys.platform == "linux":
         end_when_parent_does()
-        if len(ABOVE) > 1:
+        if len(ANCESTORS) > 1:
             threading.Thread(target=_end_when_orphaned, daemon=True).start()
-        if _is_adopted():  # DVC died while the stage was importing
-            raise Terminated
+        if is_orphaned() or _is_reparented():  # DVC died while the stage was importing
+            terminate()
 
 
 def end_when_parent_does() -> None:
@@ -58,40 +71,43 @@ def end_when_parent_does() -> None:
 
 
 def _end_when_orphaned() -> None:
-    while _above() == ABOVE:
+    while not is_orphaned():
         time.sleep(SECONDS_BETWEEN_LOOKS)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if not was_asked():
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def leave_if_orphaned() -> None:
     """Ends what DVC or torchrun has started when that is gone: who goes on must not find a second writer."""
     if is_orphaned():
-        raise Terminated
+        terminate()
 
 
 def is_orphaned() -> bool:
     """Whether DVC or torchrun, which has started this, is gone."""
-    return bool(STARTED & os.environ.keys()) and _above() != ABOVE
-
-
-def _is_adopted() -> bool:
-    """Whether who started this is by now the process that takes in orphans: the first of all, or the user's systemd."""
-    starter = Path("/proc") / str(ABOVE[-1])
-    with contextlib.suppress(OSError):  # it has just ended, or is outside of this container
-        if starter.name == "1":
-            first = (starter / "cmdline").read_bytes()  # in a container who started this may be the first
-            return not any(name in first for name in STARTERS)
-        return (starter / "comm").read_text().strip() == "systemd"
+    if not STARTER_VARIABLES & os.environ.keys():
+        return False
+    if os.getppid() != ANCESTORS[0]:
+        return True
+    with contextlib.suppress(OSError):  # no more files can be opened, which says nothing of them
+        return any(_parent_of(pid) != above for pid, above in itertools.pairwise(ANCESTORS))
     return False
+
+
+def _is_reparented() -> bool:
+    """Whether this process, when it was imported, had already been taken over by one that takes in orphans: the user's
+    systemd, or the first of all, unless that is the Python program, in a container, which has started this."""
+    top = ANCESTORS[-1]
+    return _program(top) == "systemd" or (top == 1 and not _program(top).startswith("python"))
 
 
 @contextlib.contextmanager
 def for_launcher() -> Iterator[None]:
     """Around a job of a sweep in a process that another one has launched: ends with that one, and not before its books are
     closed. A process that waits for its next job ends with it, too, instead of keeping its memory."""
-    if _above() != ABOVE:  # a job that was waiting for this process begins after the launcher's end
-        raise Terminated
-    signal.signal(signal.SIGTERM, terminate)
+    if os.getppid() != ANCESTORS[0]:  # a job that was waiting for this process begins after the launcher's end
+        terminate()
+    hear_sigterm()
     _watch_launcher()
     _busy.set()
     try:
@@ -106,7 +122,7 @@ def _watch_launcher() -> None:
 
 
 def _leave_launcher() -> None:
-    while _above() == ABOVE:
+    while os.getppid() == ANCESTORS[0]:
         time.sleep(SECONDS_BETWEEN_LOOKS)
     if _busy.is_set():
         os.kill(os.getpid(), signal.SIGTERM)

@@ -23,15 +23,35 @@ SECONDS_FOR_THE_FIRST = 3.0  # of all processes, to say what is wrong
 SECONDS_OF_ONE_ASKING = 2.0  # in which a signal may come twice: from a terminal or SLURM, and by way of a launcher
 
 _stops: list[Stop] = []  # those that wait for the end of a step
+_asked: list[float] = []  # when this process was asked to end
 
 
 class Terminated(BaseException):
     """SIGTERM, as an exception, so that what is open gets closed."""
 
 
-def terminate(number: int, frame: FrameType | None) -> None:
-    """What SIGTERM calls."""
+def hear_sigterm() -> None:
+    """From now on SIGTERM raises `Terminated`."""
+    _asked.clear()
+    signal.signal(signal.SIGTERM, raise_terminated)
+
+
+def raise_terminated(number: int, frame: FrameType | None) -> None:
+    """What SIGTERM calls. Where it comes twice for one asking, as from SLURM and by the end of a parent that has heard it as
+    well, what is being closed gets closed."""
+    if not _asked or time.monotonic() - _asked[-1] > SECONDS_OF_ONE_ASKING:
+        terminate()
+
+
+def terminate() -> NoReturn:
+    """Ends as by SIGTERM."""
+    _asked.append(time.monotonic())
     raise Terminated
+
+
+def was_asked() -> bool:
+    """Whether somebody has asked this process to end."""
+    return bool(_asked)
 
 
 def attempt(name: str, work: Callable[[], int]) -> int:
@@ -100,7 +120,8 @@ class Stop:
     since: float = 0.0
 
     def ask(self, number: int) -> None:
-        self.since = self.since if self.asked else time.monotonic()
+        _asked.append(time.monotonic())
+        self.since = self.since if self.asked else _asked[-1]
         self.asked.append(number)
 
     @property
@@ -110,7 +131,9 @@ class Stop:
 
     def now(self) -> NoReturn:
         """Ends as the first of them would have ended it."""
-        raise KeyboardInterrupt if self.asked[:1] == [signal.SIGINT] else Terminated
+        if self.asked[:1] == [signal.SIGINT]:
+            raise KeyboardInterrupt
+        terminate()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ run out, a process computes one again and counts it as nothing, because all of t
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import warnings
@@ -24,7 +25,7 @@ from rlhf.runtime.engine.adamw import adamw, check_finite
 from rlhf.runtime.engine.step import Part, Step, Told, learning_weights
 
 SMALL = 100_000  # weights with fewer numbers stay whole; what DeepSpeed itself takes
-MUCH = 0.2  # of the processes' time, to be spent on waiting
+MAX_IDLE_SHARE = 0.2  # of the processes' passes, without a word
 
 
 class _LossOf(nn.Module):
@@ -51,9 +52,8 @@ class DeepSpeedEngine:
         self.lr = 0.0
         self._rate = rate
         self._steps_done = 0
-        self._tells = ranks.rank() == 0
         self._zero_stage, self._offload = engine.zero_stage, engine.offload
-        self._recompute, self._tokens = engine.gradient_checkpointing, engine.tokens_per_micro_batch
+        self._recompute = engine.gradient_checkpointing
         if self._recompute:
             enable_recomputing(model)
         self._weights = learning_weights(model)
@@ -66,9 +66,8 @@ class DeepSpeedEngine:
 
     def step(self, parts: Sequence[Part], loss_of: Callable[[Part], tuple[Tensor, Told]]) -> Step[Told]:
         rounds = list(_rounds(parts, ranks.count()))
-        if self._tells:
-            self._say_who_waits(len(parts), len(rounds))
-            self._tells = False
+        if len(parts) < (1 - MAX_IDLE_SHARE) * len(rounds) * ranks.count():
+            _say_that_some_wait(ranks.count())
         told: dict[int, Told] = {}
         with recomputing(self.model, self._recompute):
             for places in rounds:
@@ -89,17 +88,6 @@ class DeepSpeedEngine:
         self._engine.step()
         self._steps_done += 1
         return Step(norm, ranks.everybodys(told))
-
-    def _say_who_waits(self, parts: int, rounds: int) -> None:
-        """One line, if the processes do not divide the first step's micro-batches, or outnumber them."""
-        many = ranks.count()
-        waits = 1 - parts / (rounds * many)
-        if waits > MUCH:
-            processes.tell(
-                f"engine: the first step has {parts} micro-batch{'es' if parts > 1 else ''} for {many} processes, which "
-                f"wait {waits:.0%} of their time. A multiple of {many}, by a smaller engine.tokens_per_micro_batch "
-                f"({self._tokens}) or more rows a step, lets them work; the result is the same, up to rounding"
-            )
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -149,6 +137,15 @@ def _rounds(parts: Sequence[Part], processes: int) -> Iterator[list[int]]:
     for kind in kinds:
         alike = [place for place, part in enumerate(parts) if type(part) is kind]
         yield from (alike[start : start + processes] for start in range(0, len(alike), processes))
+
+
+@functools.cache  # once is enough
+def _say_that_some_wait(many: int) -> None:
+    if ranks.rank() == 0:
+        processes.tell(
+            f"engine: a step has too few rows for {many} processes: some wait while others work. What is learned is right, "
+            f"and fewer processes lose less time. So does a multiple of {many} rows a step, which learns something else"
+        )
 
 
 def _settings(optimizer: config.Optimizer, engine: config.Engine) -> dict[str, Any]:
