@@ -124,6 +124,35 @@ def test_an_error_of_one_process_is_told_once_and_nothing_else(tmp_path: Path, r
     assert done.stderr == f"sft{' (process 1)' if rank == '1' else ''}: a.yaml: b (1) must be 2\n"
 
 
+STOPPED_TOGETHER = """
+import os, signal, sys, time
+from rlhf.runtime import parents, processes
+def work():
+    parents.end_with_parent()
+    try:
+        with processes.stopped_between_steps() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            stop.now(processes.TOGETHER)
+    finally:
+        if os.environ["RANK"] == "0":
+            time.sleep(processes.SECONDS_FOR_THE_FIRST + 2)
+            print("closed its books", flush=True)
+    return 0
+sys.exit(processes.attempt("sft", work))
+"""
+
+
+def test_processes_that_stop_together_wait_for_the_books_of_the_first(tmp_path: Path) -> None:
+    """Torchrun ends all others as soon as one has ended."""
+    script = tmp_path / "work.py"
+    script.write_text(STOPPED_TOGETHER, encoding="utf-8")
+    launcher = [sys.executable, "-W", "ignore", "-m", "rlhf.runtime.launch", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run([*launcher, script], env=environment(tmp_path), capture_output=True, text=True, check=False)
+    assert done.stdout == "closed its books\n"
+    assert done.stderr.endswith("sft: stopped by SIGTERM\n")
+    assert done.returncode == 128 + signal.SIGTERM
+
+
 SLOW_TO_STOP = """
 import signal, sys, time
 def stop(number, frame):

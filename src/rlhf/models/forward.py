@@ -1,7 +1,7 @@
 """One forward pass for all: log-probabilities, values and scores of responses, by any stock transformers model.
 
 Rows are laid out flush left (prompt, response, then padding): causal attention never looks right, so no attention mask
-and no position ids are needed, whatever the architecture's positions are. Padding costs time only, and `micro_batches`
+and no position ids are needed, whatever the architecture's positions are. Padding costs time only, and `Batching`
 keeps it small by grouping rows of like length.
 """
 

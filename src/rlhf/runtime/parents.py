@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlhf.runtime.processes import hear_sigterm, terminate, was_asked
+from rlhf.runtime.processes import hear_sigterm, tell, terminate, was_asked
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 STARTER_VARIABLES = {"DVC_STAGE", "TORCHELASTIC_RUN_ID"}  # set by DVC, and by torchrun
@@ -60,7 +60,8 @@ def end_with_parent() -> None:
         end_when_parent_does()
         if len(ANCESTORS) > 1:
             threading.Thread(target=_end_when_orphaned, daemon=True).start()
-        if is_orphaned() or _is_reparented():  # DVC died while the stage was importing
+        if is_orphaned() or _is_reparented():
+            tell("DVC or torchrun, which has started this, was gone before it began", sys.stderr)
             terminate()
 
 
@@ -96,9 +97,12 @@ def is_orphaned() -> bool:
 
 def _is_reparented() -> bool:
     """Whether this process, when it was imported, had already been taken over by one that takes in orphans: the user's
-    systemd, or the first of all, unless that is the Python program, in a container, which has started this."""
+    systemd, or the first of all, unless that is the program, in a container, which has started this."""
     top = ANCESTORS[-1]
-    return _program(top) == "systemd" or (top == 1 and not _program(top).startswith("python"))
+    with contextlib.suppress(OSError):  # it has just ended
+        if Path(f"/proc/{top}/comm").read_bytes() == b"systemd\n":
+            return True
+    return top == 1 and not _program(top).startswith(("python", "pypy", "dvc"))
 
 
 @contextlib.contextmanager
@@ -124,7 +128,7 @@ def _watch_launcher() -> None:
 def _leave_launcher() -> None:
     while os.getppid() == ANCESTORS[0]:
         time.sleep(SECONDS_BETWEEN_LOOKS)
-    if _busy.is_set():
+    if _busy.is_set() and not was_asked():
         os.kill(os.getpid(), signal.SIGTERM)
     while _busy.is_set():
         time.sleep(SECONDS_BETWEEN_LOOKS)

@@ -20,7 +20,9 @@ from typing import Any, NoReturn, TextIO
 from rlhf.errors import UserError
 
 SECONDS_FOR_THE_FIRST = 3.0  # of all processes, to say what is wrong
+SECONDS_FOR_BOOKS = 120.0  # to close them, where all processes stop together
 SECONDS_OF_ONE_ASKING = 2.0  # in which a signal may come twice: from a terminal or SLURM, and by way of a launcher
+TOGETHER = "with all processes"  # what an exception says that all of them raise
 
 _stops: list[Stop] = []  # those that wait for the end of a step
 _asked: list[float] = []  # when this process was asked to end
@@ -71,7 +73,7 @@ def attempt(name: str, work: Callable[[], int]) -> int:
         if rank == "0":
             tell(f"{name}: stopped by {by}", sys.stderr)
         else:
-            _wait_for_others()  # the first closes the books
+            _wait_for_others(SECONDS_FOR_BOOKS if TOGETHER in stopped.args else SECONDS_FOR_THE_FIRST)
         return 128 + number
     except BrokenPipeError:
         tell(f"{name}: stopped: nobody reads any more what it says", sys.stderr)
@@ -83,10 +85,10 @@ def attempt(name: str, work: Callable[[], int]) -> int:
         return 1
 
 
-def _wait_for_others() -> None:
+def _wait_for_others(seconds: float = SECONDS_FOR_THE_FIRST) -> None:
     """Before this process's end, with which torchrun ends the others; or until it ends this one, without a word."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    time.sleep(SECONDS_FOR_THE_FIRST)
+    time.sleep(seconds)
 
 
 def tell(what: str, file: TextIO | None = None) -> None:
@@ -129,11 +131,13 @@ class Stop:
         """Whether it was asked before, and by somebody else than who asks now."""
         return bool(self.asked) and time.monotonic() - self.since > SECONDS_OF_ONE_ASKING
 
-    def now(self) -> NoReturn:
-        """Ends as the first of them would have ended it."""
+    def now(self, *what: str) -> NoReturn:
+        """Ends as the first of them would have ended it. what: `TOGETHER`, where every process does."""
         if self.asked[:1] == [signal.SIGINT]:
-            raise KeyboardInterrupt
-        terminate()
+            raise KeyboardInterrupt(*what)
+        if not self.asked:  # but another process was
+            _asked.append(time.monotonic())
+        raise Terminated(*what)
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ class Run:
                 self._log(row)
                 yield row
                 if kept.save_if_due(state, self.rows, bool(stop.asked) or parents.is_orphaned()):
-                    stop.now()
+                    stop.now(processes.TOGETHER)
             if stop.asked:  # what the loop does behind its last row
                 stop.now()
 

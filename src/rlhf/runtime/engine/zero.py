@@ -66,7 +66,7 @@ class DeepSpeedEngine:
 
     def step(self, parts: Sequence[Part], loss_of: Callable[[Part], tuple[Tensor, Told]]) -> Step[Told]:
         rounds = list(_rounds(parts, ranks.count()))
-        if len(parts) < (1 - MAX_IDLE_SHARE) * len(rounds) * ranks.count():
+        if not self._steps_done and len(parts) < (1 - MAX_IDLE_SHARE) * len(rounds) * ranks.count():
             _say_that_some_wait(ranks.count())
         told: dict[int, Told] = {}
         with recomputing(self.model, self._recompute):
@@ -139,7 +139,7 @@ def _rounds(parts: Sequence[Part], processes: int) -> Iterator[list[int]]:
         yield from (alike[start : start + processes] for start in range(0, len(alike), processes))
 
 
-@functools.cache  # once is enough
+@functools.cache  # PPO has two engines
 def _say_that_some_wait(many: int) -> None:
     if ranks.rank() == 0:
         processes.tell(
