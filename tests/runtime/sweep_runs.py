@@ -27,6 +27,7 @@ HELD = """
     def rows():
         while hold.exists() and str(run.config.ppo.kl_ctl) in hold.read_text().split():
             if not said:
+                run.tracker.run_id()  # by then it is in MLflow, if that is there
                 print("held", flush=True)
                 said.add(True)
             time.sleep(0.01)

@@ -15,7 +15,6 @@ from typing import TextIO
 
 import pytest
 
-from rlhf.runtime import parents
 from tests.runtime.launched import environment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a parent's end")
@@ -111,7 +110,7 @@ from pathlib import Path
 from rlhf.runtime import parents, processes
 def work():
     print("works", flush=True)
-    while "wait" in sys.argv and not Path(sys.argv[-1]).exists():
+    while not Path(sys.argv[1]).exists():
         time.sleep(0.02)
     parents.end_with_parent()
     return 0
@@ -121,27 +120,12 @@ sys.exit(processes.attempt("sft", work))
 
 def test_who_is_left_between_its_import_and_its_first_line_ends_at_once(tmp_path: Path) -> None:
     go_on = tmp_path / "go_on"
-    command = shlex.join([sys.executable, "-W", "ignore", "-c", LATE, "wait", str(go_on)])
+    command = shlex.join([sys.executable, "-W", "ignore", "-c", LATE, str(go_on)])
     with begun(tmp_path, sys.executable, "-c", DVC, f"exec {command}") as (dvc, said):
         dvc.kill()
         dvc.wait()
         go_on.touch()
         assert said.read() == GONE + "sft: stopped by SIGTERM\n"
-
-
-LEFT = "while [ -e /proc/$PPID/exe ]; do sleep 0.1; done;"  # what has ended has none, before it is asked how
-
-
-@pytest.mark.parametrize(("wait", "said"), [("", ""), (LEFT, GONE + "sft: stopped by SIGTERM\n")])
-def test_who_is_left_before_its_import_ends_at_once(tmp_path: Path, wait: str, said: str) -> None:
-    """The process that takes in orphans is its parent then."""
-    if parents._program(1).startswith(("python", "pypy", "dvc")):
-        pytest.skip("the first process is a Python program, and may be what has started this")
-    command = shlex.join([sys.executable, "-W", "ignore", "-c", LATE])
-    starter = f"import subprocess; child = subprocess.Popen({f'{wait} exec {command}'!r}, shell=True)"
-    starter += "" if wait else "; child.wait()"
-    with begun(tmp_path, sys.executable, "-c", starter) as (_, rest):
-        assert rest.read() == said
 
 
 OUT_OF_FILES = """

@@ -15,7 +15,7 @@ import pytest
 
 from rlhf import config
 from rlhf.errors import UserError
-from rlhf.runtime import pipeline, settings, tracking
+from rlhf.runtime import parents, pipeline, settings, tracking
 from rlhf.runtime.run import Run
 from tests.runtime.conftest import NO_MLFLOW_WARNING, ROOT, Repository
 
@@ -129,13 +129,17 @@ def test_a_stage_ends_when_dvc_is_killed(repository: Repository) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells of a parent's death on Linux only")
 def test_a_stage_does_not_begin_when_dvc_died_before_it(repository: Repository) -> None:
+    """The process that takes in orphans is its parent then."""
+    if parents._program(1).startswith(("python", "pypy", "dvc")):
+        pytest.skip("the first process is a Python program, and may be what has started this")
     script = repository.write_stage()
     script.write_text("import sys\nsys.stdin.read()  # until the parent is gone\n" + script.read_text())
     snapshot(repository)
     start = "import subprocess, sys; subprocess.Popen([sys.executable, 'stages/ppo.py'], stdin=subprocess.PIPE)"
     command = [sys.executable, "-c", f"{start}; import os; os._exit(0)"]
     done = subprocess.run(command, cwd=repository.root, env=repository.environment(DVC_STAGE="ppo"), capture_output=True)
-    assert done.stderr == b"ppo: stopped by SIGTERM\n"
+    gone = b"DVC or torchrun, which has started this, was gone before it began\n"
+    assert done.stderr == gone + b"ppo: stopped by SIGTERM\n"
     assert statuses(repository) == []
 
 
