@@ -37,7 +37,7 @@ def work(how, seconds):
     return 0
 sys.exit(processes.attempt("sft", lambda: work(*sys.argv[1:])))
 """
-DVC = "import subprocess, sys; subprocess.run(sys.argv[1], shell=True)"
+DVC = "import subprocess, sys; subprocess.run(sys.argv[1], shell=True)"  # as DVC runs a stage
 GONE = "DVC or torchrun, which has started this, was gone before it began\n"
 ENDED = "closed its books\nsft: stopped by SIGTERM\n"
 
